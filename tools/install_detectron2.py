@@ -1,0 +1,306 @@
+"""Install Detectron2 0.6 from the package index, repaired for current Python packages.
+
+Detectron2 itself is not on the package index. The source archive of the distribution
+`pb1-detectron2` there holds the Python files and the model-zoo configs of release 0.6, without the
+C++ sources. This script downloads it with pip, checks its hash, applies the replacements listed in
+`detectron2_repairs.py`, builds a wheel and installs that with pip. None of the archive's own code
+is run on the way.
+
+Where a working `detectron2` can be imported already, nothing is done.
+
+    python tools/install_detectron2.py                 # install, if there is none
+    python tools/install_detectron2.py --force         # install over what is there
+    python tools/install_detectron2.py --wheel-dir D   # only build the wheel, into D
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from detectron2_repairs import PYPROJECT, PYPROJECT_PATH, REPAIRS, STAND_IN, STAND_IN_PATH, Repair
+
+DISTRIBUTION = "pb1-detectron2"
+VERSION = "0.6"
+SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+
+# What must import for an installed Detectron2 to count as working; `layers` needs the compiled
+# operators or their stand-in, `data` fails on a current Pillow when it is not repaired.
+PROBE = """
+import detectron2, os
+print(getattr(detectron2, "__version__", "of unknown version"))
+print(os.path.dirname(detectron2.__file__))
+import detectron2.layers, detectron2.data, detectron2.modeling, detectron2.evaluation
+print("works")
+"""
+
+# pip asks a source archive's build backend for metadata before it saves the archive, and this
+# archive's own answer both runs its setup.py and is one that pip rejects. This backend, put where
+# pip looks for setuptools, answers in its place; it is used for the download only.
+METADATA_BACKEND = f'''
+import os
+
+
+class _Backend:
+    def get_requires_for_build_wheel(self, config_settings=None):
+        return []
+
+    def prepare_metadata_for_build_wheel(self, metadata_directory, config_settings=None):
+        name = "{DISTRIBUTION.replace("-", "_")}-{VERSION}.dist-info"
+        folder = os.path.join(metadata_directory, name)
+        os.makedirs(folder)
+        with open(os.path.join(folder, "METADATA"), "w") as f:
+            f.write("Metadata-Version: 2.1\\nName: {DISTRIBUTION}\\nVersion: {VERSION}\\n")
+        with open(os.path.join(folder, "WHEEL"), "w") as f:
+            f.write("Wheel-Version: 1.0\\nGenerator: download\\nRoot-Is-Purelib: true\\n")
+            f.write("Tag: py3-none-any\\n")
+        return name
+
+
+__legacy__ = _Backend()
+'''
+
+
+class InstallError(RuntimeError):
+    """The installation cannot go on; the message says why and what to do."""
+
+
+def run_pip(*arguments: str, env: dict[str, str] | None = None) -> None:
+    """Run this Python's pip, its output passed through.
+
+    Raises InstallError when pip is missing or ends with an error.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise InstallError(
+            f"{sys.executable} has no pip. Run `{sys.executable} -m ensurepip` "
+            "or use a virtual environment made with `python -m venv`."
+        )
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    result = subprocess.run(command, env=env, check=False)
+    if result.returncode != 0:
+        raise InstallError(
+            f"`pip {' '.join(arguments)}` ended with exit status {result.returncode}; "
+            "what pip wrote above says why."
+        )
+
+
+def find_installed() -> tuple[str, Path, str] | None:
+    """Look for an installed Detectron2 with a fresh interpreter.
+
+    Returns None when there is none, else (version, folder, problem); `problem` is empty when it
+    works and otherwise the last line of the error that importing its parts ended with.
+    """
+    with tempfile.TemporaryDirectory() as empty:
+        # The working directory is importable for `python -c`; an empty one hides nothing.
+        result = subprocess.run(
+            [sys.executable, "-c", PROBE], cwd=empty, capture_output=True, text=True, check=False
+        )
+    lines = result.stdout.splitlines()
+    problem = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
+    if len(lines) >= 3 and lines[-1] == "works":
+        return lines[-3], Path(lines[-2]), ""
+    if len(lines) >= 2:
+        return lines[-2], Path(lines[-1]), problem
+    spec = importlib.util.find_spec("detectron2")
+    if spec is None:
+        return None
+    return "of unknown version", Path(spec.origin or "an unknown place").parent, problem
+
+
+def download(folder: Path) -> Path:
+    """Download the source archive into `folder` with pip and return its path."""
+    backend = folder / "backend" / "setuptools"
+    backend.mkdir(parents=True)
+    (backend / "__init__.py").write_text("")
+    (backend / "build_meta.py").write_text(METADATA_BACKEND)
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{DISTRIBUTION}=={VERSION} --hash=sha256:{SHA256}\n")
+    target = folder / "download"
+    run_pip(
+        *("download", "--use-pep517", "--no-deps", "--no-binary", ":all:"),
+        *("--no-build-isolation", "--require-hashes", "--dest", str(target)),
+        *("--requirement", str(requirements)),
+        env={**os.environ, "PYTHONPATH": str(backend.parent)},
+    )
+    archives = sorted(target.glob("*.tar.gz"))
+    if len(archives) != 1:
+        found = [archive.name for archive in archives]
+        raise InstallError(f"pip was to save one archive of {DISTRIBUTION}, but left {found}.")
+    return archives[0]
+
+
+def check_hash(archive: Path, expected: str = SHA256) -> None:
+    """Raise InstallError unless the file's SHA-256 is the expected one."""
+    try:
+        actual = hashlib.sha256(archive.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InstallError(f"{archive} cannot be read: {error}") from error
+    if actual != expected:
+        raise InstallError(
+            f"{archive} is not the source archive of {DISTRIBUTION} {VERSION}: its SHA-256 is "
+            f"{actual}, expected {expected}. Nothing of it was used."
+        )
+
+
+def _check_member(member: tarfile.TarInfo) -> None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+        raise InstallError(
+            f"the archive holds {member.name!r}, which is not a plain file or folder inside it. "
+            "Nothing was unpacked."
+        )
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack a gzipped tar archive into `folder` and return the one folder it holds.
+
+    Only plain files and folders that stay inside `folder` are accepted; anything else raises
+    InstallError before a single file is written.
+    """
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            members = tar.getmembers()
+            for member in members:
+                _check_member(member)
+            if hasattr(tarfile, "data_filter"):  # 3.12, and security releases before it
+                tar.extractall(folder, members, filter="data")
+            else:
+                tar.extractall(folder, members)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InstallError(f"{archive} cannot be unpacked: {error}") from error
+    roots = list(folder.iterdir())
+    if len(roots) != 1 or not roots[0].is_dir():
+        names = sorted(root.name for root in roots)
+        raise InstallError(f"{archive} should hold one folder, but holds {names}.")
+    return roots[0]
+
+
+def apply_repairs(source: Path, repairs: Sequence[Repair] = REPAIRS) -> None:
+    """Apply the replacements to the files below `source`.
+
+    Raises InstallError, naming the file and the text, where a file is missing or the text does
+    not occur exactly as often as it should.
+    """
+    for repair in repairs:
+        path = source / repair.path
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InstallError(f"{repair.path} is to be repaired, but: {error}") from error
+        found = text.count(repair.old)
+        if found != repair.count:
+            raise InstallError(
+                f"{repair.path}: the text {repair.old!r} should occur {repair.count} time(s) "
+                f"but occurs {found} time(s), so this repair does not fit: {repair.reason}."
+            )
+        path.write_text(text.replace(repair.old, repair.new), encoding="utf-8")
+
+
+def write_build_files(source: Path) -> None:
+    """Put our own build description in the place of the archive's, and the stand-in beside it."""
+    for name in ("setup.py", "setup.cfg"):
+        (source / name).unlink(missing_ok=True)
+    # Upstream installs these projects as subpackages too, by mapping their folders.
+    for init in sorted((source / "projects").glob("*/*/__init__.py")):
+        init.parent.rename(source / "detectron2" / "projects" / init.parent.name)
+    (source / PYPROJECT_PATH).write_text(PYPROJECT)
+    (source / STAND_IN_PATH).write_text(STAND_IN)
+
+
+def build_wheel(wheel_dir: Path, archive: Path | None = None) -> Path:
+    """Build the repaired wheel into `wheel_dir` and return its path.
+
+    archive: a local copy of the source archive; None downloads it. Its hash is checked either way.
+    """
+    with tempfile.TemporaryDirectory(prefix="detectron2-") as folder:
+        work = Path(folder)
+        if archive is None:
+            print(f"Downloading the source archive of {DISTRIBUTION} {VERSION} ...", flush=True)
+            archive = download(work)
+        check_hash(archive)
+        source = unpack(archive, work / "source")
+        apply_repairs(source)
+        write_build_files(source)
+        print(f"Applied {len(REPAIRS)} repairs; building the wheel ...", flush=True)
+        built = work / "wheel"
+        run_pip("wheel", "--no-deps", "--wheel-dir", str(built), str(source))
+        (wheel,) = built.glob("*.whl")
+        wheel_dir.mkdir(parents=True, exist_ok=True)
+        partial = wheel_dir / f"{wheel.name}.part"
+        partial.write_bytes(wheel.read_bytes())
+        os.replace(partial, wheel_dir / wheel.name)
+        return wheel_dir / wheel.name
+
+
+def install(archive: Path | None, force: bool) -> None:
+    """Build the repaired wheel and install it with its dependencies.
+
+    Does nothing but say so when a working Detectron2 is installed, unless `force` is set.
+    Raises InstallError when the installed one does not work, or when PyTorch is missing.
+    """
+    if not force:
+        installed = find_installed()
+        if installed is not None:
+            version, folder, problem = installed
+            if problem:
+                raise InstallError(
+                    f"Detectron2 {version} is installed in {folder} but does not work here: "
+                    f"{problem}. Use --force to install the repaired 0.6 over it."
+                )
+            print(f"Detectron2 {version} is installed in {folder}: nothing to do.")
+            return
+    for name in ("torch", "torchvision"):
+        if importlib.util.find_spec(name) is None:
+            raise InstallError(f"{name} is missing: run `pip install torch torchvision` first.")
+    with tempfile.TemporaryDirectory(prefix="detectron2-wheel-") as wheel_dir:
+        wheel = build_wheel(Path(wheel_dir), archive)
+        if force:
+            run_pip("install", "--force-reinstall", "--no-deps", str(wheel))
+        run_pip("install", str(wheel))
+    installed = find_installed()
+    if installed is None or installed[2]:
+        raise InstallError(f"Detectron2 was installed but does not work: {installed}.")
+    print(f"Detectron2 {installed[0]}, repaired, is now installed in {installed[1]}.")
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; `arguments` is None for that of the process."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="install even where a Detectron2 is found"
+    )
+    parser.add_argument(
+        "--wheel-dir", type=Path, metavar="DIR", help="build the wheel into DIR, install nothing"
+    )
+    parser.add_argument(
+        "--archive", type=Path, metavar="FILE", help="use this copy of the source archive"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parse_arguments(arguments)
+    try:
+        if options.wheel_dir is not None:
+            print(f"Built {build_wheel(options.wheel_dir, options.archive)}.")
+        else:
+            install(options.archive, options.force)
+    except InstallError as error:
+        print(f"install_detectron2: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
