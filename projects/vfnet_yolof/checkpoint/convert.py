@@ -1,0 +1,270 @@
+"""Conversion of other projects' detectors: recognise, rename, check against a model, write.
+
+Nothing is converted half: every source tensor is renamed or dropped for a stated reason, and when a model is given
+the result has exactly its names and shapes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import mmdet
+from .describe import describe
+from .loading import load_checkpoint
+from .rules import (
+    CheckpointError,
+    CheckpointMismatchError,
+    ConversionReport,
+    Layout,
+    Rule,
+    apply_rules,
+    shorten_list,
+)
+
+# Already Detectron2's names, e.g. a training checkpoint of this project: converting it leaves the weights only.
+OWN_LAYOUT = Layout(
+    project="Detectron2-style",
+    detector="",
+    signature=(r"head\..*", r"backbone\.bottom_up\.stem\..*"),
+    rules=(Rule(r".*", r"\g<0>"),),
+)
+LAYOUTS: tuple[Layout, ...] = (*mmdet.LAYOUTS, OWN_LAYOUT)
+
+# Where projects keep the tensors inside the file. MMEngine's and MMCV's EMA hooks save the averaged weights under
+# "state_dict" (and the running ones beside it), so "ema_state_dict" comes last: for files that have nothing else.
+_WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "ema", "ema_state_dict")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_COUNTER = ".num_batches_tracked"
+
+ModelOrKeys = nn.Module | Mapping[str, Any] | Iterable[str]
+
+
+def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of the model in a loaded checkpoint, whatever it wraps them in, without ``module.`` prefixes.
+
+    Raises :class:`CheckpointError` when the file holds no named tensors.
+    """
+    state: Mapping[str, Any] = checkpoint
+    for name in _WRAPPERS:
+        inner = checkpoint.get(name)
+        if isinstance(inner, Mapping) and any(torch.is_tensor(v) for v in inner.values()):
+            state = inner
+            break
+    tensors = {str(k): v for k, v in state.items() if torch.is_tensor(v)}
+    if not tensors:
+        found = ", ".join(map(str, list(checkpoint)[:8])) or "nothing"
+        raise CheckpointError(f"no model weights in the checkpoint; it contains: {found}")
+    for _ in range(4):  # wrappers nest, e.g. DDP around a compiled model
+        tensors, changed = _strip_prefix(tensors)
+        if not changed:
+            break
+    return tensors
+
+
+def recognise_layout(keys: Iterable[str]) -> Layout:
+    """The layout whose signature ``keys`` have; :class:`CheckpointError` naming some keys when there is none."""
+    keys = list(keys)
+    for layout in LAYOUTS:
+        if layout.matches(keys):
+            return layout
+    known = ", ".join(layout.name.strip() for layout in LAYOUTS)
+    raise CheckpointError(
+        f"unknown checkpoint layout (known: {known}); the first of its {len(keys)} tensors are "
+        f"{shorten_list(keys)}"
+    )
+
+
+def find_class_names(checkpoint: Mapping[str, Any]) -> list[str] | None:
+    """Class names stored with the weights: ours, or MMDetection's ``meta`` (2.x CLASSES, 3.x dataset_meta)."""
+    meta = checkpoint.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    dataset = meta.get("dataset_meta")
+    dataset = dataset if isinstance(dataset, Mapping) else {}
+    for names in (
+        checkpoint.get("class_names"),
+        dataset.get("classes"),
+        dataset.get("CLASSES"),
+        meta.get("CLASSES"),
+    ):
+        if isinstance(names, str):  # one class, written without the comma that makes a tuple
+            return [names]
+        if isinstance(names, Sequence) and names and all(isinstance(n, str) for n in names):
+            return list(names)
+    return None
+
+
+def convert_state_dict(
+    source: Mapping[str, torch.Tensor], model_or_keys: ModelOrKeys | None = None
+) -> tuple[dict[str, torch.Tensor], ConversionReport]:
+    """Rename ``source`` (names of a known project) to this project's names.
+
+    ``model_or_keys``: the model to fill, its state dict or a mapping of names to shapes, or just its names. Then the
+    result has exactly these names (and shapes): the batch counters of norms that are frozen here are dropped, those
+    the source lacks are zero, and anything else that differs raises :class:`CheckpointMismatchError`. Without it
+    every renamed tensor is returned, counters included. Tensors are not copied.
+
+    Raises :class:`CheckpointError` for an unknown layout or source tensors that no rule knows.
+    """
+    source = find_state_dict(source)
+    layout = recognise_layout(source)
+    converted, report = apply_rules(source, layout.rules)
+    report.layout = layout.name.strip()
+    report.description = str(describe({k: tuple(v.shape) for k, v in converted.items()}))
+    if report.unmatched:
+        raise CheckpointError(
+            f"{len(report.unmatched)} of {report.num_source} tensors of this {report.layout} checkpoint "
+            f"({report.description}) are not known: {shorten_list(report.unmatched)}"
+        )
+    if model_or_keys is not None:
+        target = _target_shapes(model_or_keys)
+        _match_counters(converted, target, report)
+        _check_against(converted, target, report)
+    return converted, report
+
+
+def convert_checkpoint(
+    path: str | os.PathLike[str], output: str | os.PathLike[str], model: nn.Module
+) -> tuple[dict[str, Any], ConversionReport]:
+    """Convert the file ``path`` for ``model`` and write ``output`` atomically.
+
+    The written dict has "model" (tensors), "source" (file name, SHA-256, layout, description; all strings) and, when
+    the source names its classes, "class_names". It is returned with the report.
+    Raises :class:`CheckpointError` (unreadable or unknown file) and :class:`CheckpointMismatchError` (wrong pair),
+    both naming the file; nothing is written then.
+    """
+    path = Path(path)
+    checkpoint = load_checkpoint(path)
+    try:
+        converted, report = convert_state_dict(checkpoint, model)
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
+    result: dict[str, Any] = {
+        "model": {key: tensor.detach().contiguous() for key, tensor in converted.items()},
+        "source": {
+            "file": path.name,
+            "sha256": file_sha256(path),
+            "layout": report.layout,
+            "description": report.description,
+        },
+    }
+    names = find_class_names(checkpoint)
+    if names is not None:
+        num_classes = getattr(model, "num_classes", len(names))
+        if num_classes != len(names):
+            raise CheckpointMismatchError(
+                f"{path}: names {len(names)} classes ({shorten_list(names)}) but the model has {num_classes}"
+            )
+        result["class_names"] = names
+    save_atomically(result, output)
+    return result, report
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_in_name(path: str | os.PathLike[str]) -> str | None:
+    """The first digits of the SHA-256 that published file names end in (``...-38db6f58.pth``), if any."""
+    match = re.search(r"[-_]([0-9a-f]{8})\.(?:pth|pt|pkl)$", Path(path).name)
+    return match[1] if match else None
+
+
+def save_atomically(checkpoint: Mapping[str, Any], output: str | os.PathLike[str]) -> None:
+    """``torch.save`` that leaves either the whole file or the previous one, never a part of it."""
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            torch.save(dict(checkpoint), stream)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's files are private
+        os.replace(temporary, output)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _strip_prefix(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], bool]:
+    for prefix in _PREFIXES:
+        count = sum(key.startswith(prefix) for key in tensors)
+        if 2 * count > len(tensors):  # an EMA wrapper adds a step counter beside its "module."
+            return {key.removeprefix(prefix): value for key, value in tensors.items()}, True
+    return tensors, False
+
+
+def _target_shapes(model_or_keys: ModelOrKeys) -> dict[str, tuple[int, ...] | None]:
+    """Names and shapes of the target; shape ``None`` where only names are known."""
+    if isinstance(model_or_keys, nn.Module):
+        model_or_keys = model_or_keys.state_dict()
+    if isinstance(model_or_keys, Mapping):
+        return {
+            key: tuple(value.shape if torch.is_tensor(value) else value)
+            for key, value in model_or_keys.items()
+        }
+    return dict.fromkeys(model_or_keys, None)
+
+
+def _match_counters(
+    converted: dict[str, torch.Tensor],
+    target: Mapping[str, tuple[int, ...] | None],
+    report: ConversionReport,
+) -> None:
+    """Frozen norms have no batch counter and trainable ones have; the weights do not depend on it."""
+    for key in [k for k in converted if k.endswith(_COUNTER) and k not in target]:
+        if f"{key.removesuffix(_COUNTER)}.running_mean" in target:
+            del converted[key]
+            report.drop_target(key, "batch counter of a norm that is frozen here")
+    for key in target:
+        if key.endswith(_COUNTER) and key not in converted:
+            if f"{key.removesuffix(_COUNTER)}.running_mean" in converted:
+                converted[key] = torch.tensor(0)
+                report.added[key] = "batch counter that the source does not store"
+
+
+def _check_against(
+    converted: Mapping[str, torch.Tensor],
+    target: Mapping[str, tuple[int, ...] | None],
+    report: ConversionReport,
+) -> None:
+    missing = [key for key in target if key not in converted]
+    unexpected = [key for key in converted if key not in target]
+    shapes = [
+        f"{key} {tuple(tensor.shape)} against {target[key]}"
+        for key, tensor in converted.items()
+        if target.get(key) is not None and tuple(tensor.shape) != target[key]
+    ]
+    if not (missing or unexpected or shapes):
+        return
+    lines = ["checkpoint and model do not fit."]
+    if report.description:
+        lines.append(f"checkpoint is {report.description};")
+    if all(shape is not None for shape in target.values()):
+        lines.append(f"the configuration builds {describe(target)}.")  # type: ignore[arg-type]
+    if missing:
+        lines.append(f"{len(missing)} tensors are not in the checkpoint: {shorten_list(missing)}.")
+    if unexpected:
+        lines.append(f"{len(unexpected)} have no place in the model: {shorten_list(unexpected)}.")
+    if shapes:
+        lines.append(f"{len(shapes)} differ in shape: {shorten_list(shapes)}.")
+    if shapes and not missing and not unexpected and all("cls_logits" in s for s in shapes):
+        lines.append(
+            "Only the number of classes differs: convert with model.num_classes of the checkpoint; "
+            "fine-tuning on other classes starts from the converted file."
+        )
+    raise CheckpointMismatchError("\n  ".join(lines))

@@ -1,0 +1,125 @@
+"""What a detector looks like, told from the names and shapes of its tensors alone.
+
+It reads this project's names, so that a converted checkpoint and the model a configuration builds are described in
+the same words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_BASIC_DEPTHS = {(2, 2, 2, 2): "18", (3, 4, 6, 3): "34"}
+_BOTTLENECK_DEPTHS = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101", (3, 8, 36, 3): "152"}
+_BODY = "backbone.bottom_up."
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Structure read off a state dict; ``None`` or empty where it does not tell.
+
+    ``depth``: "50", "101", ... ; ``groups`` and ``width_per_group`` of the 3x3 convolutions (1 and 64 for ResNet);
+    ``dcn_stages``: e.g. ("res3", "res4"); ``dcn_version`` and ``head_dcn_version``: 1, 2 or 0 for none;
+    ``num_convs``: convolutions per tower.
+    """
+
+    detector: str | None = None
+    depth: str | None = None
+    groups: int | None = None
+    width_per_group: int | None = None
+    dcn_stages: tuple[str, ...] = ()
+    dcn_version: int = 0
+    has_fpn: bool = False
+    num_convs: int | None = None
+    head_dcn_version: int = 0
+    num_classes: int | None = None
+
+    def __str__(self) -> str:
+        parts = [" ".join(p for p in (self.detector, self._backbone_name()) if p) or "unknown"]
+        if self.dcn_version:
+            stages = self.dcn_stages
+            where = stages[0] if len(stages) == 1 else f"{stages[0]} to {stages[-1]}"
+            parts[0] += f" with DCNv{self.dcn_version} in {where}"
+        if self.head_dcn_version:
+            parts.append(f"DCNv{self.head_dcn_version} in the head")
+        if self.num_convs is not None:
+            parts.append(f"{self.num_convs} convolutions per tower")
+        if self.num_classes is not None:
+            parts.append(f"{self.num_classes} classes")
+        return ", ".join(parts)
+
+    def _backbone_name(self) -> str:
+        if self.depth is None:
+            return ""
+        grouped = self.groups is not None and self.groups > 1
+        name = f"{'X' if grouped else 'R'}-{self.depth}"
+        if grouped:
+            name += f"-{self.groups}x{self.width_per_group}d"
+        return name + ("-FPN" if self.has_fpn else "")
+
+
+def describe(shapes: Mapping[str, Sequence[int]]) -> ModelDescription:
+    """Describe the model whose state dict has these tensor ``shapes`` (this project's names)."""
+    depth, groups, width = _resnet(shapes)
+    stages, version = _deformable(shapes, re.escape(_BODY) + r"(res\d)\..*")
+    _, head_version = _deformable(shapes, r"head\.(.*)")
+    cls_tower = {m[1] for key in shapes if (m := re.match(r"head\.cls_tower\.(\d+)\.", key))}
+    return ModelDescription(
+        detector="VFNet" if "head.cls_star.weight" in shapes else None,
+        depth=depth,
+        groups=groups,
+        width_per_group=width,
+        dcn_stages=stages,
+        dcn_version=version,
+        has_fpn=any(key.startswith("backbone.fpn_output") for key in shapes),
+        num_convs=len(cls_tower) or None,
+        head_dcn_version=head_version,
+        num_classes=int(shapes["head.cls_logits.weight"][0])
+        if "head.cls_logits.weight" in shapes
+        else None,
+    )
+
+
+def _resnet(shapes: Mapping[str, Sequence[int]]) -> tuple[str | None, int | None, int | None]:
+    """Depth, groups and width per group of a Detectron2 ResNet."""
+    blocks: dict[str, set[str]] = {}
+    for key in shapes:
+        if m := re.match(re.escape(_BODY) + r"res([2-5])\.(\d+)\.", key):
+            blocks.setdefault(m[1], set()).add(m[2])
+    if sorted(blocks) != ["2", "3", "4", "5"]:
+        return None, None, None
+    counts = tuple(len(blocks[stage]) for stage in "2345")
+    first = f"{_BODY}res2.0."
+    if f"{first}conv2.weight" not in shapes or f"{first}conv1.weight" not in shapes:
+        return None, None, None
+    if f"{first}conv3.weight" not in shapes:
+        return _BASIC_DEPTHS.get(counts, _odd_depth(counts)), 1, None
+    width = int(shapes[f"{first}conv2.weight"][1])
+    groups = int(shapes[f"{first}conv1.weight"][0]) // max(width, 1)
+    return _BOTTLENECK_DEPTHS.get(counts, _odd_depth(counts)), groups, width
+
+
+def _odd_depth(counts: Sequence[int]) -> str:
+    return "(" + ",".join(map(str, counts)) + " blocks)"
+
+
+def _deformable(
+    shapes: Mapping[str, Sequence[int]], pattern: str
+) -> tuple[tuple[str, ...], int]:
+    """Where deformable convolutions are (group 1 of ``pattern``) and their version.
+
+    A 3x3 kernel has 9 taps: 18 offset channels in version 1, 27 with the modulation masks of version 2 (times the
+    number of deformable groups).
+    """
+    where: list[str] = []
+    channels = 0
+    for key, shape in shapes.items():
+        m = re.fullmatch(pattern + r"\.conv_offset\.weight", key)
+        if m:
+            channels = int(shape[0])
+            if m[1] not in where:
+                where.append(m[1])
+    if not where:
+        return (), 0
+    return tuple(sorted(where)), 2 if channels % 27 == 0 else 1

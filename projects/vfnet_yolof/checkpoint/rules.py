@@ -1,0 +1,146 @@
+"""A small table engine that renames the tensors of a checkpoint and accounts for every one of them.
+
+A table is an ordered list of :class:`Rule`. The first rule whose pattern matches a *whole* key decides what
+happens to it; a key that no rule matches is reported, never lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+Replacement = str | Callable[[re.Match[str]], str]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, recognised or converted; the message says which one and why."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """A checkpoint and a model do not fit each other."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    r"""Rename (or drop) the keys that match ``pattern`` from end to end.
+
+    ``replacement`` is a template for :meth:`re.Match.expand` (``\1``, ``\g<name>``) or a function of the match;
+    ``None`` drops the tensor, and then ``reason`` says why.
+    """
+
+    pattern: str
+    replacement: Replacement | None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.replacement is None and not self.reason:
+            raise ValueError(f"rule {self.pattern!r} drops tensors without saying why")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one project names the tensors of one detector.
+
+    ``signature``: patterns; a checkpoint has this layout when each of them matches at least one key completely.
+    """
+
+    project: str
+    detector: str
+    signature: tuple[str, ...]
+    rules: tuple[Rule, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.project} {self.detector}"
+
+    def matches(self, keys: Sequence[str]) -> bool:
+        return all(any(re.fullmatch(p, key) for key in keys) for p in self.signature)
+
+
+@dataclass
+class ConversionReport:
+    """What became of each source tensor, plus what had to be added for the model.
+
+    ``renamed`` maps source to target key, ``dropped`` maps source key to the reason, ``unmatched`` lists source keys
+    that no rule knows, ``added`` maps target keys that the source lacks to the reason they were filled in.
+    """
+
+    renamed: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    unmatched: list[str] = field(default_factory=list)
+    added: dict[str, str] = field(default_factory=dict)
+    layout: str = ""
+    description: str = ""
+
+    @property
+    def num_source(self) -> int:
+        """Number of tensors in the source; every one is renamed, dropped or unmatched."""
+        return len(self.renamed) + len(self.dropped) + len(self.unmatched)
+
+    def drop_target(self, target: str, reason: str) -> None:
+        """Turn a renamed tensor into a dropped one (the model has no place for it)."""
+        for source in [s for s, t in self.renamed.items() if t == target]:
+            del self.renamed[source]
+            self.dropped[source] = reason
+
+    def summary(self) -> str:
+        """Several lines: counts per group of target keys, dropped tensors per reason, additions, unknown keys."""
+        lines = [f"layout: {self.layout or 'unknown'}"]
+        if self.description:
+            lines.append(f"model:  {self.description}")
+        lines.append(f"{self.num_source} tensors in the source")
+        groups = Counter(_group(target) for target in self.renamed.values())
+        lines += [f"  {count:5d} -> {group}" for group, count in groups.items()]
+        lines += [f"  {n:5d} dropped: {why}" for why, n in Counter(self.dropped.values()).items()]
+        lines += [f"  {n:5d} added: {why}" for why, n in Counter(self.added.values()).items()]
+        if self.unmatched:
+            lines.append(f"  {len(self.unmatched):5d} unknown: {shorten_list(self.unmatched)}")
+        return "\n".join(lines)
+
+
+def apply_rules(
+    state_dict: Mapping[str, torch.Tensor], rules: Sequence[Rule]
+) -> tuple[dict[str, torch.Tensor], ConversionReport]:
+    """Rename ``state_dict`` by the table ``rules``.
+
+    Returns the renamed tensors (the same tensor objects) and the report. Raises :class:`CheckpointError` when two
+    source keys would get the same name.
+    """
+    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
+    converted: dict[str, torch.Tensor] = {}
+    origin: dict[str, str] = {}
+    report = ConversionReport()
+    for key, tensor in state_dict.items():
+        match, rule = next(
+            ((m, rule) for regex, rule in compiled if (m := regex.fullmatch(key))), (None, None)
+        )
+        if match is None or rule is None:
+            report.unmatched.append(key)
+        elif rule.replacement is None:
+            report.dropped[key] = rule.reason
+        else:
+            template = rule.replacement
+            target = template(match) if callable(template) else match.expand(template)
+            if target in origin:
+                raise CheckpointError(
+                    f"both {origin[target]!r} and {key!r} would be renamed to {target!r}"
+                )
+            origin[target] = key
+            converted[target] = tensor
+            report.renamed[key] = target
+    return converted, report
+
+
+def shorten_list(names: Sequence[str], limit: int = 8) -> str:
+    """The first ``limit`` names, comma separated, and how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown}, ... ({len(names) - limit} more)"
+
+
+def _group(key: str) -> str:
+    """Group for the report: the first two parts of a key, with level and stage numbers taken off."""
+    return re.sub(r"\d+$", "", ".".join(key.split(".")[:2]))
