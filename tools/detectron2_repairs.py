@@ -117,6 +117,12 @@ REPAIRS: tuple[Repair, ...] = (
         "setuptools 81 removed pkg_resources",
     ),
     Repair(
+        "detectron2/modeling/anchor_generator.py",
+        "torch.meshgrid(shifts_y, shifts_x)",
+        'torch.meshgrid(shifts_y, shifts_x, indexing="ij")',
+        "PyTorch warns at each start that it will require the indexing argument",
+    ),
+    Repair(
         "detectron2/modeling/meta_arch/retinanet.py",
         "get_norm(norm, 1)",
         "get_norm(norm, 32)",
