@@ -207,6 +207,7 @@ Everything that runs on PyTorch and torchvision alone works. What needs one of t
 """
 
 IS_STAND_IN = True
+REPAIRS = "{fingerprint}"  # of the repairs made to this installation
 
 
 class MissingKernelError(RuntimeError):

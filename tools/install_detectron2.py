@@ -18,12 +18,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from detectron2_repairs import PYPROJECT, PYPROJECT_PATH, REPAIRS, STAND_IN, STAND_IN_PATH, Repair
@@ -35,11 +37,24 @@ SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 # What must import for an installed Detectron2 to count as working; `layers` needs the compiled
 # operators or their stand-in, `data` fails on a current Pillow when it is not repaired.
 PROBE = """
-import detectron2, os
-print(getattr(detectron2, "__version__", "of unknown version"))
-print(os.path.dirname(detectron2.__file__))
-import detectron2.layers, detectron2.data, detectron2.modeling, detectron2.evaluation
-print("works")
+import json, os
+import detectron2
+
+found = {
+    "version": getattr(detectron2, "__version__", "of unknown version"),
+    "folder": os.path.dirname(detectron2.__file__),
+}
+try:
+    import detectron2.layers, detectron2.data, detectron2.modeling, detectron2.evaluation
+except Exception as error:
+    found["problem"] = f"{type(error).__name__}: {error}"
+try:
+    from detectron2 import _C
+except ImportError:
+    pass
+else:
+    found["repairs"] = getattr(_C, "REPAIRS", "")
+print(json.dumps(found))
 """
 
 # pip asks a source archive's build backend for metadata before it saves the archive, and this
@@ -92,27 +107,41 @@ def run_pip(*arguments: str, env: dict[str, str] | None = None) -> None:
         )
 
 
-def find_installed() -> tuple[str, Path, str] | None:
-    """Look for an installed Detectron2 with a fresh interpreter.
+@dataclass(frozen=True)
+class Installed:
+    """A Detectron2 that was found.
 
-    Returns None when there is none, else (version, folder, problem); `problem` is empty when it
-    works and otherwise the last line of the error that importing its parts ended with.
+    problem: why importing its parts fails, empty when it works.
+    repairs: the fingerprint of the repairs made to it, empty when it is none of ours.
     """
+
+    version: str
+    folder: str
+    problem: str = ""
+    repairs: str = ""
+
+
+def fingerprint() -> str:
+    """Short hash of everything that this version of the script changes in the archive."""
+    changes = repr((REPAIRS, STAND_IN, PYPROJECT))
+    return hashlib.sha256(changes.encode()).hexdigest()[:12]
+
+
+def find_installed() -> Installed | None:
+    """Look for an installed Detectron2 with a fresh interpreter; None when there is none."""
     with tempfile.TemporaryDirectory() as empty:
         # The working directory is importable for `python -c`; an empty one hides nothing.
         result = subprocess.run(
             [sys.executable, "-c", PROBE], cwd=empty, capture_output=True, text=True, check=False
         )
-    lines = result.stdout.splitlines()
-    problem = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
-    if len(lines) >= 3 and lines[-1] == "works":
-        return lines[-3], Path(lines[-2]), ""
-    if len(lines) >= 2:
-        return lines[-2], Path(lines[-1]), problem
+    if result.returncode == 0:
+        return Installed(**json.loads(result.stdout.splitlines()[-1]))
     spec = importlib.util.find_spec("detectron2")
     if spec is None:
         return None
-    return "of unknown version", Path(spec.origin or "an unknown place").parent, problem
+    folder = os.path.dirname(spec.origin) if spec.origin else "an unknown place"
+    problem = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
+    return Installed("of unknown version", folder, problem)
 
 
 def download(folder: Path) -> Path:
@@ -212,7 +241,7 @@ def write_build_files(source: Path) -> None:
     for init in sorted((source / "projects").glob("*/*/__init__.py")):
         init.parent.rename(source / "detectron2" / "projects" / init.parent.name)
     (source / PYPROJECT_PATH).write_text(PYPROJECT)
-    (source / STAND_IN_PATH).write_text(STAND_IN)
+    (source / STAND_IN_PATH).write_text(STAND_IN.replace("{fingerprint}", fingerprint()))
 
 
 def build_wheel(wheel_dir: Path, archive: Path | None = None) -> Path:
@@ -240,35 +269,46 @@ def build_wheel(wheel_dir: Path, archive: Path | None = None) -> Path:
         return wheel_dir / wheel.name
 
 
+def is_needed(installed: Installed | None) -> bool:
+    """Whether to install, given what was found; says why where that is not obvious.
+
+    Raises InstallError when somebody's own Detectron2 is there but does not work.
+    """
+    if installed is None:
+        return True
+    where = f"Detectron2 {installed.version} in {installed.folder}"
+    if installed.repairs and installed.repairs != fingerprint():
+        print(f"{where} was repaired by another version of this script: installing it anew.")
+        return True
+    if installed.problem:
+        raise InstallError(
+            f"{where} does not work here: {installed.problem}. "
+            "Use --force to install the repaired 0.6 over it."
+        )
+    print(f"Found {where}: nothing to do.")
+    return False
+
+
 def install(archive: Path | None, force: bool) -> None:
     """Build the repaired wheel and install it with its dependencies.
 
     Does nothing but say so when a working Detectron2 is installed, unless `force` is set.
     Raises InstallError when the installed one does not work, or when PyTorch is missing.
     """
-    if not force:
-        installed = find_installed()
-        if installed is not None:
-            version, folder, problem = installed
-            if problem:
-                raise InstallError(
-                    f"Detectron2 {version} is installed in {folder} but does not work here: "
-                    f"{problem}. Use --force to install the repaired 0.6 over it."
-                )
-            print(f"Detectron2 {version} is installed in {folder}: nothing to do.")
-            return
+    if not force and not is_needed(find_installed()):
+        return
     for name in ("torch", "torchvision"):
         if importlib.util.find_spec(name) is None:
             raise InstallError(f"{name} is missing: run `pip install torch torchvision` first.")
     with tempfile.TemporaryDirectory(prefix="detectron2-wheel-") as wheel_dir:
         wheel = build_wheel(Path(wheel_dir), archive)
-        if force:
-            run_pip("install", "--force-reinstall", "--no-deps", str(wheel))
-        run_pip("install", str(wheel))
+        run_pip("install", str(wheel))  # with its dependencies
+        # pip leaves an installed 0.6 alone, so what may differ is put in place by a second call.
+        run_pip("install", "--quiet", "--force-reinstall", "--no-deps", str(wheel))
     installed = find_installed()
-    if installed is None or installed[2]:
+    if installed is None or installed.problem:
         raise InstallError(f"Detectron2 was installed but does not work: {installed}.")
-    print(f"Detectron2 {installed[0]}, repaired, is now installed in {installed[1]}.")
+    print(f"Detectron2 {installed.version}, repaired, is now in {installed.folder}.")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

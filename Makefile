@@ -1,0 +1,49 @@
+# make demo    train and evaluate a small detector on generated images
+# make test    the test suite, without the tests marked slow
+# make lint    ruff
+# make setup   only the environment
+#
+# Each makes the virtual environment .venv first if it is missing or out of date. Variables:
+#   PYTHON=python3.12          the Python to make it with (3.10 or newer)
+#   TORCH="torch==2.4.1 ..."   the PyTorch and torchvision to install in it
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+TORCH ?= torch torchvision
+PYTEST_FLAGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# One thread for each test process: more only get into each other's way.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
+
+.PHONY: help demo test test-slow lint setup clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/,$$d'
+
+demo: $(STAMP)
+	@$(BIN)/python tools/run_demo.py
+
+test: $(STAMP)
+	@$(TEST) -m "not slow" $(if $(CI),--require-golden)
+
+test-slow: $(STAMP)
+	@$(TEST) -m slow --timeout 1200
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+setup: $(STAMP)
+	@echo "The environment in $(VENV) is ready."
+
+$(STAMP): pyproject.toml setup.py tools/install_detectron2.py tools/detectron2_repairs.py
+	@PYTHON="$(PYTHON)" tools/make_venv.sh "$(VENV)" $(TORCH)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
