@@ -231,10 +231,10 @@ def _match_counters(
             del converted[key]
             report.drop_target(key, "batch counter of a norm that is frozen here")
     for key in target:
-        if key.endswith(_COUNTER) and key not in converted:
-            if f"{key.removesuffix(_COUNTER)}.running_mean" in converted:
-                converted[key] = torch.tensor(0)
-                report.added[key] = "batch counter that the source does not store"
+        mean = f"{key.removesuffix(_COUNTER)}.running_mean"
+        if key.endswith(_COUNTER) and key not in converted and mean in converted:
+            converted[key] = torch.tensor(0)
+            report.added[key] = "batch counter that the source does not store"
 
 
 def _check_against(
