@@ -1,0 +1,33 @@
+"""Data sets, mapping, sampling and loading. Importing it registers the built-in shapes."""
+
+from .datasets import (
+    UserDatasets,
+    dataset_class_names,
+    get_dataset_dicts,
+    register_coco_json,
+    register_user_datasets,
+)
+from .loader import TrainLoader, build_test_loader, build_train_loader
+from .mapper import DetectionMapper, ImageReadError
+from .sampler import GroupedBatchSampler, SampleKey
+from .shapes import register_shapes
+from .validate import Report, validate_coco
+
+__all__ = [
+    "DetectionMapper",
+    "GroupedBatchSampler",
+    "ImageReadError",
+    "Report",
+    "SampleKey",
+    "TrainLoader",
+    "UserDatasets",
+    "build_test_loader",
+    "build_train_loader",
+    "dataset_class_names",
+    "get_dataset_dicts",
+    "register_coco_json",
+    "register_user_datasets",
+    "validate_coco",
+]
+
+register_shapes()

@@ -1,0 +1,204 @@
+"""Loaders whose batches depend on (seed, iteration) alone, not on workers or restarts."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from .sampler import GroupedBatchSampler, SampleKey
+
+Record = dict[str, Any]
+Mapper = Callable[[Record], Record]
+
+logger = logging.getLogger(f"detectron2.{__name__}")
+
+
+class DataLoadingError(RuntimeError):
+    """A sample that could not be made; the message names its file."""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed numpy, random and torch (CPU) inside the block; put their states back after it."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    torch_state = torch.random.get_rng_state()
+    np.random.seed(seed)
+    random.seed(seed)
+    # torch.manual_seed would also reseed every CUDA device, and nobody would put that back
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        torch.random.set_rng_state(torch_state)
+
+
+class _MappedDataset(Dataset):
+    """Map-style data set of mapped records; accepts a plain index or a :class:`SampleKey`."""
+
+    def __init__(self, records: Sequence[Record] | Dataset, mapper: Mapper) -> None:
+        # serialised into one array, which forked workers share instead of copying
+        self._records = DatasetFromList(records, copy=False) if _is_list(records) else records
+        self._mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, key: int | SampleKey) -> Record:
+        index, seed = key if isinstance(key, SampleKey) else (key, None)
+        record = self._records[index]
+        try:
+            if seed is None:
+                return self._mapper(record)
+            with seeded(seed):
+                return self._mapper(record)
+        except Exception as error:
+            raise DataLoadingError(
+                f"Could not load {record.get('file_name', 'a record without file_name')} "
+                f"(record {index}): {type(error).__name__}: {error}"
+            ) from error
+
+
+class TrainLoader:
+    """Endless batches of this rank; ``iter()`` begins at the iteration that was set."""
+
+    def __init__(self, loader: DataLoader, batch_sampler: GroupedBatchSampler) -> None:
+        self._loader = loader
+        self.batch_sampler = batch_sampler
+
+    @property
+    def total_batch_size(self) -> int:
+        return self.batch_sampler.total_batch_size
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return self.batch_sampler.iterations_per_epoch
+
+    @property
+    def seed(self) -> int:
+        """The seed in use, also where it was drawn; a resumed run must be given the same."""
+        return self.batch_sampler.seed
+
+    def set_start_iteration(self, iteration: int) -> None:
+        """Call before ``iter()``: the first batch will be that of this iteration."""
+        self.batch_sampler.set_start_iteration(iteration)
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        return iter(self._loader)
+
+
+def build_train_loader(
+    dataset: Sequence[Record] | Dataset,
+    mapper: Mapper,
+    total_batch_size: int,
+    *,
+    num_workers: int = 0,
+    seed: int | None = None,
+    aspect_ratio_grouping: bool = True,
+) -> TrainLoader:
+    """Loader of training batches, the same for the same seed whatever `num_workers` is.
+
+    Args:
+        dataset: Detectron2 data set dicts, or a map-style data set of them.
+        mapper: makes a sample of a dict. What it draws from numpy's, Python's and torch's global
+            generators is seeded per sample.
+        total_batch_size: images per iteration over all ranks.
+        num_workers: processes per rank; they stay alive between iterators.
+        seed: None (or negative, as Detectron2 writes it) draws one that all ranks share.
+        aspect_ratio_grouping: batches of only wide (width > height) or only other images.
+
+    Raises:
+        ValueError: empty data set, or a total batch that the ranks cannot share equally.
+    """
+    if len(dataset) == 0:
+        raise ValueError(
+            "The training set is empty. If images without boxes were filtered out, "
+            "set dataloader.train.dataset.filter_empty=False or check the annotations."
+        )
+    if seed is None or seed < 0:
+        seed = comm.shared_random_seed()
+        logger.info("No seed given for the training data; using %d", seed)
+    batch_sampler = GroupedBatchSampler(
+        len(dataset),
+        total_batch_size,
+        seed=int(seed),
+        groups=_is_wide(dataset) if aspect_ratio_grouping else None,
+    )
+    loader = DataLoader(
+        _MappedDataset(dataset, mapper),
+        batch_sampler=batch_sampler,
+        persistent_workers=num_workers > 0,
+        **_loader_options(num_workers),
+    )
+    return TrainLoader(loader, batch_sampler)
+
+
+def build_test_loader(
+    dataset: Sequence[Record] | Dataset,
+    mapper: Mapper,
+    *,
+    num_workers: int = 0,
+    batch_size: int = 1,
+) -> DataLoader:
+    """Loader that passes once over this rank's share of `dataset`, in order; it has a length.
+
+    Raises:
+        ValueError: empty data set.
+    """
+    if len(dataset) == 0:
+        raise ValueError("The test set is empty; check the annotation file of the data set.")
+    return DataLoader(
+        _MappedDataset(dataset, mapper),
+        batch_size=batch_size,
+        sampler=InferenceSampler(len(dataset)),
+        drop_last=False,
+        **_loader_options(num_workers),
+    )
+
+
+def _loader_options(num_workers: int) -> dict[str, Any]:
+    return {
+        "num_workers": num_workers,
+        "collate_fn": _as_list,
+        "worker_init_fn": _init_worker,
+        # The loader draws a base seed on every iter(): from its own generator, so that neither a
+        # restart nor an evaluation moves the generator that the model uses.
+        "generator": torch.Generator().manual_seed(0),
+    }
+
+
+def _as_list(batch: list[Record]) -> list[Record]:
+    return batch
+
+
+def _init_worker(worker_id: int) -> None:
+    # Ctrl-C reaches the whole process group; the main process stops the workers in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _is_list(dataset: Any) -> bool:
+    return isinstance(dataset, Sequence)
+
+
+def _is_wide(dataset: Sequence[Record] | Dataset) -> np.ndarray:
+    try:
+        sizes = [(dataset[i]["width"], dataset[i]["height"]) for i in range(len(dataset))]
+    except KeyError as error:
+        raise ValueError(
+            f"A record has no {error}, which grouping by aspect ratio needs; "
+            "add it or set dataloader.train.aspect_ratio_grouping=False."
+        ) from error
+    width, height = np.array(sizes, dtype=np.float64).T
+    return (width > height).astype(np.int64)

@@ -1,0 +1,120 @@
+"""From a data set record to the input of a detector: boxes only, channel order by configuration."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes, BoxMode, Instances
+
+logger = logging.getLogger(f"detectron2.{__name__}")
+
+IMAGE_FORMATS = ("RGB", "BGR")
+
+
+class ImageReadError(RuntimeError):
+    """An image file that cannot be read; the message names it."""
+
+
+def read_image(file_name: str, image_format: str) -> np.ndarray:
+    """(H, W, 3) uint8 in `image_format`, turned as its EXIF orientation says.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImageReadError: the file is not an image, or a damaged one.
+    """
+    try:
+        return detection_utils.read_image(file_name, format=image_format)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"Image file not found: {file_name}. Check the image folder of the data set."
+        ) from error
+    except Exception as error:  # Pillow raises a different type for every kind of damage
+        raise ImageReadError(
+            f"Cannot read image file {file_name}: {type(error).__name__}: {error}. "
+            "Replace the file or remove its entry from the annotations; "
+            "tools/validate_dataset.py --decode lists all unreadable images."
+        ) from error
+
+
+class DetectionMapper:
+    """Reads a record's image, applies the augmentations and, in training, makes its `Instances`.
+
+    Unlike Detectron2's ``DatasetMapper`` it knows boxes only, transforms them in one call, and an
+    image that cannot be read stops the run with its name. It never returns None.
+    """
+
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[T.Augmentation | T.Transform],
+        image_format: str = "RGB",
+        min_box_side: float = 1e-5,
+    ) -> None:
+        """is_train: keep the annotations, as ``instances``.
+
+        augmentations: applied in order to image and boxes.
+        image_format: "RGB" or "BGR", the channel order of ``image``.
+        min_box_side: boxes with a side of at most this many px after the augmentations are dropped.
+        """
+        if image_format not in IMAGE_FORMATS:
+            raise ValueError(
+                f"image_format={image_format!r}; known are {', '.join(IMAGE_FORMATS)}."
+            )
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(list(augmentations))
+        self.image_format = image_format
+        self.min_box_side = min_box_side
+        mode = "training" if is_train else "inference"
+        logger.info("Augmentations in %s: %s", mode, self.augmentations)
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """record: a Detectron2 data set dict; it is not changed.
+
+        Returns the record without its annotations, plus ``image``, (3, H, W) uint8, and in training
+        ``instances`` with ``gt_boxes`` (M, 4) xyxy px and ``gt_classes`` (M,) int64 in the frame of
+        ``image``; crowd regions are left out. ``height`` and ``width`` stay those of the file.
+
+        Raises:
+            FileNotFoundError, ImageReadError: see :func:`read_image`.
+            detectron2.data.detection_utils.SizeMismatchError: the file is of another size than the
+                annotations say.
+        """
+        record = copy.copy(record)
+        annotations = record.pop("annotations", None)
+        image = read_image(record["file_name"], self.image_format)
+        detection_utils.check_image_size(record, image)  # also fills in a missing height and width
+
+        aug_input = T.AugInput(image)
+        transforms = self.augmentations(aug_input)
+        image = aug_input.image
+        record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        if self.is_train:
+            record["instances"] = self._instances(annotations or [], transforms, image.shape[:2])
+        return record
+
+    def _instances(
+        self, annotations: list[dict], transforms: T.TransformList, size: tuple[int, int]
+    ) -> Instances:
+        kept = [a for a in annotations if not a.get("iscrowd", 0)]
+        boxes = np.array(
+            [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept],
+            dtype=np.float64,
+        ).reshape(-1, 4)
+        classes = np.array([a["category_id"] for a in kept], dtype=np.int64)
+        if len(boxes):
+            height, width = size
+            boxes = transforms.apply_box(boxes).clip(0, [width, height, width, height])
+        sides = boxes[:, 2:] - boxes[:, :2]
+        keep = (sides > self.min_box_side).all(axis=1)
+        instances = Instances(size)
+        instances.gt_boxes = Boxes(torch.as_tensor(boxes[keep], dtype=torch.float32))
+        instances.gt_classes = torch.as_tensor(classes[keep])
+        return instances

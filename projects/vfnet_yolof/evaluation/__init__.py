@@ -1,0 +1,5 @@
+"""Evaluation of detections."""
+
+from .coco import CocoEvaluator
+
+__all__ = ["CocoEvaluator"]

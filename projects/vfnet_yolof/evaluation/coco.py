@@ -1,0 +1,294 @@
+"""COCO box AP with per-class figures, and submission files for data without annotations."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import csv
+import io
+import itertools
+import json
+import logging
+import math
+import os
+import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.coco import convert_to_coco_json
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.utils import comm
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tabulate import tabulate
+
+from ..data.datasets import get_dataset_dicts, read_coco_file, require_registered
+
+logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
+
+_AREAS = ("all", "small", "medium", "large")  # the order of pycocotools' areaRng
+_RANGES = {"APs": "below 32^2 px", "APm": "from 32^2 to 96^2 px", "APl": "above 96^2 px"}
+
+
+class CocoEvaluator(DatasetEvaluator):
+    """Box AP of a data set in COCO's definition, computed by pycocotools' official code.
+
+    Results, in per cent: ``{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl",
+    "AP-<class>", "AP50-<class>"}}``. A figure that has no ground truth to be measured on is NaN,
+    and the log says so; without detections every other figure is 0.
+
+    With `output_dir` it writes, each file complete or not at all:
+
+    * ``coco_instances_results.json``: all detections with the category ids of the annotation file,
+      which is what COCO's evaluation server takes;
+    * ``per_class.csv``: class, boxes, detections, AP, AP50;
+    * ``metrics.json``: all results, null instead of NaN.
+
+    Where the annotation file has no annotations (COCO test-dev) only the first is written and the
+    results are ``{}``.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str | Sequence[str],
+        *,
+        output_dir: str | os.PathLike[str] | None = None,
+        distributed: bool = True,
+        max_dets_per_image: int = 100,
+    ) -> None:
+        """dataset_name: one registered data set. distributed: collect from all ranks.
+
+        Raises:
+            KeyError, FileNotFoundError: the data set is unknown or its file is missing.
+            ValueError: several names; nothing to compare with and no `output_dir` to write to.
+        """
+        names = [dataset_name] if isinstance(dataset_name, str) else list(dataset_name)
+        if len(names) != 1:
+            raise ValueError(f"CocoEvaluator evaluates one data set, got {names}.")
+        self.dataset_name = names[0]
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.distributed = distributed
+        self.max_dets_per_image = max_dets_per_image
+        content = self._load_ground_truth()
+        self._categories = {c["id"]: c["name"] for c in content["categories"]}
+        mapping = MetadataCatalog.get(self.dataset_name).get("thing_dataset_id_to_contiguous_id")
+        if mapping is None:
+            mapping = {c: i for i, c in enumerate(sorted(self._categories))}
+        self._category_ids = [c for c, _ in sorted(mapping.items(), key=lambda item: item[1])]
+        self.class_names = [self._categories[c] for c in self._category_ids]
+        self.has_ground_truth = bool(content.get("annotations"))
+        if not self.has_ground_truth and self.output_dir is None:
+            raise ValueError(
+                f"Data set {self.dataset_name!r} has no annotations to evaluate on: give "
+                "output_dir, so that the detections can be written for submission."
+            )
+        self._content = content
+        self.reset()
+
+    def _load_ground_truth(self) -> dict[str, Any]:
+        require_registered(self.dataset_name)
+        metadata = MetadataCatalog.get(self.dataset_name)
+        json_file = metadata.get("json_file")
+        if json_file is None:
+            if self.output_dir is None:
+                raise ValueError(
+                    f"Data set {self.dataset_name!r} is not in COCO format: give output_dir, "
+                    "where its annotations can be written in that format."
+                )
+            json_file = str(self.output_dir / f"{self.dataset_name}_coco_format.json")
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            convert_to_coco_json(self.dataset_name, json_file)
+        elif not os.path.isfile(json_file):
+            get_dataset_dicts(self.dataset_name)  # draws the shapes, or says which file is missing
+        content = read_coco_file(json_file)
+        for annotation in content.get("annotations", ()):
+            # pycocotools needs both; many files written by hand lack them
+            annotation.setdefault("iscrowd", 0)
+            if "area" not in annotation:
+                annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+        return content
+
+    def reset(self) -> None:
+        self._image_ids: list[int] = []
+        self._detections: list[dict[str, Any]] = []
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """inputs: records with ``image_id``. outputs: ``{"instances": Instances}`` per image."""
+        for record, output in zip(inputs, outputs, strict=True):
+            instances = output["instances"].to(torch.device("cpu"))
+            self._image_ids.append(record["image_id"])
+            self._detections += instances_to_coco_json(instances, record["image_id"])
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
+        """Results on the main process, ``{}`` on the others; see the class for their keys.
+
+        Raises:
+            ValueError: a predicted class that the data set does not have.
+        """
+        image_ids, detections = self._gather()
+        if self.distributed and not comm.is_main_process():
+            return OrderedDict()
+        detections = self._with_category_ids(detections)
+        self._warn_of_missing_images(image_ids)
+        if self.output_dir is not None:
+            path = self.output_dir / "coco_instances_results.json"
+            _write(path, json.dumps(detections))
+            logger.info("%d detections written to %s", len(detections), path)
+        if not self.has_ground_truth:
+            logger.info(
+                "Data set %s has no annotations: nothing is evaluated. %s can be submitted to the "
+                "evaluation server.",
+                self.dataset_name,
+                path,
+            )
+            return OrderedDict()
+        if not detections:
+            logger.warning("The model detected nothing in %d images.", len(image_ids))
+        precision = self._precision(detections)
+        results = self._summarise(precision)
+        rows = self._per_class_rows(precision, detections)
+        for row in rows:
+            results[f"AP-{row['class']}"] = row["AP"]
+            results[f"AP50-{row['class']}"] = row["AP50"]
+        self._report(results, rows)
+        return OrderedDict(bbox=results)
+
+    def _gather(self) -> tuple[list[int], list[dict[str, Any]]]:
+        if not self.distributed:
+            return self._image_ids, copy.deepcopy(self._detections)
+        comm.synchronize()
+        gathered = comm.gather((self._image_ids, self._detections), dst=0)
+        return (
+            list(itertools.chain.from_iterable(part[0] for part in gathered)),
+            copy.deepcopy(list(itertools.chain.from_iterable(part[1] for part in gathered))),
+        )
+
+    def _with_category_ids(self, detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Class ids of the model -> category ids of the annotation file, in place."""
+        highest = max((d["category_id"] for d in detections), default=-1)
+        if highest >= len(self._category_ids):
+            raise ValueError(
+                f"The model predicts class {highest}, but data set {self.dataset_name!r} has "
+                f"{len(self._category_ids)} classes (0 to {len(self._category_ids) - 1}): "
+                "set model.num_classes, or evaluate on the data set it was trained for."
+            )
+        for detection in detections:
+            detection["category_id"] = self._category_ids[detection["category_id"]]
+        return detections
+
+    def _warn_of_missing_images(self, image_ids: list[int]) -> None:
+        known = {image["id"] for image in self._content["images"]}
+        missing, foreign = known - set(image_ids), set(image_ids) - known
+        if foreign:
+            raise ValueError(
+                f"{len(foreign)} evaluated images (such as id {min(foreign)}) are not in data set "
+                f"{self.dataset_name!r}: the test loader and the evaluator differ in their data."
+            )
+        if missing:
+            logger.warning(
+                "Only %d of the %d images of %s were run; the others count as without detections.",
+                len(known) - len(missing),
+                len(known),
+                self.dataset_name,
+            )
+
+    def _precision(self, detections: list[dict[str, Any]]) -> np.ndarray:
+        """(10 IoUs, 101 recalls, K classes, 4 area ranges) precision, -1 where no box is."""
+        found = [
+            {**d, "id": i + 1, "area": d["bbox"][2] * d["bbox"][3], "iscrowd": 0}
+            for i, d in enumerate(detections)
+        ]
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(_coco(self._content), _coco(self._content, found), "bbox")
+            evaluation.params.catIds = sorted(self._category_ids)
+            evaluation.params.maxDets = [1, 10, self.max_dets_per_image]
+            evaluation.evaluate()
+            evaluation.accumulate()
+        precision = evaluation.eval["precision"][..., -1]
+        order = [evaluation.params.catIds.index(c) for c in self._category_ids]
+        return precision[:, :, order]
+
+    def _summarise(self, precision: np.ndarray) -> dict[str, float]:
+        results = {
+            "AP": _mean(precision[..., 0]),
+            "AP50": _mean(precision[0, ..., 0]),
+            "AP75": _mean(precision[5, ..., 0]),
+        }
+        results |= {f"AP{_AREAS[i][0]}": _mean(precision[..., i]) for i in (1, 2, 3)}
+        return results
+
+    def _per_class_rows(
+        self, precision: np.ndarray, detections: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        boxes = Counter(a["category_id"] for a in self._content["annotations"] if not a["iscrowd"])
+        found = Counter(d["category_id"] for d in detections)
+        return [
+            {
+                "category_id": category_id,
+                "class": name,
+                "boxes": boxes[category_id],
+                "detections": found[category_id],
+                "AP": _mean(precision[:, :, k, 0]),
+                "AP50": _mean(precision[0, :, k, 0]),
+            }
+            for k, (category_id, name) in enumerate(
+                zip(self._category_ids, self.class_names, strict=True)
+            )
+        ]
+
+    def _report(self, results: dict[str, float], rows: list[dict[str, Any]]) -> None:
+        metrics = [key for key in results if "-" not in key]
+        table = tabulate([[results[m] for m in metrics]], metrics, "pipe", floatfmt=".3f")
+        logger.info("Box AP on %s:\n%s", self.dataset_name, table)
+        for metric, extent in _RANGES.items():
+            if math.isnan(results[metric]):
+                logger.info("%s is nan: no ground truth in this area range (%s).", metric, extent)
+        shown = [[r["class"], r["boxes"], r["detections"], r["AP"], r["AP50"]] for r in rows]
+        headers = ["class", "boxes", "detections", "AP", "AP50"]
+        logger.info("Per class:\n%s", tabulate(shown, headers, "pipe", floatfmt=".3f"))
+        absent = [r["class"] for r in rows if not r["boxes"]]
+        if absent:
+            logger.info("nan: %s has no box of %s.", self.dataset_name, ", ".join(absent))
+        if self.output_dir is None:
+            return
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        _write(self.output_dir / "per_class.csv", buffer.getvalue())
+        plain = {k: None if math.isnan(v) else v for k, v in results.items()}
+        content = {"dataset": self.dataset_name, "bbox": plain}
+        _write(self.output_dir / "metrics.json", json.dumps(content, indent=2) + "\n")
+
+
+def _coco(content: dict[str, Any], annotations: list[dict] | None = None) -> COCO:
+    """pycocotools' index of a file's content, with other annotations where given."""
+    coco = COCO()
+    coco.dataset = content if annotations is None else {**content, "annotations": annotations}
+    coco.createIndex()
+    return coco
+
+
+def _mean(precision: np.ndarray) -> float:
+    """Mean in per cent over what is not -1 (no ground truth); NaN where nothing is left."""
+    measured = precision[precision > -1]
+    return float(measured.mean() * 100) if measured.size else float("nan")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise
