@@ -58,7 +58,8 @@ announce() {
     return "$status"
 }
 
-if [ ! -x "$venv/bin/python" ]; then
+# An interrupted run may leave an environment without pip, which is made again.
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
     "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
         fail "$python lacks the modules venv and ensurepip. On Debian and Ubuntu the package python3-venv has them."
