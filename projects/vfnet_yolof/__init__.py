@@ -1,0 +1,20 @@
+"""VFNet, GFL and YOLOF as Detectron2 meta-architectures.
+
+Importing the package registers the meta-architectures and backbones with Detectron2.
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["Predictor", "__version__"]
+
+from . import modeling  # noqa: F401  (registration with Detectron2)
+
+
+def __getattr__(name: str) -> Any:
+    # Drawing and decoding libraries are only imported by those who predict.
+    if name == "Predictor":
+        from .predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,93 @@
+"""Convolution towers and the small parts that dense heads share."""
+
+import math
+
+import torch
+from detectron2.layers import get_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .deform_conv import ModulatedDeformConvPack
+
+GROUP_NORM_GROUPS = 32
+
+
+def bias_for_prior(probability: float) -> float:
+    """Bias of a logit whose sigmoid is ``probability`` (focal loss paper, section 4.1)."""
+    if not 0.0 < probability < 1.0:
+        raise ValueError(f"prior probability must lie in (0, 1), got {probability}")
+    return -math.log((1.0 - probability) / probability)
+
+
+class Scale(nn.Module):
+    """A learnable scalar factor, one for each pyramid level."""
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class ConvNormAct(nn.Module):
+    """3x3 convolution, normalisation, ReLU: (N, C, H, W) -> (N, ``out_channels``, H, W).
+
+    Args:
+        in_channels, out_channels: channel counts.
+        norm: anything that Detectron2's ``get_norm`` takes; ``""`` for none (the convolution
+            has a bias only then). ``"GN"`` has 32 groups.
+        deformable: use a modulated deformable convolution (DCNv2).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm: str = "GN", deformable: bool = False
+    ) -> None:
+        super().__init__()
+        conv = ModulatedDeformConvPack if deformable else nn.Conv2d
+        self.conv = conv(in_channels, out_channels, kernel_size=3, padding=1, bias=not norm)
+        if norm == "GN" and out_channels % GROUP_NORM_GROUPS:
+            raise ValueError(
+                f"norm='GN' needs a channel count divisible by {GROUP_NORM_GROUPS}, "
+                f"got {out_channels}"
+            )
+        self.norm = get_norm(norm, out_channels)
+        nn.init.normal_(self.conv.weight, std=0.01)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return F.relu(x, inplace=True)
+
+
+def conv_tower(
+    in_channels: int,
+    channels: int,
+    num_convs: int,
+    *,
+    norm: str = "GN",
+    dcn_on_last_conv: bool = False,
+) -> nn.Sequential:
+    """``num_convs`` blocks of :class:`ConvNormAct`, the last one deformable if asked."""
+    return nn.Sequential(
+        *(
+            ConvNormAct(
+                in_channels if i == 0 else channels,
+                channels,
+                norm=norm,
+                deformable=dcn_on_last_conv and i == num_convs - 1,
+            )
+            for i in range(num_convs)
+        )
+    )
+
+
+def prediction_conv(in_channels: int, out_channels: int, bias: float = 0.0) -> nn.Conv2d:
+    """A 3x3 output convolution with the references' initialisation (normal, std 0.01)."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.constant_(conv.bias, bias)
+    return conv

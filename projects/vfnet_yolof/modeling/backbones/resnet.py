@@ -1,0 +1,147 @@
+"""ResNets built from Detectron2's blocks, with what the references' recipes need of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import FPN, BasicStem, ResNet
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
+from torch import nn
+
+from ...layers.deform_conv import DeformConvPack, ModulatedDeformConvPack
+
+NUM_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+DEFORM_CONVS = {1: DeformConvPack, 2: ModulatedDeformConvPack}
+
+
+class StaticBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that always uses its running statistics, with a trainable affine part.
+
+    This is how the VFNet and GFL references train their backbones (``norm_eval``).
+    Detectron2's FrozenBatchNorm2d keeps weight and bias as buffers and does not train them.
+    """
+
+    def train(self, mode: bool = True) -> "StaticBatchNorm2d":
+        return super().train(False)
+
+
+class DeformBottleneckBlock(BottleneckBlock):
+    """Bottleneck block whose 3x3 convolution is deformable, on CPU and CUDA."""
+
+    def __init__(self, *args: Any, deform_version: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        plain = self.conv2
+        self.conv2 = DEFORM_CONVS[deform_version](
+            plain.in_channels,
+            plain.out_channels,
+            kernel_size=3,
+            stride=plain.stride,
+            padding=plain.padding,
+            dilation=plain.dilation,
+            groups=plain.groups,
+            bias=False,
+        )
+        self.conv2.norm = plain.norm
+        nn.init.kaiming_normal_(self.conv2.weight, mode="fan_out", nonlinearity="relu")
+
+
+def build_resnet(
+    depth: int = 50,
+    *,
+    norm: str = "StaticBN",
+    freeze_at: int = 2,
+    stride_in_1x1: bool = False,
+    num_groups: int = 1,
+    width_per_group: int = 64,
+    stem_channels: int = 64,
+    res2_channels: int | None = None,
+    deform_stages: Sequence[int] = (),
+    deform_version: int = 2,
+    in_channels: int = 3,
+    out_features: Sequence[str] = ("res3", "res4", "res5"),
+) -> ResNet:
+    """ResNet or ResNeXt, of ordinary or reduced width.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        norm: ``"StaticBN"`` (:class:`StaticBatchNorm2d`) or what Detectron2's ``get_norm``
+            takes: ``"FrozenBN"``, ``"BN"``, ``"SyncBN"``, ``"GN"``.
+        freeze_at: 1 freezes the stem, 2 the stem and the first stage, and so on.
+        stride_in_1x1: stride in the first 1x1 convolution (MSRA) or the 3x3 one (torchvision).
+        num_groups, width_per_group: 1 x 64 is ResNet, 32 x 4 and 64 x 4 are ResNeXt.
+        stem_channels, res2_channels: widths; the first stage has 256 channels (64 with depth
+            18 and 34) by default, and every stage doubles them.
+        deform_stages: stages of 2..5 whose 3x3 convolutions are deformable.
+        deform_version: 1 (DCN) or 2 (DCNv2, modulated).
+        in_channels: channels of the images.
+        out_features: stages to return, of ``stem``, ``res2`` ... ``res5``.
+    """
+    if depth not in NUM_BLOCKS:
+        raise ValueError(f"depth must be one of {sorted(NUM_BLOCKS)}, got {depth}")
+    if deform_stages and depth < 50:
+        raise ValueError("deform_stages need bottleneck blocks, that is depth >= 50")
+    norm_layer: str | Callable[[int], nn.Module] = StaticBatchNorm2d if norm == "StaticBN" else norm
+    bottleneck_channels = num_groups * width_per_group
+    out_channels = res2_channels or (256 if depth >= 50 else 64)
+    channels = stem_channels
+    stages = []
+    for stage, num_blocks in enumerate(NUM_BLOCKS[depth], start=2):
+        first_stride = 1 if stage == 2 else 2
+        kwargs: dict[str, Any] = {
+            "stride_per_block": [first_stride] + [1] * (num_blocks - 1),
+            "in_channels": channels,
+            "out_channels": out_channels,
+            "norm": norm_layer,
+        }
+        block: type = BasicBlock
+        if depth >= 50:
+            block = BottleneckBlock
+            kwargs["bottleneck_channels"] = bottleneck_channels
+            kwargs["stride_in_1x1"] = stride_in_1x1
+            kwargs["num_groups"] = num_groups
+        if stage in deform_stages:
+            block = DeformBottleneckBlock
+            kwargs["deform_version"] = deform_version
+        stages.append(ResNet.make_stage(block, num_blocks, **kwargs))
+        channels, out_channels = out_channels, out_channels * 2
+        bottleneck_channels *= 2
+    stem = BasicStem(in_channels=in_channels, out_channels=stem_channels, norm=norm_layer)
+    return ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+
+
+@BACKBONE_REGISTRY.register()
+def build_vfnet_yolof_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """ResNet and FPN P3-P7 from yacs keys, P6 and P7 from P5 as in the VFNet reference."""
+    keys = cfg.MODEL.RESNETS
+    bottom_up = build_resnet(
+        keys.DEPTH,
+        norm=keys.NORM,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        stride_in_1x1=keys.STRIDE_IN_1X1,
+        num_groups=keys.NUM_GROUPS,
+        width_per_group=keys.WIDTH_PER_GROUP,
+        stem_channels=keys.STEM_OUT_CHANNELS,
+        res2_channels=keys.RES2_OUT_CHANNELS,
+        deform_stages=[i for i, on in enumerate(keys.DEFORM_ON_PER_STAGE, start=2) if on],
+        deform_version=2 if keys.DEFORM_MODULATED else 1,
+        in_channels=input_shape.channels,
+        out_features=keys.OUT_FEATURES,
+    )
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=channels,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelP6P7(channels, channels, in_feature="p5"),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

@@ -1,0 +1,28 @@
+"""Boxes as numbers that a network predicts."""
+
+import torch
+from torch import Tensor
+
+
+def distances_to_boxes(points: Tensor, ltrb: Tensor) -> Tensor:
+    """Boxes (..., 4) xyxy from points (..., 2) and distances (..., 4) to the left, top, right
+    and bottom side, all in pixels (FCOS, section 3.1)."""
+    x, y = points.unbind(-1)
+    left, top, right, bottom = ltrb.unbind(-1)
+    return torch.stack([x - left, y - top, x + right, y + bottom], dim=-1)
+
+
+def boxes_to_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """The inverse of :func:`distances_to_boxes`; negative where a point lies outside its box."""
+    x, y = points.unbind(-1)
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack([x - x1, y - y1, x2 - x, y2 - y], dim=-1)
+
+
+def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Boxes (..., 4) xyxy moved into an image of ``image_size`` (H, W) pixels."""
+    height, width = image_size
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack(
+        [x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1
+    )

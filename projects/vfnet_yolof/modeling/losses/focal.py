@@ -1,0 +1,26 @@
+"""Focal loss (RetinaNet, equation 5), on fvcore's implementation."""
+
+import torch
+from fvcore.nn import sigmoid_focal_loss
+from torch import Tensor
+
+
+class FocalLoss:
+    """Focal loss with hard labels, with the interface of :class:`VarifocalLoss`."""
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def __call__(
+        self, logits: Tensor, pos_idx: Tensor, pos_classes: Tensor, pos_iou: Tensor
+    ) -> Tensor:
+        """Sum over (R, K) ``logits``; the target is 1 at the class of each positive row.
+
+        ``pos_iou`` has no influence: the focal loss knows objects, not their boxes' quality.
+        """
+        target = torch.zeros_like(logits)
+        target[pos_idx, pos_classes] = 1.0
+        return sigmoid_focal_loss(
+            logits, target, alpha=self.alpha, gamma=self.gamma, reduction="sum"
+        )

@@ -1,0 +1,6 @@
+"""The detectors, registered in Detectron2's META_ARCH_REGISTRY."""
+
+from .atss import ATSS
+from .vfnet import VFNet
+
+__all__ = ["ATSS", "VFNet"]

@@ -1,0 +1,115 @@
+"""Yacs keys of the meta-architectures, for ``DefaultTrainer`` and other people's tools."""
+
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_backbone
+
+from .layers.nms import HardNMS
+from .modeling.assigners import ATSSAssigner, FCOSAssigner
+from .modeling.heads import VFNetHead
+from .modeling.losses import FocalLoss, VarifocalLoss
+from .modeling.points import PointGenerator
+from .modeling.postprocess import PostProcessor
+
+
+def add_vfnet_config(cfg: CfgNode) -> None:
+    """Add the keys below ``MODEL.VFNET`` with the paper's values to ``cfg``."""
+    node = CfgNode()
+    node.NUM_CLASSES = 80
+    node.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    node.NUM_CONVS = 3
+    node.CONV_CHANNELS = 256
+    node.NORM = "GN"
+    node.REG_DENOM = [64.0, 128.0, 256.0, 512.0, 1024.0]
+    node.REFINE = True
+    node.DCN_ON_LAST_CONV = False
+    node.PRIOR_PROB = 0.01
+    node.POINT_OFFSET = 0.0
+    node.OCTAVE_BASE_SCALE = 8.0
+    node.ASSIGNER = "ATSS"  # or "FCOS"
+    node.ATSS_TOPK = 9
+    node.CLS_LOSS = "VFL"  # or "FL"
+    node.VFL_ALPHA = 0.75
+    node.VFL_GAMMA = 2.0
+    node.VFL_IOU_WEIGHTED = True
+    node.FOCAL_ALPHA = 0.25
+    node.FOCAL_GAMMA = 2.0
+    node.BOX_INIT_WEIGHT = 1.5
+    node.BOX_WEIGHT = 2.0
+    node.SCORE_THRESH_TEST = 0.05
+    node.TOPK_CANDIDATES_TEST = 1000
+    node.NMS_THRESH_TEST = 0.6
+    node.CLASS_AGNOSTIC_NMS = False
+    node.CANDIDATES = "pair"  # or "location"
+    cfg.MODEL.VFNET = node
+
+
+def get_cfg_with_keys() -> CfgNode:
+    """Detectron2's default config with this project's keys."""
+    cfg = get_cfg()
+    add_vfnet_config(cfg)
+    # Detectron2's own rule for biases spares nothing; the VFNet recipe's is in engine/optim.py.
+    cfg.SOLVER.REFERENCE_BATCH_SIZE = 16
+    return cfg
+
+
+def vfnet_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Constructor arguments of :class:`VFNet` from a config with its keys.
+
+    Raises:
+        KeyError: ``ASSIGNER`` or ``CLS_LOSS`` is not one of the known names.
+    """
+    node = cfg.MODEL.VFNET
+    backbone = build_backbone(cfg)
+    shapes = backbone.output_shape()
+    strides = [shapes[name].stride for name in node.IN_FEATURES]
+    head = VFNetHead(
+        in_channels=shapes[node.IN_FEATURES[0]].channels,
+        num_classes=node.NUM_CLASSES,
+        conv_channels=node.CONV_CHANNELS,
+        num_convs=node.NUM_CONVS,
+        strides=strides,
+        reg_denom=node.REG_DENOM,
+        norm=node.NORM,
+        refine=node.REFINE,
+        dcn_on_last_conv=node.DCN_ON_LAST_CONV,
+        prior_prob=node.PRIOR_PROB,
+    )
+    return {
+        "backbone": backbone,
+        "head": head,
+        "points": PointGenerator(strides, node.POINT_OFFSET, node.OCTAVE_BASE_SCALE),
+        "assigner": _choose(
+            "MODEL.VFNET.ASSIGNER",
+            node.ASSIGNER,
+            ATSS=lambda: ATSSAssigner(node.ATSS_TOPK),
+            FCOS=lambda: FCOSAssigner(strides=strides),
+        ),
+        "cls_loss": _choose(
+            "MODEL.VFNET.CLS_LOSS",
+            node.CLS_LOSS,
+            VFL=lambda: VarifocalLoss(node.VFL_ALPHA, node.VFL_GAMMA, node.VFL_IOU_WEIGHTED),
+            FL=lambda: FocalLoss(node.FOCAL_ALPHA, node.FOCAL_GAMMA),
+        ),
+        "box_init_weight": node.BOX_INIT_WEIGHT,
+        "box_weight": node.BOX_WEIGHT,
+        "postprocessor": PostProcessor(
+            score_thresh=node.SCORE_THRESH_TEST,
+            topk_candidates=node.TOPK_CANDIDATES_TEST,
+            nms=HardNMS(node.NMS_THRESH_TEST, node.CLASS_AGNOSTIC_NMS),
+            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            candidates=node.CANDIDATES,
+        ),
+        "num_classes": node.NUM_CLASSES,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+        "input_format": cfg.INPUT.FORMAT,
+        "head_in_features": node.IN_FEATURES,
+    }
+
+
+def _choose(key: str, name: str, **choices: Any) -> Any:
+    if name not in choices:
+        raise KeyError(f"{key} must be one of {sorted(choices)}, got {name!r}")
+    return choices[name]()
