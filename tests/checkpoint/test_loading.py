@@ -1,6 +1,6 @@
 """Files of every origin are read, and none of their code runs."""
 
-import builtins
+import importlib
 import io
 import os
 import pickle
@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from vfnet_yolof.checkpoint import CheckpointError, load_checkpoint
 from vfnet_yolof.checkpoint.restricted import Unreadable
 
@@ -95,7 +94,12 @@ def test_foreign_objects_beside_the_weights_are_left_out(
 def test_parameters_and_shared_storages(tmp_path: Path, zipped: bool):
     path = tmp_path / "model.pth"
     base = torch.arange(10.0)
-    state = {"p": torch.nn.Parameter(base[2:5]), "view": base[::2], "half": base.half(), "n": np.ones(2)}
+    state = {
+        "p": torch.nn.Parameter(base[2:5]),
+        "view": base[::2],
+        "half": base.half(),
+        "n": np.ones(2),
+    }
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
     loaded = load_checkpoint(path)
     assert torch.equal(loaded["p"], torch.tensor([2.0, 3.0, 4.0]))
@@ -129,8 +133,13 @@ def test_tar_format(tmp_path: Path, monkeypatch):
         member(archive, "sys_info", pickle.dumps({}, 2))
         member(archive, "pickle", content.getvalue().replace(b"X\x01\x00\x00\x007", b"K\x07"))
         member(archive, "storages", storages.replace(b"X\x01\x00\x00\x003", b"K\x03"))
-        member(archive, "tensors", tensors.replace(b"X\x01\x00\x00\x007", b"K\x07").replace(
-            b"X\x01\x00\x00\x003", b"K\x03"))
+        member(
+            archive,
+            "tensors",
+            tensors.replace(b"X\x01\x00\x00\x007", b"K\x07").replace(
+                b"X\x01\x00\x00\x003", b"K\x03"
+            ),
+        )
     assert torch.equal(load_checkpoint(path)["a"], values.reshape(2, 3))
 
 
@@ -160,17 +169,17 @@ def test_detectron2_pkl(tmp_path: Path, protocol: int):
 
 def bombs(marker: Path) -> dict[str, object]:
     """Objects that create ``marker`` when unpickled by Python's own pickle."""
+    nested = io.BytesIO()
+    torch.save(Reduces(os.system, f"touch {marker}"), nested)
     command = f"open({str(marker)!r}, 'w').close()"
     return {
         "os.system": Reduces(os.system, f"touch {marker}"),
         "eval": Reduces(eval, command),
         "exec": Reduces(exec, command),
         "getattr": Reduces(Reduces(getattr, os, "system"), f"touch {marker}"),
-        "import": Reduces(builtins.__import__, "antigravity"),
+        "import": Reduces(importlib.import_module, "this"),
         "torch.load": Reduces(torch.load, str(marker)),
-        "nested torch.load": Reduces(
-            torch.storage._load_from_bytes, pickle.dumps(Reduces(os.system, f"touch {marker}"))
-        ),
+        "nested torch.load": Reduces(torch.storage._load_from_bytes, nested.getvalue()),
         "map": Reduces(list, Reduces(map, eval, [command])),
         "setstate": Reduces(Reduces, os.getcwd, state={"function": Reduces(eval, command)}),
     }
@@ -180,11 +189,11 @@ BOMBS = sorted(bombs(Path("marker")))
 
 
 class ModulePickler(pickle.Pickler):
-    """Also pickles modules, as ``importlib.import_module(name)``."""
+    """Also pickles modules, by their name."""
 
     def reducer_override(self, value):
         if isinstance(value, types.ModuleType):
-            return __import__, (value.__name__,)
+            return importlib.import_module, (value.__name__,)
         return NotImplemented
 
 
@@ -213,19 +222,14 @@ def test_pickle_bombs_do_not_go_off(tmp_path: Path, name: str, container: str):
             content, path, pickle_module=module, _use_new_zipfile_serialization=container == "zip"
         )
     before = set(sys.modules)
-    try:
-        loaded = load_checkpoint(path)
-    except CheckpointError as error:
-        assert "bomb.pth" in str(error)
-    else:
-        assert_weights(loaded["state_dict"])
+    assert_weights(load_checkpoint(path)["state_dict"])
     assert not marker.exists()
-    assert "antigravity" not in set(sys.modules) - before
+    assert "this" not in set(sys.modules) - before
 
 
 def test_the_bombs_are_real(tmp_path: Path):
     marker = tmp_path / "marker"
-    for name in ("os.system", "eval", "getattr", "map"):
+    for name in ("os.system", "eval", "getattr", "map", "nested torch.load"):
         pickle.loads(dump_bomb(bombs(marker)[name]))
         assert marker.exists(), name
         marker.unlink()
@@ -255,16 +259,20 @@ def test_no_way_out_of_the_allowed_names(tmp_path: Path, opcodes: bytes):
 
 @pytest.mark.parametrize(
     "target",
-    ["ctorch._utils\n_rebuild_tensor_v2\n", "ctorch\nFloatStorage\n", "ccollections\nOrderedDict\n"],
+    [
+        "ctorch._utils\n_rebuild_tensor_v2\n",
+        "ctorch\nFloatStorage\n",
+        "ccollections\nOrderedDict\n",
+    ],
 )
 def test_build_cannot_change_what_the_reader_calls(tmp_path: Path, target: str):
     """BUILD with a pair sets attributes: on a shared function it would outlive the file."""
-    before = dict(vars(torch._utils._rebuild_tensor_v2)), torch._utils._rebuild_tensor_v2.__defaults__
+    function = torch._utils._rebuild_tensor_v2
+    before = dict(vars(function)), function.__defaults__
     path = tmp_path / "build.pkl"
-    path.write_bytes(target.encode() + b"(N}V__defaults__\n(I1\ntstb.")
+    path.write_bytes(f"c{target}\n".encode() + b"(N}V__defaults__\n(I1\ntstb.")
     with pytest.raises(CheckpointError, match="build.pkl"):
         load_checkpoint(path)
-    function = torch._utils._rebuild_tensor_v2
     assert (dict(vars(function)), function.__defaults__) == before
     assert not hasattr(torch.FloatStorage, "__defaults__")
 

@@ -1,7 +1,7 @@
 """Conversion of other projects' detectors: recognise, rename, check against a model, write.
 
-Nothing is converted half: every source tensor is renamed or dropped for a stated reason, and when a model is given
-the result has exactly its names and shapes.
+Nothing is converted half: every source tensor is renamed or dropped for a stated reason, and when a
+model is given the result has exactly its names and shapes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from .rules import (
     shorten_list,
 )
 
-# Already Detectron2's names, e.g. a training checkpoint of this project: converting it leaves the weights only.
+# Already Detectron2's names, e.g. a training checkpoint of this project: converting it leaves the
+# weights only.
 OWN_LAYOUT = Layout(
     project="Detectron2-style",
     detector="",
@@ -39,8 +40,9 @@ OWN_LAYOUT = Layout(
 )
 LAYOUTS: tuple[Layout, ...] = (*mmdet.LAYOUTS, OWN_LAYOUT)
 
-# Where projects keep the tensors inside the file. MMEngine's and MMCV's EMA hooks save the averaged weights under
-# "state_dict" (and the running ones beside it), so "ema_state_dict" comes last: for files that have nothing else.
+# Where projects keep the tensors inside the file. MMEngine's and MMCV's EMA hooks save the averaged
+# weights under "state_dict" (and the running ones beside it), so "ema_state_dict" comes last: for
+# files that have nothing else.
 _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "ema", "ema_state_dict")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _COUNTER = ".num_batches_tracked"
@@ -49,7 +51,7 @@ ModelOrKeys = nn.Module | Mapping[str, Any] | Iterable[str]
 
 
 def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of the model in a loaded checkpoint, whatever it wraps them in, without ``module.`` prefixes.
+    """The model's tensors in a loaded checkpoint, out of all wrappers and ``module.`` prefixes.
 
     Raises :class:`CheckpointError` when the file holds no named tensors.
     """
@@ -71,7 +73,10 @@ def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def recognise_layout(keys: Iterable[str]) -> Layout:
-    """The layout whose signature ``keys`` have; :class:`CheckpointError` naming some keys when there is none."""
+    """The layout whose signature ``keys`` have.
+
+    Raises :class:`CheckpointError` naming some keys when there is none.
+    """
     keys = list(keys)
     for layout in LAYOUTS:
         if layout.matches(keys):
@@ -84,7 +89,7 @@ def recognise_layout(keys: Iterable[str]) -> Layout:
 
 
 def find_class_names(checkpoint: Mapping[str, Any]) -> list[str] | None:
-    """Class names stored with the weights: ours, or MMDetection's ``meta`` (2.x CLASSES, 3.x dataset_meta)."""
+    """Class names stored with the weights: ours, or those in MMDetection's ``meta``."""
     meta = checkpoint.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
     dataset = meta.get("dataset_meta")
@@ -107,25 +112,26 @@ def convert_state_dict(
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
     """Rename ``source`` (names of a known project) to this project's names.
 
-    ``model_or_keys``: the model to fill, its state dict or a mapping of names to shapes, or just its names. Then the
-    result has exactly these names (and shapes): the batch counters of norms that are frozen here are dropped, those
-    the source lacks are zero, and anything else that differs raises :class:`CheckpointMismatchError`. Without it
-    every renamed tensor is returned, counters included. Tensors are not copied.
+    ``model_or_keys``: the model to fill, its state dict or a mapping of names to shapes, or just
+    its names. Then the result has exactly these names (and shapes): the batch counters of norms
+    that are frozen here are dropped, those the source lacks are zero, and anything else that
+    differs raises :class:`CheckpointMismatchError`. Without it every renamed tensor is returned,
+    counters included. Tensors are not copied.
 
     Raises :class:`CheckpointError` for an unknown layout or source tensors that no rule knows.
     """
     source = find_state_dict(source)
-    layout = recognise_layout(source)
+    target = None if model_or_keys is None else _target_shapes(model_or_keys)
+    layout = _choose_layout(source, target)
     converted, report = apply_rules(source, layout.rules)
     report.layout = layout.name.strip()
     report.description = str(describe({k: tuple(v.shape) for k, v in converted.items()}))
     if report.unmatched:
         raise CheckpointError(
-            f"{len(report.unmatched)} of {report.num_source} tensors of this {report.layout} checkpoint "
-            f"({report.description}) are not known: {shorten_list(report.unmatched)}"
+            f"{len(report.unmatched)} of {report.num_source} tensors of this {report.layout} "
+            f"checkpoint ({report.description}) are not known: {shorten_list(report.unmatched)}"
         )
-    if model_or_keys is not None:
-        target = _target_shapes(model_or_keys)
+    if target is not None:
         _match_counters(converted, target, report)
         _check_against(converted, target, report)
     return converted, report
@@ -136,10 +142,10 @@ def convert_checkpoint(
 ) -> tuple[dict[str, Any], ConversionReport]:
     """Convert the file ``path`` for ``model`` and write ``output`` atomically.
 
-    The written dict has "model" (tensors), "source" (file name, SHA-256, layout, description; all strings) and, when
-    the source names its classes, "class_names". It is returned with the report.
-    Raises :class:`CheckpointError` (unreadable or unknown file) and :class:`CheckpointMismatchError` (wrong pair),
-    both naming the file; nothing is written then.
+    The written dict has "model" (tensors), "source" (file name, SHA-256, layout, description; all
+    strings) and, when the source names its classes, "class_names". It is returned with the report.
+    Raises :class:`CheckpointError` (unreadable or unknown file) and
+    :class:`CheckpointMismatchError` (wrong pair), both naming the file; nothing is written then.
     """
     path = Path(path)
     checkpoint = load_checkpoint(path)
@@ -161,7 +167,8 @@ def convert_checkpoint(
         num_classes = getattr(model, "num_classes", len(names))
         if num_classes != len(names):
             raise CheckpointMismatchError(
-                f"{path}: names {len(names)} classes ({shorten_list(names)}) but the model has {num_classes}"
+                f"{path}: names {len(names)} classes ({shorten_list(names)}) but the model has "
+                f"{num_classes}"
             )
         result["class_names"] = names
     save_atomically(result, output)
@@ -178,7 +185,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def hash_in_name(path: str | os.PathLike[str]) -> str | None:
-    """The first digits of the SHA-256 that published file names end in (``...-38db6f58.pth``), if any."""
+    """First digits of the SHA-256 that published names end in (``...-38db6f58.pth``), if any."""
     match = re.search(r"[-_]([0-9a-f]{8})\.(?:pth|pt|pkl)$", Path(path).name)
     return match[1] if match else None
 
@@ -198,6 +205,13 @@ def save_atomically(checkpoint: Mapping[str, Any], output: str | os.PathLike[str
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _choose_layout(source: Mapping[str, torch.Tensor], target: Iterable[str] | None) -> Layout:
+    """A source that has all names of the model needs no table."""
+    if target is not None and all(k in source or k.endswith(_COUNTER) for k in target):
+        return OWN_LAYOUT
+    return recognise_layout(source)
 
 
 def _strip_prefix(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], bool]:
@@ -225,7 +239,7 @@ def _match_counters(
     target: Mapping[str, tuple[int, ...] | None],
     report: ConversionReport,
 ) -> None:
-    """Frozen norms have no batch counter and trainable ones have; the weights do not depend on it."""
+    """Frozen norms have no batch counter and trainable ones have one; no weight depends on it."""
     for key in [k for k in converted if k.endswith(_COUNTER) and k not in target]:
         if f"{key.removesuffix(_COUNTER)}.running_mean" in target:
             del converted[key]

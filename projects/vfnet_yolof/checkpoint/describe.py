@@ -1,7 +1,7 @@
 """What a detector looks like, told from the names and shapes of its tensors alone.
 
-It reads this project's names, so that a converted checkpoint and the model a configuration builds are described in
-the same words.
+It reads this project's names, so that a converted checkpoint and the model a configuration builds
+are described in the same words.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _BODY = "backbone.bottom_up."
 class ModelDescription:
     """Structure read off a state dict; ``None`` or empty where it does not tell.
 
-    ``depth``: "50", "101", ... ; ``groups`` and ``width_per_group`` of the 3x3 convolutions (1 and 64 for ResNet);
-    ``dcn_stages``: e.g. ("res3", "res4"); ``dcn_version`` and ``head_dcn_version``: 1, 2 or 0 for none;
-    ``num_convs``: convolutions per tower.
+    ``depth``: "50", "101", ... ; ``groups`` and ``width_per_group`` of the 3x3 convolutions (1 and
+    64 for ResNet); ``dcn_stages``: e.g. ("res3", "res4"); ``dcn_version`` and ``head_dcn_version``:
+    1, 2 or 0 for none; ``num_convs``: convolutions per tower.
     """
 
     detector: str | None = None
@@ -104,13 +104,11 @@ def _odd_depth(counts: Sequence[int]) -> str:
     return "(" + ",".join(map(str, counts)) + " blocks)"
 
 
-def _deformable(
-    shapes: Mapping[str, Sequence[int]], pattern: str
-) -> tuple[tuple[str, ...], int]:
+def _deformable(shapes: Mapping[str, Sequence[int]], pattern: str) -> tuple[tuple[str, ...], int]:
     """Where deformable convolutions are (group 1 of ``pattern``) and their version.
 
-    A 3x3 kernel has 9 taps: 18 offset channels in version 1, 27 with the modulation masks of version 2 (times the
-    number of deformable groups).
+    A 3x3 kernel has 9 taps: 18 offset channels in version 1, 27 with the modulation masks of
+    version 2 (times the number of deformable groups).
     """
     where: list[str] = []
     channels = 0

@@ -15,8 +15,9 @@ import torch
 from .restricted import Unreadable, load_pickle, load_torch, plain
 from .rules import CheckpointError, shorten_list
 
-_LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # the number that opens torch files from before version 1.6
-# What weights_only=True raises for foreign classes, old formats and damaged files, depending on torch's version.
+_LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # opens torch files of versions before 1.6
+# What weights_only=True raises for foreign classes, old formats and damaged files, depending on
+# torch's version.
 _REFUSALS = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -30,13 +31,15 @@ _DAMAGED = "the file is cut short or damaged; fetch it again"
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint to the CPU: torch files of any age, ``.safetensors``, Detectron2's ``.pkl``.
+    """Read torch files of any age, ``.safetensors`` and Detectron2's ``.pkl`` to the CPU.
 
-    Tensors, arrays (they become tensors) and plain Python values are read. Objects of any other class, which
-    ``torch.load(weights_only=True)`` would refuse, come back as inert :class:`~.restricted.Unreadable`; no code of
-    the file runs. The result is what the file holds, not yet unwrapped: see :func:`~.convert.find_state_dict`.
+    Tensors, arrays (they become tensors) and plain Python values are read. Objects of any other
+    class, which ``torch.load(weights_only=True)`` would refuse, come back as inert
+    :class:`~.restricted.Unreadable`; no code of the file runs. The result is what the file holds,
+    not yet unwrapped: see :func:`~.convert.find_state_dict`.
 
-    Raises :class:`FileNotFoundError`, or :class:`CheckpointError` that names the file and what is wrong with it.
+    Raises :class:`FileNotFoundError`, or :class:`CheckpointError` that names the file and what is
+    wrong with it.
     """
     path = Path(path)
     if path.is_dir():
@@ -53,15 +56,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except CheckpointError:
         raise
     except Exception as error:
-        # Whatever a damaged or hostile file makes the readers raise, the user needs its name and a reason.
+        # Whatever a damaged or hostile file makes the readers raise, the user needs its name and a
+        # reason.
         reason = str(error).splitlines()[0] if str(error) else "no further message"
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason}); {_DAMAGED}"
         ) from error
     if isinstance(checkpoint, Unreadable):
         raise CheckpointError(
-            f"{path}: holds a pickled {checkpoint.class_name} object, not a dictionary of weights; save its "
-            "state_dict() with the project it comes from"
+            f"{path}: holds a pickled {checkpoint.class_name} object, not a dictionary of "
+            "weights; save its state_dict() with the project it comes from"
         )
     if not isinstance(checkpoint, dict):
         raise CheckpointError(

@@ -11,8 +11,9 @@ from .rules import Layout, Rule
 
 PROJECT = "MMDetection"
 
-# Both EMA hooks of the OpenMMLab projects swap before saving: the plain names hold the averaged weights, and what
-# mmcv's hook stores as "ema_<name with underscores>" is the running copy that training goes on with.
+# Both EMA hooks of the OpenMMLab projects swap before saving: the plain names hold the averaged
+# weights, and what mmcv's hook stores as "ema_<name with underscores>" is the running copy that
+# training goes on with.
 _EMA_COPY = "second set of weights kept by the EMA hook (the plain names hold the averaged ones)"
 
 _BN = r"weight|bias|running_mean|running_var|num_batches_tracked"
@@ -27,7 +28,8 @@ RESNET_RULES: tuple[Rule, ...] = (
     Rule(r"backbone\.conv1\.weight", "backbone.bottom_up.stem.conv1.weight"),
     Rule(rf"backbone\.bn1\.({_BN})", r"backbone.bottom_up.stem.conv1.norm.\1"),
     Rule(
-        r"backbone\.layer(?P<stage>[1-4])\.(?P<block>\d+)\.conv(?P<conv>[123])\.(?P<rest>weight|bias|conv_offset\.(?:weight|bias))",
+        r"backbone\.layer(?P<stage>[1-4])\.(?P<block>\d+)\.conv(?P<conv>[123])\."
+        r"(?P<rest>weight|bias|conv_offset\.(?:weight|bias))",
         lambda m: f"{_res_block(m)}.conv{m['conv']}.{m['rest']}",
     ),
     # Before mmcv's deformable convolutions owned their offset branch it stood beside them.
@@ -50,7 +52,8 @@ RESNET_RULES: tuple[Rule, ...] = (
     Rule(r"backbone\.fc\.(weight|bias)", None, "ImageNet classifier of the backbone"),
 )
 
-# The neck reads C3..C5, so its lateral convolution 0 belongs to level 3; outputs 3 and 4 are the extra levels P6, P7.
+# The neck reads C3..C5, so its lateral convolution 0 belongs to level 3; outputs 3 and 4 are the
+# extra levels P6, P7.
 FPN_RULES: tuple[Rule, ...] = (
     Rule(
         r"neck\.lateral_convs\.([0-2])\.conv\.(weight|bias)",

@@ -1,9 +1,9 @@
 """An unpickler that builds tensors, arrays and plain containers, and nothing else.
 
-Checkpoints of other projects pickle their own classes (training logs, configurations) beside the weights. Such a
-class is replaced by an inert :class:`Unreadable` type: no module is imported, no foreign constructor,
-``__setstate__`` or ``__reduce__`` target runs. What may be called is a fixed list of exact names below, so neither
-dotted names nor attribute chains lead out of it.
+Checkpoints of other projects pickle their own classes (training logs, configurations) beside the
+weights. Such a class is replaced by an inert :class:`Unreadable` type: no module is imported, no
+foreign constructor, ``__setstate__`` or ``__reduce__`` target runs. What may be called is a fixed
+list of exact names below, so neither dotted names nor attribute chains lead out of it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _DTYPES = {
 
 
 class Unreadable:
-    """Stands where the file has an object of a class that is not read; it swallows everything and does nothing.
+    """Stands where the file has an object of a class that is not read, and does nothing.
 
     ``class_name``: the class (or function) named in the file.
     """
 
     class_name = "unknown"
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Unreadable:  # noqa: PYI034 (Self needs 3.11)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Unreadable:
         return object.__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -68,7 +68,7 @@ class Unreadable:
 
 
 class _Callable:
-    """An allowed function. Pickle's BUILD could set attributes on a plain function or class; not on this."""
+    """An allowed function. Pickle's BUILD can set attributes on functions and classes, not here."""
 
     __slots__ = ("_function",)
 
@@ -101,7 +101,7 @@ class _StorageType(_Callable):
 
 
 class _DType:
-    """numpy.dtype of plain numbers. NumPy's own ``__setstate__`` trusts its argument, so it never sees the file's."""
+    """numpy.dtype of plain numbers. NumPy's own ``__setstate__`` trusts what it is given."""
 
     def __init__(self, code: Any = "", *_: Any) -> None:
         self.code = code.decode("ascii") if isinstance(code, bytes) else str(code)
@@ -119,7 +119,7 @@ class _DType:
 
 
 class _Array:
-    """A numpy.ndarray on its way from the file; :func:`plain` turns it into a tensor."""
+    """A numpy.ndarray on its way from the file; :func:`plain` makes it a tensor."""
 
     def __init__(self, *_: Any) -> None:
         self.value: np.ndarray | None = None
@@ -220,7 +220,7 @@ def _resolve(module: str, name: str, replaced: set[str]) -> Any:
 
 
 def load_torch(source: Any, replaced: set[str]) -> Any:
-    """:func:`torch.load` (path or stream) through the restricted unpickler; adds to ``replaced``."""
+    """:func:`torch.load` through the restricted unpickler; adds to ``replaced``."""
     reader = RestrictedPickle()
     try:
         return torch.load(
@@ -244,7 +244,7 @@ def load_pickle(stream: io.IOBase, replaced: set[str]) -> Any:
 
 
 def plain(value: Any, memo: dict[int, Any] | None = None) -> Any:
-    """``value`` with arrays as tensors and mappings as dicts, through all containers (cycles included)."""
+    """``value`` with arrays as tensors and mappings as dicts, at any depth."""
     memo = {} if memo is None else memo
     if id(value) in memo:
         return memo[id(value)]

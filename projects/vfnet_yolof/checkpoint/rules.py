@@ -1,7 +1,7 @@
-"""A small table engine that renames the tensors of a checkpoint and accounts for every one of them.
+"""A small table engine that renames the tensors of a checkpoint and accounts for each of them.
 
-A table is an ordered list of :class:`Rule`. The first rule whose pattern matches a *whole* key decides what
-happens to it; a key that no rule matches is reported, never lost.
+A table is an ordered list of :class:`Rule`. The first rule whose pattern matches a *whole* key
+decides what happens to it; a key that no rule matches is reported, never lost.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class CheckpointMismatchError(CheckpointError):
 class Rule:
     r"""Rename (or drop) the keys that match ``pattern`` from end to end.
 
-    ``replacement`` is a template for :meth:`re.Match.expand` (``\1``, ``\g<name>``) or a function of the match;
-    ``None`` drops the tensor, and then ``reason`` says why.
+    ``replacement`` is a template for :meth:`re.Match.expand` (``\1``, ``\g<name>``) or a function
+    of the match; ``None`` drops the tensor, and then ``reason`` says why.
     """
 
     pattern: str
@@ -45,7 +45,8 @@ class Rule:
 class Layout:
     """How one project names the tensors of one detector.
 
-    ``signature``: patterns; a checkpoint has this layout when each of them matches at least one key completely.
+    ``signature``: patterns; a checkpoint has this layout when each of them matches at least one key
+    completely.
     """
 
     project: str
@@ -65,8 +66,9 @@ class Layout:
 class ConversionReport:
     """What became of each source tensor, plus what had to be added for the model.
 
-    ``renamed`` maps source to target key, ``dropped`` maps source key to the reason, ``unmatched`` lists source keys
-    that no rule knows, ``added`` maps target keys that the source lacks to the reason they were filled in.
+    ``renamed`` maps source to target key, ``dropped`` maps source key to the reason, ``unmatched``
+    lists source keys that no rule knows, ``added`` maps target keys that the source lacks to the
+    reason they were filled in.
     """
 
     renamed: dict[str, str] = field(default_factory=dict)
@@ -88,7 +90,7 @@ class ConversionReport:
             self.dropped[source] = reason
 
     def summary(self) -> str:
-        """Several lines: counts per group of target keys, dropped tensors per reason, additions, unknown keys."""
+        """Several lines: counts per group of target keys, per reason dropped or added, unknown."""
         lines = [f"layout: {self.layout or 'unknown'}"]
         if self.description:
             lines.append(f"model:  {self.description}")
@@ -107,8 +109,8 @@ def apply_rules(
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
     """Rename ``state_dict`` by the table ``rules``.
 
-    Returns the renamed tensors (the same tensor objects) and the report. Raises :class:`CheckpointError` when two
-    source keys would get the same name.
+    Returns the renamed tensors (the same tensor objects) and the report. Raises
+    :class:`CheckpointError` when two source keys would get the same name.
     """
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     converted: dict[str, torch.Tensor] = {}
@@ -142,5 +144,5 @@ def shorten_list(names: Sequence[str], limit: int = 8) -> str:
 
 
 def _group(key: str) -> str:
-    """Group for the report: the first two parts of a key, with level and stage numbers taken off."""
+    """Group for the report: the first two parts of a key, without level and stage numbers."""
     return re.sub(r"\d+$", "", ".".join(key.split(".")[:2]))

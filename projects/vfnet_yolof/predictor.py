@@ -1,0 +1,228 @@
+"""Detections for pictures: configuration and weights in, Detectron2 ``Instances`` out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.data.catalog import Metadata
+from detectron2.structures import Instances
+from detectron2.utils.file_io import PathManager
+from PIL import Image, ImageOps
+from torch import nn
+
+from .checkpoint import (
+    CheckpointError,
+    CheckpointMismatchError,
+    convert_state_dict,
+    find_class_names,
+    load_checkpoint,
+)
+from .data.mapper import read_image
+from .inference_config import Config, default_device, read_inference_config
+
+ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
+
+
+class Predictor:
+    """Detects objects in arrays, image files and PIL images, alone or in batches.
+
+    ::
+
+        predictor = Predictor("vfnet/vfnet_r50_fpn_1x.py", "vfnet_r50.pth")
+        instances = predictor("street.jpg")             # pred_boxes, scores, pred_classes
+        names = [predictor.class_names[i] for i in instances.pred_classes]
+
+    The result is what Detectron2's models give: other libraries take it as ``{"instances":
+    instances}``, e.g. ``supervision.Detections.from_detectron2``.
+
+    Attributes:
+        model: in evaluation mode. cfg: the :class:`InferenceConfig`. device: where the model runs.
+        class_names: list of K strings, from the checkpoint, else from the configuration's test set.
+        metadata: the same for Detectron2's ``Visualizer``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        device: str | torch.device | None = None,
+        score_thresh: float = 0.3,
+        batch_size: int = 8,
+        overrides: Sequence[str] = (),
+        use_ema: bool = True,
+    ) -> None:
+        """config: a LazyConfig or yacs file (packaged ones by name), or such a configuration.
+
+        weights: a checkpoint of this project, or one that the converter knows (file or address); by
+            default the one that the configuration names. It must fill the whole model.
+        device: by default CUDA if there is any.
+        score_thresh: detections with lower scores are left out; the model's own threshold applies
+            before.
+        batch_size: images that go through the model at once.
+        overrides: ``key=value`` changes of the configuration.
+        use_ema: take the averaged weights of a training checkpoint that has them.
+
+        Raises:
+            ValueError: no weights are given or named by the configuration.
+            FileNotFoundError, CheckpointError, CheckpointMismatchError: see :mod:`.checkpoint`.
+        """
+        self.cfg = read_inference_config(config, overrides)
+        weights = weights or self.cfg.weights
+        if not weights:
+            raise ValueError(f"{self.cfg.name} names no weights; pass the checkpoint to use")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.device = default_device(device)
+        self.score_thresh = score_thresh
+        self.batch_size = batch_size
+        self.model = self.cfg.build_model()
+        checkpoint = load_weights(self.model, weights, use_ema=use_ema)
+        self.model.to(self.device).eval()
+        self.class_names = self._find_class_names(checkpoint, weights)
+        self.metadata = Metadata(name="predictor", thing_classes=self.class_names)
+
+    def __call__(
+        self, images: ImageLike | Iterable[ImageLike], *, input_format: str = "BGR"
+    ) -> Instances | list[Instances]:
+        """Detect in one image, or in each of an iterable (or an (N, H, W, 3) array) of them.
+
+        images: (H, W, 3) or (H, W) uint8 arrays; paths; PIL images.
+        input_format: channel order of the arrays: "BGR" as OpenCV and Detectron2 have it, or "RGB".
+
+        Returns `Instances` on the CPU for one image, a list of them for several: ``pred_boxes`` in
+        pixels of the given image, ``scores`` in descending order, ``pred_classes``.
+
+        Raises ValueError or TypeError naming what is wrong with an image, FileNotFoundError,
+        ImageReadError.
+        """
+        if input_format not in ("RGB", "BGR"):
+            raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
+        if isinstance(images, Image.Image | str | os.PathLike) or (
+            isinstance(images, np.ndarray) and images.ndim != 4
+        ):
+            return self._predict([images], input_format)[0]
+        return list(self.stream(images, input_format=input_format))
+
+    def stream(
+        self, images: Iterable[ImageLike], *, input_format: str = "BGR"
+    ) -> Iterator[Instances]:
+        """Results one by one; no more than ``batch_size`` images are held at a time."""
+        batch: list[ImageLike] = []
+        for image in images:
+            batch.append(image)
+            if len(batch) == self.batch_size:
+                yield from self._predict(batch, input_format)
+                batch = []
+        if batch:
+            yield from self._predict(batch, input_format)
+
+    def predict_star(
+        self, images: ImageLike | Iterable[ImageLike], *, input_format: str = "BGR"
+    ) -> Instances | list[Instances]:
+        """As calling the predictor, with VFNet's inner results (VarifocalNet, figures 1 and 3).
+
+        Adds ``init_boxes`` (Boxes), the boxes before refinement, and ``star_points`` (P, 9, 2), the
+        (x, y) of the sampling points. Both in pixels of the given image. Raises TypeError for other
+        models.
+        """
+        if not hasattr(self.model, "keep_star"):
+            raise TypeError(f"{type(self.model).__name__} has no star points; VFNet has")
+        before = self.model.keep_star
+        self.model.keep_star = True
+        try:
+            return self(images, input_format=input_format)
+        finally:
+            self.model.keep_star = before
+
+    @torch.inference_mode()
+    def _predict(self, images: Sequence[ImageLike], input_format: str) -> list[Instances]:
+        inputs = [self._to_input(image, input_format) for image in images]
+        results = []
+        for output in self.model(inputs):
+            instances = output["instances"].to("cpu")
+            results.append(instances[instances.scores >= self.score_thresh])
+        return results
+
+    def _to_input(self, image: ImageLike, input_format: str) -> dict[str, Any]:
+        array = to_array(image, self.cfg.image_format, input_format)
+        aug_input = T.AugInput(array)
+        self.cfg.augmentations(aug_input)
+        tensor = torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+        return {"image": tensor, "height": array.shape[0], "width": array.shape[1]}
+
+    def _find_class_names(self, checkpoint: Mapping[str, Any], weights: object) -> list[str]:
+        num_classes = getattr(self.model, "num_classes", None)
+        names = find_class_names(checkpoint)
+        if names is not None:
+            if num_classes is not None and len(names) != num_classes:
+                raise CheckpointMismatchError(
+                    f"{weights}: names {len(names)} classes, the configuration builds {num_classes}"
+                )
+            return names
+        dataset = self.cfg.dataset_name
+        if dataset in MetadataCatalog.list():
+            names = list(MetadataCatalog.get(dataset).get("thing_classes", []))
+            if names and num_classes in (None, len(names)):
+                return names
+        logging.getLogger(__name__).warning(
+            "%s has no class names and data set %s gives no fitting ones: classes are numbered",
+            weights,
+            dataset,
+        )
+        return [f"class {i}" for i in range(num_classes or 0)]
+
+
+def load_weights(
+    model: nn.Module, weights: str | os.PathLike[str], *, use_ema: bool = True
+) -> dict[str, Any]:
+    """Fill ``model`` completely from a checkpoint file and return what the file holds.
+
+    Raises :class:`CheckpointMismatchError`, naming the file, when anything is missing, left over or
+    of another shape.
+    """
+    checkpoint = load_checkpoint(PathManager.get_local_path(os.fspath(weights)))
+    averaged = checkpoint.get("ema")
+    source = averaged if use_ema and isinstance(averaged, Mapping) else checkpoint
+    try:
+        state, report = convert_state_dict(source, model)
+    except CheckpointError as error:
+        raise type(error)(f"{weights}: {error}") from error
+    model.load_state_dict(state)
+    logging.getLogger(__name__).info("%s: %s", weights, report.description or report.layout)
+    return checkpoint
+
+
+def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") -> np.ndarray:
+    """``image`` as an (H, W, 3) uint8 array in the channel order ``output_format``.
+
+    ``input_format`` is the order of arrays; files and PIL images know theirs and are turned as EXIF
+    says.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(os.fspath(image), output_format)
+    if isinstance(image, Image.Image):
+        array, input_format = np.asarray(ImageOps.exif_transpose(image).convert("RGB")), "RGB"
+    elif isinstance(image, np.ndarray):
+        array = _checked_array(image)
+    else:
+        raise TypeError(f"an image must be an array, a path or a PIL image, not {type(image)}")
+    return array if input_format == output_format else array[:, :, ::-1]
+
+
+def _checked_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(
+            "an image array must be uint8 of shape (H, W, 3) or (H, W), "
+            f"got {array.dtype} of shape {array.shape}"
+        )
+    return array

@@ -1,0 +1,400 @@
+"""MMDetection's VFNet becomes ours, completely, or is refused with what differs."""
+
+import json
+import math
+import re
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+from torch import nn
+from vfnet_yolof.checkpoint import (
+    CheckpointError,
+    CheckpointMismatchError,
+    convert_checkpoint,
+    convert_state_dict,
+    describe,
+    find_class_names,
+    find_state_dict,
+)
+from vfnet_yolof.checkpoint.convert import file_sha256, hash_in_name, save_atomically
+from vfnet_yolof.configs import load_config
+
+NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+def norm(name: str, size: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.{part}": (size,) for part in NORM}
+    return shapes | {f"{name}.num_batches_tracked": ()}
+
+
+def block(prefix: str, middle: int, groups: int, offsets: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{prefix}.conv1.weight": (middle, 8, 1, 1),
+        f"{prefix}.conv2.weight": (middle, middle // groups, 3, 3),
+        f"{prefix}.conv3.weight": (8, middle, 1, 1),
+    }
+    if offsets:
+        shapes[f"{prefix}.conv2.conv_offset.weight"] = (offsets, middle, 3, 3)
+        shapes[f"{prefix}.conv2.conv_offset.bias"] = (offsets,)
+    for i, size in enumerate((middle, middle, 8), start=1):
+        shapes |= norm(f"{prefix}.bn{i}", size)
+    if prefix.endswith(".0"):
+        shapes[f"{prefix}.downsample.0.weight"] = (8, 8, 1, 1)
+        shapes |= norm(f"{prefix}.downsample.1", 8)
+    return shapes
+
+
+def head(num_convs: int, dcn: bool, num_classes: int, size: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i in range(num_convs):
+        for prefix in (f"bbox_head.cls_convs.{i}", f"bbox_head.reg_convs.{i}"):
+            shapes[f"{prefix}.conv.weight"] = (size, size, 3, 3)
+            if dcn and i == num_convs - 1:
+                shapes[f"{prefix}.conv.conv_offset.weight"] = (27, size, 3, 3)
+                shapes[f"{prefix}.conv.conv_offset.bias"] = (27,)
+            shapes |= {f"{prefix}.gn.weight": (size,), f"{prefix}.gn.bias": (size,)}
+    for part in ("conv.weight", "gn.weight", "gn.bias"):
+        shapes[f"bbox_head.vfnet_reg_conv.{part}"] = (size,)
+    for name in ("vfnet_reg_refine_dconv", "vfnet_cls_dconv"):
+        shapes[f"bbox_head.{name}.weight"] = (size, size, 3, 3)
+    for name, out in (("vfnet_reg", 4), ("vfnet_reg_refine", 4), ("vfnet_cls", num_classes)):
+        shapes[f"bbox_head.{name}.weight"] = (out, size, 3, 3)
+        shapes[f"bbox_head.{name}.bias"] = (out,)
+    for i in range(5):
+        shapes |= {f"bbox_head.scales.{i}.scale": (), f"bbox_head.scales_refine.{i}.scale": ()}
+    return shapes
+
+
+def mmdet_vfnet(
+    blocks=(3, 4, 6, 3),
+    *,
+    groups=1,
+    width=4,
+    dcn_stages=(),
+    offset_channels=27,
+    num_convs=3,
+    head_dcn=False,
+    num_classes=80,
+) -> dict[str, torch.Tensor]:
+    """A state dict with the names of MMDetection's VFNet and few channels."""
+    shapes: dict[str, tuple[int, ...]] = {"backbone.conv1.weight": (8, 3, 7, 7)}
+    shapes |= norm("backbone.bn1", 8)
+    for stage, count in enumerate(blocks, start=1):
+        middle = groups * width * 2 ** (stage - 1)
+        offsets = offset_channels if stage in dcn_stages else 0
+        for i in range(count):
+            shapes |= block(f"backbone.layer{stage}.{i}", middle, groups, offsets)
+    for name in [f"lateral_convs.{i}" for i in range(3)] + [f"fpn_convs.{i}" for i in range(5)]:
+        shapes[f"neck.{name}.conv.weight"] = (8, 8, 3, 3)
+        shapes[f"neck.{name}.conv.bias"] = (8,)
+    shapes |= head(num_convs, head_dcn, num_classes, 8)
+    return {name: torch.full(shape, float(i)) for i, (name, shape) in enumerate(shapes.items())}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("backbone.conv1.weight", "backbone.bottom_up.stem.conv1.weight"),
+        ("backbone.bn1.running_var", "backbone.bottom_up.stem.conv1.norm.running_var"),
+        ("backbone.layer1.0.downsample.0.weight", "backbone.bottom_up.res2.0.shortcut.weight"),
+        ("backbone.layer2.0.downsample.1.bias", "backbone.bottom_up.res3.0.shortcut.norm.bias"),
+        ("backbone.layer4.2.conv2.weight", "backbone.bottom_up.res5.2.conv2.weight"),
+        (
+            "backbone.layer4.2.conv2.conv_offset.bias",
+            "backbone.bottom_up.res5.2.conv2.conv_offset.bias",
+        ),
+        ("backbone.layer3.5.bn3.weight", "backbone.bottom_up.res4.5.conv3.norm.weight"),
+        ("neck.lateral_convs.0.conv.weight", "backbone.fpn_lateral3.weight"),
+        ("neck.fpn_convs.2.conv.bias", "backbone.fpn_output5.bias"),
+        ("neck.fpn_convs.3.conv.weight", "backbone.top_block.p6.weight"),
+        ("neck.fpn_convs.4.conv.weight", "backbone.top_block.p7.weight"),
+        (
+            "bbox_head.cls_convs.2.conv.conv_offset.weight",
+            "head.cls_tower.2.conv.conv_offset.weight",
+        ),
+        ("bbox_head.reg_convs.1.gn.bias", "head.reg_tower.1.norm.bias"),
+        ("bbox_head.vfnet_reg_conv.gn.weight", "head.reg_conv.norm.weight"),
+        ("bbox_head.vfnet_reg.weight", "head.reg_init.weight"),
+        ("bbox_head.scales.4.scale", "head.scales_init.4.scale"),
+        ("bbox_head.vfnet_reg_refine_dconv.weight", "head.reg_star.weight"),
+        ("bbox_head.vfnet_reg_refine.bias", "head.reg_refine.bias"),
+        ("bbox_head.scales_refine.0.scale", "head.scales_refine.0.scale"),
+        ("bbox_head.vfnet_cls_dconv.weight", "head.cls_star.weight"),
+        ("bbox_head.vfnet_cls.bias", "head.cls_logits.bias"),
+    ],
+)
+def test_names(theirs: str, ours: str):
+    source = mmdet_vfnet(dcn_stages=(2, 3, 4), head_dcn=True)
+    converted, report = convert_state_dict(source)
+    assert report.renamed[theirs] == ours
+    assert converted[ours] is source[theirs]
+    assert len(converted) == len(source) == report.num_source
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "VFNet R-50-FPN, 3 convolutions per tower, 80 classes"),
+        (
+            {"blocks": (3, 4, 23, 3), "dcn_stages": (2, 3, 4), "head_dcn": True},
+            "VFNet R-101-FPN with DCNv2 in res3 to res5, DCNv2 in the head, "
+            "3 convolutions per tower, 80 classes",
+        ),
+        (
+            {"blocks": (3, 4, 23, 3), "groups": 32, "num_convs": 4, "num_classes": 3},
+            "VFNet X-101-32x4d-FPN, 4 convolutions per tower, 3 classes",
+        ),
+        (
+            {"dcn_stages": (4,), "offset_channels": 18},
+            "VFNet R-50-FPN with DCNv1 in res5, 3 convolutions per tower, 80 classes",
+        ),
+    ],
+)
+def test_what_a_checkpoint_looks_like(options: dict, text: str):
+    _, report = convert_state_dict(mmdet_vfnet(**options))
+    assert report.description == text
+
+
+def wrapped(kind: str, state: dict[str, torch.Tensor]) -> dict:
+    prefixed = {f"module.{key}": value for key, value in state.items()}
+    wrong = {key: torch.full_like(value, -1) for key, value in state.items()}
+    return {
+        "plain": state,
+        "state_dict": {"state_dict": state, "optimizer": {"lr": 0.1}, "meta": {}},
+        "model": {"model": state, "iteration": 7},
+        "distributed": {"state_dict": prefixed},
+        "compiled": {"state_dict": {f"_orig_mod.module.{k}": v for k, v in state.items()}},
+        # mmengine swaps before saving: the averaged weights are in state_dict
+        "mmengine EMA": {
+            "state_dict": state,
+            "ema_state_dict": {
+                "steps": torch.tensor(9),
+                **{f"module.{k}": -v for k, v in state.items()},
+            },
+        },
+        "mmengine EMA only": {"ema_state_dict": {"steps": torch.tensor(9), **prefixed}},
+        "mmcv EMA": {
+            "state_dict": {**state, **{"ema_" + k.replace(".", "_"): v for k, v in wrong.items()}}
+        },
+        "preprocessor": {"state_dict": {**state, "data_preprocessor.mean": torch.zeros(3, 1, 1)}},
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "plain",
+        "state_dict",
+        "model",
+        "distributed",
+        "compiled",
+        "mmengine EMA",
+        "mmengine EMA only",
+        "mmcv EMA",
+        "preprocessor",
+    ],
+)
+def test_wrapped_weights(kind: str):
+    state = mmdet_vfnet()
+    expected, _ = convert_state_dict(state)
+    converted, report = convert_state_dict(wrapped(kind, state), expected)
+    assert list(converted) == list(expected)
+    assert all(torch.equal(converted[key], expected[key]) for key in expected)
+    assert not report.unmatched
+
+
+def test_unknown_tensors_are_refused():
+    state = mmdet_vfnet() | {"bbox_head.surprise.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"1 of \d+ tensors.*R-50.*bbox_head.surprise"):
+        convert_state_dict(state)
+
+
+def test_unknown_layouts_are_refused():
+    with pytest.raises(CheckpointError, match="unknown checkpoint layout.*MMDetection VFNet.*fc.w"):
+        convert_state_dict({"fc.w": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match="no model weights.*epoch"):
+        find_state_dict({"epoch": 3})
+
+
+def test_batch_counters_follow_the_model():
+    source = mmdet_vfnet()
+    everything, _ = convert_state_dict(source)
+    frozen = re.compile(r"backbone\.bottom_up\.(stem|res2)\..*num_batches_tracked")
+    target = {key: value for key, value in everything.items() if not frozen.fullmatch(key)}
+
+    converted, report = convert_state_dict(source, target)
+    assert converted.keys() == target.keys()
+    assert set(report.dropped.values()) == {"batch counter of a norm that is frozen here"}
+    assert len(report.dropped) == 1 + 3 * 3 + 1  # stem, three blocks of res2, their shortcut
+
+    without = {k: v for k, v in source.items() if not k.endswith("num_batches_tracked")}
+    converted, report = convert_state_dict(without, target)
+    assert converted.keys() == target.keys()
+    assert converted["backbone.bottom_up.res3.0.conv1.norm.num_batches_tracked"] == 0
+    assert len(report.added) == len(target) - len(without)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"blocks": (3, 4, 23, 3), "dcn_stages": (2, 3, 4)},
+            r"(?s)checkpoint is VFNet R-101-FPN with DCNv2.*builds VFNet R-50-FPN, "
+            r".*have no place in the model: backbone.bottom_up.res3.0.conv2.conv_offset",
+        ),
+        ({"num_convs": 2}, r"6 tensors are not in the checkpoint: head.cls_tower.2.conv.weight"),
+        ({"num_classes": 3}, r"(?s)cls_logits.weight \(3, 8, 3, 3\) against \(80.*Only the number"),
+    ],
+    ids=["depth and DCN", "convolutions", "classes"],
+)
+def test_a_wrong_pair_is_refused(options: dict, message: str):
+    target, _ = convert_state_dict(mmdet_vfnet())
+    with pytest.raises(CheckpointMismatchError, match=message):
+        convert_state_dict(mmdet_vfnet(**options), target)
+
+
+def test_names_without_shapes_are_checked_too():
+    source = mmdet_vfnet()
+    names = list(convert_state_dict(source)[0])
+    assert list(convert_state_dict(source, names)[0]) == names
+    with pytest.raises(CheckpointMismatchError, match="1 tensors are not in the checkpoint: extra"):
+        convert_state_dict(source, [*names, "extra"])
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "names"),
+    [
+        ({"class_names": ["a", "b"]}, ["a", "b"]),
+        ({"meta": {"CLASSES": ("a", "b")}}, ["a", "b"]),
+        ({"meta": {"dataset_meta": {"classes": ("a",)}}}, ["a"]),
+        ({"meta": {"dataset_meta": {"CLASSES": ["a"]}}}, ["a"]),
+        ({"meta": {"CLASSES": "balloon"}}, ["balloon"]),
+        ({"meta": {"epoch": 3}}, None),
+        ({"meta": "text"}, None),
+        ({"class_names": []}, None),
+    ],
+)
+def test_class_names(checkpoint: dict, names: list[str] | None):
+    assert find_class_names(checkpoint) == names
+
+
+class Tiny(nn.Module):
+    """Not a detector, but it has the names that the Detectron2-style layout asks for."""
+
+    def __init__(self, num_classes: int = 2):
+        super().__init__()
+        self.num_classes = num_classes
+        self.head = nn.Linear(3, num_classes)
+
+
+def test_convert_file(tmp_path: Path):
+    source, output = tmp_path / "tiny.pth", tmp_path / "new" / "out.pth"
+    state = {"head.weight": torch.ones(2, 3), "head.bias": torch.zeros(2)}
+    torch.save({"model": state, "class_names": ["cat", "dog"], "optimizer": {}}, source)
+    model = Tiny()
+
+    result, report = convert_checkpoint(source, output, model)
+
+    assert report.num_source == 2
+    written = torch.load(output, weights_only=True)
+    assert written.keys() == {"model", "class_names", "source"} == result.keys()
+    assert written["class_names"] == ["cat", "dog"]
+    assert written["source"]["file"] == "tiny.pth"
+    assert written["source"]["sha256"] == file_sha256(source)
+    incompatible = DetectionCheckpointer(model)._load_model(
+        DetectionCheckpointer(model)._load_file(str(output))
+    )
+    assert not incompatible.missing_keys
+    assert not incompatible.unexpected_keys
+    assert torch.equal(model.head.weight, torch.ones(2, 3))
+
+
+def test_class_names_must_fit_the_model(tmp_path: Path):
+    source, output = tmp_path / "tiny.pth", tmp_path / "out.pth"
+    state = {"head.weight": torch.ones(2, 3), "head.bias": torch.zeros(2)}
+    torch.save({"model": state, "class_names": ["cat"]}, source)
+    with pytest.raises(CheckpointMismatchError, match=r"tiny.pth: names 1 classes \(cat\)"):
+        convert_checkpoint(source, output, Tiny())
+    assert not output.exists()
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path):
+    output = tmp_path / "out.pth"
+    save_atomically({"model": {}}, output)
+    before = output.read_bytes()
+    with pytest.raises(AttributeError):
+        save_atomically({"model": lambda: None}, output)
+    assert output.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_hash_in_a_published_name():
+    assert hash_in_name("a/vfnet_r50_fpn_1x_coco_20201027-38db6f58.pth") == "38db6f58"
+    assert hash_in_name("vfnet_final.pth") is None
+
+
+def fill(keys: dict[str, list[int]], rules: list[dict]) -> OrderedDict:
+    """Parameters made from their names, by the recipe of the reference numbers."""
+
+    def one(key: str, shape: list[int]) -> torch.Tensor:
+        rng = np.random.default_rng(zlib.crc32(key.encode()))
+        rule = next(
+            r
+            for r in rules
+            if re.search(r["pattern"], key)
+            and r.get("min_ndim", 0) <= len(shape) <= r.get("max_ndim", 99)
+        )
+        kind = rule["kind"]
+        if kind == "const":
+            value = np.full(shape, rule["value"])
+        elif kind == "affine":
+            value = rule["mean"] + rule["std"] * rng.standard_normal(shape)
+        elif kind == "uniform":
+            value = rule["low"] + rule["width"] * rng.random(shape)
+        else:
+            value = rule["gain"] * rng.standard_normal(shape) / math.sqrt(np.prod(shape[1:]))
+        dtype = np.int64 if key.endswith("num_batches_tracked") else np.float32
+        return torch.as_tensor(np.asarray(value, dtype))
+
+    return OrderedDict((key, one(key, shape)) for key, shape in keys.items())
+
+
+@pytest.fixture(scope="module")
+def r50():
+    return instantiate(load_config("vfnet/vfnet_r50_fpn_1x.py").model)
+
+
+@pytest.mark.golden
+def test_reference_names_fill_our_model(shared_dir: Path, r50: nn.Module, tmp_path: Path):
+    golden = shared_dir / "golden"
+    keys = json.loads((golden / "vfnet_r50_fpn.keys.json").read_text())
+    recipe = json.loads((golden / "recipe.json").read_text())
+    source = fill(keys, recipe["mmdet_models"])
+    for key, values in recipe["probe"].items():
+        assert source[key].flatten()[:4].tolist() == pytest.approx(values)
+
+    path, output = tmp_path / "theirs.pth", tmp_path / "ours.pth"
+    torch.save({"state_dict": source, "meta": {}}, path)
+    result, report = convert_checkpoint(path, output, r50)
+
+    assert result["model"].keys() == r50.state_dict().keys()
+    assert len(report.renamed) + len(report.dropped) == len(keys)
+    assert set(report.dropped.values()) == {"batch counter of a norm that is frozen here"}
+    assert report.description == str(describe({k: v.shape for k, v in r50.state_dict().items()}))
+    DetectionCheckpointer(r50).load(str(output))
+    ours = r50.state_dict()
+    for theirs, name in report.renamed.items():
+        assert torch.equal(ours[name], source[theirs]), theirs
+
+
+def test_r101_weights_do_not_fit_r50(r50: nn.Module):
+    source = mmdet_vfnet((3, 4, 23, 3), dcn_stages=(2, 3, 4), head_dcn=True)
+    message = r"(?s)checkpoint is VFNet R-101-FPN with DCNv2.*configuration builds VFNet R-50-FPN,"
+    with pytest.raises(CheckpointMismatchError, match=message):
+        convert_state_dict(source, r50)
