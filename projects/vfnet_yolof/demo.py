@@ -1,0 +1,314 @@
+"""Running a predictor over image files, folders, videos and cameras, with results on disk."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.structures import Instances
+from PIL import Image
+from tqdm import tqdm
+
+from .data.mapper import ImageReadError
+from .predictor import Predictor, to_array
+from .visualization import draw_instances, draw_star
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+_DEFAULT_FPS = 25.0  # for cameras that do not tell
+
+
+class InputError(ValueError):
+    """An input that does not exist or is of no known kind."""
+
+
+@dataclass
+class DemoResult:
+    """``records``: detections in COCO's result format. ``failures``: input and what is wrong.
+
+    ``written``: files in the order of writing. ``num_images``: pictures and frames done.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+    num_images: int = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture or video and its output, relative to the output folder."""
+
+    path: Path
+    output: Path
+
+    @property
+    def is_video(self) -> bool:
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def collect_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Source]:
+    """Files, folders (with all below them) and patterns, as files with an output path each.
+
+    Raises :class:`InputError` naming an input that does not exist, is empty or of unknown kind.
+    """
+    sources: list[Source] = []
+    taken: set[Path] = set()
+    for given in map(os.fspath, inputs):
+        for path, output in _expand(given):
+            output = output.with_suffix(".mp4") if _is_video(output) else output
+            unique = output
+            number = 2
+            while unique in taken:
+                unique = output.with_stem(f"{output.stem}_{number}")
+                number += 1
+            taken.add(unique)
+            sources.append(Source(path, unique))
+    return sources
+
+
+def run_on_files(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    output: str | os.PathLike[str],
+    *,
+    star: bool = False,
+    max_frames: int | None = None,
+) -> DemoResult:
+    """Predict, draw and write each of ``sources`` below the folder ``output``.
+
+    A picture or video that cannot be read is listed in ``failures``, and the rest goes on.
+    star: draw VFNet's intermediate results. max_frames: stop a video there.
+
+    Raises :class:`InputError` if an output would replace its own input.
+    """
+    output = Path(output)
+    for source in sources:
+        if (output / source.output).resolve() == source.path.resolve():
+            raise InputError(f"{source.path} would be overwritten; choose another output folder")
+    run = _Run(predictor, star, output)
+    pictures = [s for s in sources if not s.is_video]
+    with _progress(len(pictures), "pictures") as bar:
+        for start in range(0, len(pictures), predictor.batch_size):
+            run.pictures(pictures[start : start + predictor.batch_size])
+            bar.update(min(predictor.batch_size, len(pictures) - start))
+    for source in sources:
+        if source.is_video:
+            try:
+                run.video(str(source.path), source.path.name, source.output, max_frames)
+            except InputError as error:
+                run.result.failures.append((str(source.path), str(error)))
+    return run.result
+
+
+def run_on_camera(
+    predictor: Predictor,
+    camera: int,
+    output: str | os.PathLike[str],
+    *,
+    star: bool = False,
+    max_frames: int | None = None,
+) -> DemoResult:
+    """Record camera number ``camera`` with its detections until Ctrl-C (or ``max_frames``).
+
+    Raises :class:`InputError` when the camera cannot be opened.
+    """
+    run = _Run(predictor, star, Path(output))
+    run.video(camera, f"camera {camera}", Path(f"camera_{camera}.mp4"), max_frames)
+    return run.result
+
+
+def write_json(result: DemoResult, path: str | os.PathLike[str]) -> None:
+    """Write ``result.records`` atomically, in COCO's result format with names beside the ids."""
+    path = Path(path)
+    with _replacing(path) as temporary:
+        temporary.write_text(json.dumps(result.records, indent=1), encoding="utf-8")
+
+
+def category_ids(class_names: Sequence[str], dataset_name: str | None) -> list[int]:
+    """COCO category id of each class: the data set's where it is known and has these names.
+
+    Otherwise the class index, counted from 0.
+    """
+    if dataset_name in MetadataCatalog.list():
+        metadata = MetadataCatalog.get(dataset_name)
+        mapping = metadata.get("thing_dataset_id_to_contiguous_id")
+        if mapping and list(metadata.get("thing_classes", [])) == list(class_names):
+            return sorted(mapping, key=mapping.__getitem__)
+    return list(range(len(class_names)))
+
+
+class _Run:
+    """State of one run: the predictor, what is drawn and what has been found so far."""
+
+    def __init__(self, predictor: Predictor, star: bool, output: Path) -> None:
+        if star and not hasattr(predictor.model, "keep_star"):
+            raise InputError(f"{type(predictor.model).__name__} has no star points to draw")
+        self.predictor = predictor
+        self.output = output
+        self.predict = predictor.predict_star if star else predictor
+        self.draw: Callable[..., np.ndarray] = draw_star if star else draw_instances
+        self.category_ids = category_ids(predictor.class_names, predictor.cfg.dataset_name)
+        self.result = DemoResult()
+
+    def pictures(self, batch: Sequence[Source]) -> None:
+        readable: list[tuple[Source, np.ndarray]] = []
+        for source in batch:
+            try:
+                readable.append((source, to_array(source.path, "RGB")))
+            except (ImageReadError, OSError) as error:
+                self.result.failures.append((str(source.path), str(error.__cause__ or error)))
+        images = [image for _, image in readable]
+        found = self.predict(images, input_format="RGB") if images else []
+        for (source, image), instances in zip(readable, found, strict=True):
+            self._record(instances, {"file_name": str(source.path)})
+            target = self.output / source.output
+            drawn = Image.fromarray(self.draw(image, instances, self.predictor.class_names))
+            with _replacing(target) as temporary:
+                drawn.save(temporary)
+            self.result.written.append(target)
+
+    def video(self, source: str | int, name: str, output: Path, max_frames: int | None) -> None:
+        capture = cv2.VideoCapture(source)
+        try:
+            if not capture.isOpened():
+                raise InputError(f"cannot open {name}: not a video that OpenCV reads")
+            length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            limits = [n for n in (length, max_frames) if n is not None and n > 0]
+            with _progress(min(limits, default=None), name) as bar:
+                self._write_video(capture, name, self.output / output, max_frames, bar)
+        finally:
+            capture.release()
+
+    def _write_video(
+        self, capture: Any, name: str, target: Path, max_frames: int | None, bar: tqdm
+    ) -> None:
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        fps = fps if 0 < fps < 1000 else _DEFAULT_FPS
+        frames = islice(_frames(capture), max_frames)
+        first = next(frames, None)
+        if first is None:
+            raise InputError(f"cannot read any frame of {name}")
+        height, width = first.shape[:2]
+        with _replacing(target) as temporary:
+            writer = cv2.VideoWriter(
+                str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height)
+            )
+            if not writer.isOpened():
+                raise RuntimeError(f"OpenCV cannot write {target} (no MPEG-4 encoder)")
+            try:
+                for drawn in self._drawn_frames(first, frames, name):
+                    writer.write(drawn[:, :, ::-1])
+                    bar.update()
+            except KeyboardInterrupt:
+                # how a camera recording ends; what is there so far is kept
+                logging.getLogger(__name__).info("%s: stopped by the user", name)
+            finally:
+                writer.release()
+        self.result.written.append(target)
+
+    def _drawn_frames(
+        self, first: np.ndarray, frames: Iterator[np.ndarray], name: str
+    ) -> Iterator[np.ndarray]:
+        number = 0
+        batch = [first, *islice(frames, self.predictor.batch_size - 1)]
+        while batch:
+            found = self.predict(batch, input_format="BGR")
+            for frame, instances in zip(batch, found, strict=True):
+                self._record(instances, {"file_name": name, "frame": number})
+                yield self.draw(frame[:, :, ::-1], instances, self.predictor.class_names)
+                number += 1
+            batch = list(islice(frames, self.predictor.batch_size))
+
+    def _record(self, instances: Instances, origin: dict[str, Any]) -> None:
+        self.result.num_images += 1
+        boxes = instances.pred_boxes.tensor.clone()
+        boxes[:, 2:] -= boxes[:, :2]
+        rows = zip(
+            boxes.tolist(),
+            instances.scores.tolist(),
+            instances.pred_classes.tolist(),
+            strict=True,
+        )
+        for bbox, score, label in rows:
+            self.result.records.append(
+                {
+                    "image_id": self.result.num_images,
+                    **origin,
+                    "category_id": self.category_ids[label],
+                    "category_name": self.predictor.class_names[label],
+                    "bbox": [round(x, 3) for x in bbox],
+                    "score": round(score, 5),
+                }
+            )
+
+
+def _frames(capture: Any) -> Iterator[np.ndarray]:
+    while True:
+        success, frame = capture.read()
+        if not success:
+            return
+        yield frame
+
+
+def _expand(given: str) -> list[tuple[Path, Path]]:
+    """(file, output path) of one input."""
+    path = Path(given)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.is_file() and _is_known(p))
+        if not found:
+            raise InputError(f"folder {given} has no pictures or videos")
+        return [(p, p.relative_to(path)) for p in found]
+    if path.is_file():
+        if not _is_known(path):
+            known = " ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+            raise InputError(f"{given} is neither a picture nor a video (known are {known})")
+        return [(path, Path(path.name))]
+    found = sorted(p for p in map(Path, glob.glob(given, recursive=True)) if p.is_file())
+    found = [p for p in found if _is_known(p)]
+    if not found:
+        raise InputError(f"input {given} does not exist")
+    return [(p, Path(p.name)) for p in found]
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _is_known(path: Path) -> bool:
+    return _is_video(path) or path.suffix.lower() in IMAGE_SUFFIXES
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A temporary file beside ``target`` (same suffix) that replaces it when all went well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing_", dir=target.parent) as folder:
+        temporary = Path(folder) / target.name
+        yield temporary
+        os.replace(temporary, target)
+
+
+def _progress(total: int | None, description: str) -> tqdm:
+    """One line with the time left; in a log file a new one every ten seconds."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=description,
+        unit="",
+        mininterval=0.2 if terminal else 10.0,
+        disable=total == 0,
+    )

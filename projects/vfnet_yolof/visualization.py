@@ -1,0 +1,136 @@
+"""Drawing detections. Every function takes an image and returns a new one of the same size."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from detectron2.structures import Instances
+from PIL import Image, ImageDraw, ImageFont
+
+# R, G, B of the intermediate results, as in figures 1 and 3 of the VarifocalNet paper.
+INITIAL_BOX_COLOR = (255, 40, 40)
+STAR_POINT_COLOR = (255, 225, 25)
+REFINED_BOX_COLOR = (40, 100, 255)
+
+Color = tuple[int, int, int]
+
+
+def class_color(index: int) -> Color:
+    """(R, G, B) of class ``index``: always the same, and far from its neighbours' colours."""
+    # Steps of the golden ratio around the colour circle never come back to the same place.
+    hue = (index * 0.618033988749895) % 1.0
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0 - 0.25 * (index % 3) / 2)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_instances(
+    image: np.ndarray,
+    instances: Instances,
+    class_names: Sequence[str],
+    *,
+    score_thresh: float = 0.0,
+    line_width: int | None = None,
+) -> np.ndarray:
+    """Draw boxes with class names and scores.
+
+    image: (H, W, 3) uint8, R, G, B. instances: with ``pred_boxes`` in pixels of ``image``,
+    ``scores`` and ``pred_classes`` (indices into ``class_names``), as models and the predictor
+    return them. line_width: px; by default it grows with the image.
+
+    Returns a new (H, W, 3) uint8 array. Raises ValueError for another kind of image, IndexError
+    when a class has no name.
+    """
+    canvas = _Canvas(image, line_width)
+    instances = _best_last(instances, score_thresh)
+    classes = instances.pred_classes.tolist()
+    boxes = instances.pred_boxes.tensor.tolist()
+    for box, label in zip(boxes, classes, strict=True):
+        canvas.box(box, class_color(label))
+    # Labels lie above all boxes, so that none is crossed by a line.
+    for box, label, score in zip(boxes, classes, instances.scores.tolist(), strict=True):
+        canvas.label(box, f"{class_names[label]} {score:.0%}", class_color(label))
+    return canvas.array()
+
+
+def draw_star(
+    image: np.ndarray,
+    instances: Instances,
+    class_names: Sequence[str],
+    *,
+    score_thresh: float = 0.0,
+    line_width: int | None = None,
+) -> np.ndarray:
+    """Draw VFNet's steps: initial box (red), nine star points (yellow), refined box (blue).
+
+    As :func:`draw_instances`, with the fields ``init_boxes`` and ``star_points`` (P, 9, 2) of
+    :meth:`Predictor.predict_star` (VarifocalNet, figures 1 and 3). Raises ValueError without them.
+    """
+    for name in ("init_boxes", "star_points"):
+        if not instances.has(name):
+            raise ValueError(f"instances have no {name}; Predictor.predict_star adds them")
+    canvas = _Canvas(image, line_width)
+    instances = _best_last(instances, score_thresh)
+    boxes = instances.pred_boxes.tensor.tolist()
+    for box in instances.init_boxes.tensor.tolist():
+        canvas.box(box, INITIAL_BOX_COLOR)
+    for box in boxes:
+        canvas.box(box, REFINED_BOX_COLOR)
+    for x, y in instances.star_points.flatten(0, 1).tolist():
+        canvas.point(x, y, STAR_POINT_COLOR)
+    classes, scores = instances.pred_classes.tolist(), instances.scores.tolist()
+    for box, label, score in zip(boxes, classes, scores, strict=True):
+        canvas.label(box, f"{class_names[label]} {score:.0%}", REFINED_BOX_COLOR)
+    return canvas.array()
+
+
+def _best_last(instances: Instances, score_thresh: float) -> Instances:
+    """Surer detections are drawn over less sure ones."""
+    instances = instances.to("cpu")
+    instances = instances[instances.scores >= score_thresh]
+    return instances[instances.scores.argsort(stable=True)]
+
+
+class _Canvas:
+    def __init__(self, image: np.ndarray, line_width: int | None) -> None:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"image must be (H, W, 3) uint8, got {image.dtype} of shape {image.shape}"
+            )
+        self.image = Image.fromarray(np.ascontiguousarray(image)).copy()
+        self.draw = ImageDraw.Draw(self.image)
+        longest = max(self.image.size)
+        self.width = line_width if line_width is not None else max(1, round(longest / 400))
+        self.font = _font(max(10, round(longest / 60)))
+
+    def box(self, box: Sequence[float], color: Color) -> None:
+        x0, y0, x1, y1 = box
+        self.draw.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=color, width=self.width)
+
+    def point(self, x: float, y: float, color: Color) -> None:
+        radius = self.width + 0.5
+        self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), color, (0, 0, 0))
+
+    def label(self, box: Sequence[float], text: str, color: Color) -> None:
+        """On a filled strip above the box, or inside where the image ends; always in the image."""
+        left, top, right, bottom = self.draw.textbbox((0, 0), text, font=self.font)
+        width, height = right - left + 4, bottom - top + 4
+        x = min(max(box[0], 0), max(self.image.width - width, 0))
+        y = box[1] - height if box[1] >= height else max(box[1], 0)
+        self.draw.rectangle((x, y, x + width, y + height), fill=color)
+        luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+        ink = (0, 0, 0) if luminance > 140 else (255, 255, 255)
+        self.draw.text((x + 2 - left, y + 2 - top), text, ink, self.font)
+
+    def array(self) -> np.ndarray:
+        return np.array(self.image)
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans comes with matplotlib, which Detectron2 needs; it has accents and Cyrillic."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
