@@ -1,0 +1,458 @@
+"""Deformable convolution (DCN v1 and v2) with one meaning and several implementations.
+
+Sources: Dai et al., "Deformable Convolutional Networks", section 2.1; Zhu et al., "Deformable
+ConvNets v2", section 3.2 (modulation).
+
+Names: N images, C channels, G offset groups (``deform_groups``), K = kernel height * width taps
+in row-major order. Offset channels are ordered by group, tap, then (y, x), in cells of the input
+map; mask channels by group, then tap. A sample is the bilinear mean of four pixels, of which
+those outside of the map are 0.
+
+Layers are an island of float32 in mixed precision: a half-precision offset is wrong by an eighth
+of a cell beyond column 128.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from detectron2.layers import deform_conv as detectron2_ops
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
+from torchvision import ops as torchvision_ops
+
+from .deform_gather import bilinear_samples, gathered_product
+
+_chosen: ContextVar[str | None] = ContextVar("deform_conv_implementation", default=None)
+
+
+@contextmanager
+def deform_conv_implementation(name: str) -> Iterator[None]:
+    """Every deformable convolution inside of the ``with`` block uses this implementation.
+
+    Args:
+        name: one of ``IMPLEMENTATIONS``; see :func:`deform_conv2d`.
+    """
+    token = _chosen.set(_known(name))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def deform_conv2d(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    mask: Tensor | None = None,
+    implementation: str | None = None,
+) -> Tensor:
+    """Deformable convolution.
+
+    Args:
+        input: (N, C, H, W).
+        offset: (N, 2 * G * K, Ho, Wo), (y, x) of each tap relative to the regular grid, in cells.
+        weight: (C_out, C / groups, kernel height, kernel width); groups follow from its shape.
+        bias: (C_out,) or None.
+        stride, padding, dilation: as of a convolution, one number or (vertical, horizontal).
+        mask: (N, G * K, Ho, Wo) factors of the samples (DCNv2), or None.
+        implementation: None for the one set by :func:`deform_conv_implementation`, else the
+            one for the occasion: ``"grid_sample"`` while tracing, compiling or exporting,
+            ``"embedding_bag"`` on the CPU, ``"torchvision"`` elsewhere.
+
+            - ``"embedding_bag"``: CPU; columns gathered from channels-last rows.
+            - ``"torchvision"``: torchvision's operator; any device.
+            - ``"detectron2"``: Detectron2's compiled CUDA kernel, never chosen by itself.
+            - ``"grid_sample"``: plain operators, for export; any device.
+
+    Returns:
+        (N, C_out, Ho, Wo) in ``input``'s dtype and, on the CPU, its memory format.
+
+        Computed in the widest dtype among ``input`` and ``weight``, in float32 under autocast.
+        Models in half precision: ``"embedding_bag"`` and ``"grid_sample"`` find the positions in
+        float32 and multiply in the model's dtype; the compiled operators, which would round the
+        positions, compute in float32.
+
+    Raises:
+        ValueError: shapes that do not fit each other, or an unknown implementation.
+        RuntimeError: the implementation cannot run here.
+    """
+    name = _known(implementation or _chosen.get() or _implementation_for(input))
+    if not torch.jit.is_tracing():
+        _check_shapes(input, offset, weight, bias, stride, padding, dilation, mask)
+    device_type = input.device.type
+    dtype = torch.promote_types(input.dtype, weight.dtype)
+    if torch.is_autocast_enabled(device_type) or name in ("torchvision", "detectron2"):
+        dtype = torch.promote_types(dtype, torch.float32)
+    with torch.autocast(device_type, enabled=False):
+        output = IMPLEMENTATIONS[name](
+            input.to(dtype),
+            offset,
+            weight.to(dtype),
+            None if bias is None else bias.to(dtype),
+            _pair(stride),
+            _pair(padding),
+            _pair(dilation),
+            mask,
+        )
+    return output.to(input.dtype)
+
+
+def detectron2_kernel_available() -> bool:
+    """Whether this Detectron2 was built with its CUDA kernels."""
+    try:
+        from detectron2 import _C
+    except ImportError:
+        return False
+    return torch.cuda.is_available() and _C.has_cuda()
+
+
+def _implementation_for(input: Tensor) -> str:
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling():
+        return "grid_sample"
+    return "embedding_bag" if input.device.type == "cpu" else "torchvision"
+
+
+def _known(name: str) -> str:
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"unknown deformable convolution {name!r}: choose one of {', '.join(IMPLEMENTATIONS)}"
+        )
+    return name
+
+
+def _check_shapes(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    mask: Tensor | None,
+) -> None:
+    if input.dim() != 4 or weight.dim() != 4:
+        raise ValueError(
+            "deformable convolution needs input (N, C, H, W) and weight (C_out, C / groups, kh, kw)"
+            f", got {tuple(input.shape)} and {tuple(weight.shape)}"
+        )
+    num_images, channels, *size = input.shape
+    out_channels, group_channels, *kernel = weight.shape
+    if channels % group_channels or out_channels % (channels // group_channels):
+        raise ValueError(
+            f"weight {tuple(weight.shape)} does not divide {channels} input channels into groups"
+        )
+    if bias is not None and bias.shape != (out_channels,):
+        raise ValueError(f"bias must be ({out_channels},), got {tuple(bias.shape)}")
+    out_size = [
+        (length + 2 * pad - step * (taps - 1) - 1) // hop + 1
+        for length, taps, hop, pad, step in zip(
+            size, kernel, _pair(stride), _pair(padding), _pair(dilation), strict=True
+        )
+    ]
+    if min(out_size) < 1:
+        raise ValueError(f"kernel {tuple(kernel)} does not fit on the padded map {tuple(size)}")
+    taps = math.prod(kernel)
+    groups = offset.shape[1] // (2 * taps) if offset.dim() == 4 else 0
+    expected = (num_images, 2 * groups * taps, *out_size)
+    if groups < 1 or channels % groups or offset.shape != expected:
+        raise ValueError(
+            f"offset must be ({num_images}, 2 * deform_groups * {taps}, {out_size[0]}, "
+            f"{out_size[1]}) with deform_groups dividing {channels}, got {tuple(offset.shape)}"
+        )
+    if mask is not None and mask.shape != (num_images, groups * taps, *out_size):
+        raise ValueError(
+            f"mask must be ({num_images}, {groups * taps}, {out_size[0]}, {out_size[1]}), "
+            f"got {tuple(mask.shape)}"
+        )
+
+
+def _sampling_positions(
+    input: Tensor, offset: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any
+) -> Tensor:
+    """(N, G, K, 2, Ho, Wo): (y, x) in pixels of ``input``, in float32 at least.
+
+    Clamped to [-1, size], where the sample is 0 as everywhere beyond: positions stay finite.
+    """
+    dtype = torch.promote_types(offset.dtype, torch.float32)
+    taps = kernel[0] * kernel[1]
+    offset = offset.to(dtype).unflatten(1, (-1, taps, 2))
+
+    def arange(n: int) -> Tensor:
+        return torch.arange(n, device=offset.device, dtype=dtype)
+
+    rows, columns = (
+        (arange(offset.shape[axis - 2]) * stride[axis] - padding[axis]) for axis in (0, 1)
+    )
+    tap_rows, tap_columns = (arange(kernel[axis]) * dilation[axis] for axis in (0, 1))
+    # Tap (i, j) at output (p, q) of the regular convolution, each of the two axes by itself.
+    y = tap_rows.repeat_interleave(kernel[1])[:, None, None] + rows[:, None]
+    x = tap_columns.repeat(kernel[0])[:, None, None] + columns
+    y = (offset[:, :, :, 0] + y).clamp(-1, input.shape[2])
+    x = (offset[:, :, :, 1] + x).clamp(-1, input.shape[3])
+    return torch.stack((y, x), dim=3)
+
+
+def _with_embedding_bag(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    mask: Tensor | None,
+) -> Tensor:
+    if input.device.type != "cpu":
+        raise RuntimeError("deformable convolution 'embedding_bag' is for CPU tensors only")
+    num_images, channels, height, width = input.shape
+    out_channels, group_channels, *kernel = weight.shape
+    positions = _sampling_positions(input, offset, kernel, stride, padding, dilation)
+    if mask is not None:
+        mask = mask.unflatten(1, (positions.shape[1], -1))
+    samples = bilinear_samples(positions, mask, height, width)
+    samples = samples._replace(weights=samples.weights.to(input.dtype))
+    output = gathered_product(
+        input.permute(0, 2, 3, 1).reshape(-1, channels // positions.shape[1]),
+        samples,
+        # (groups, C_out / groups, K, C / groups)
+        weight.flatten(2).transpose(1, 2).unflatten(0, (channels // group_channels, -1)),
+    )
+    if bias is not None:
+        output = output + bias
+    output = output.view(num_images, *offset.shape[2:], out_channels).permute(0, 3, 1, 2)
+    # Channels last in, channels last out; the layers around expect the format they work in.
+    return output.contiguous() if input.is_contiguous() else output
+
+
+def _with_grid_sample(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    mask: Tensor | None,
+) -> Tensor:
+    height, width = input.shape[2:]
+    out_channels, group_channels, *kernel = weight.shape
+    positions = _sampling_positions(input, offset, kernel, stride, padding, dilation)
+    groups = positions.shape[1]
+    y, x = positions.unbind(3)
+    # `align_corners` would divide by size - 1, which is 0 on the smallest level of a pyramid.
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
+    pixels = input.unflatten(1, (groups, -1)).flatten(0, 1)
+    columns = F.grid_sample(
+        pixels.to(grid.dtype),
+        grid.flatten(0, 1).flatten(1, 2),
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
+    )
+    columns = columns.unflatten(2, (kernel[0] * kernel[1], -1)).unflatten(0, (-1, groups))
+    if mask is not None:
+        columns = columns * mask.unflatten(1, (groups, -1))[:, :, None]
+    # (N, C * K, Ho, Wo): what is left is a 1x1 convolution.
+    columns = columns.flatten(1, 3).to(input.dtype)
+    kernel_1x1 = weight.flatten(1)[:, :, None, None]
+    return F.conv2d(columns, kernel_1x1, bias, groups=input.shape[1] // group_channels)
+
+
+def _with_torchvision(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    mask: Tensor | None,
+) -> Tensor:
+    return torchvision_ops.deform_conv2d(
+        input,
+        offset.to(input.dtype),
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        mask=None if mask is None else mask.to(input.dtype),
+    )
+
+
+def _with_detectron2(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    mask: Tensor | None,
+) -> Tensor:
+    if input.device.type != "cuda" or not detectron2_kernel_available():
+        raise RuntimeError(
+            "deformable convolution 'detectron2' needs CUDA tensors and a Detectron2 built with "
+            "its CUDA kernels; use 'torchvision'"
+        )
+    groups = input.shape[1] // weight.shape[1]
+    taps = weight.shape[2] * weight.shape[3]
+    deform_groups = offset.shape[1] // (2 * taps)
+    offset = offset.to(input.dtype)
+    if mask is None:
+        output = detectron2_ops.deform_conv(
+            input, offset, weight, stride, padding, dilation, groups, deform_groups
+        )
+        return output if bias is None else output + bias[:, None, None]
+    for name, (vertical, horizontal) in (
+        ("stride", stride),
+        ("padding", padding),
+        ("dilation", dilation),
+    ):
+        if vertical != horizontal:
+            raise RuntimeError(f"Detectron2's modulated kernel has a single {name} for both axes")
+    return detectron2_ops.modulated_deform_conv(
+        input,
+        offset,
+        mask.to(input.dtype),
+        weight,
+        bias,
+        stride[0],
+        padding[0],
+        dilation[0],
+        groups,
+        deform_groups,
+    )
+
+
+IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "embedding_bag": _with_embedding_bag,
+    "torchvision": _with_torchvision,
+    "detectron2": _with_detectron2,
+    "grid_sample": _with_grid_sample,
+}
+
+
+class DeformConv2d(nn.Module):
+    """Deformable convolution whose offsets are given; then ``norm`` and ``activation``, if any.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as of
+            ``torch.nn.Conv2d``.
+        deform_groups: input channels are split into as many groups, each with its own offsets.
+        norm, activation: applied to the output in this order, as in Detectron2's ``Conv2d``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        deform_groups: int = 1,
+        bias: bool = False,
+        *,
+        norm: nn.Module | None = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, count in (("groups", groups), ("deform_groups", deform_groups)):
+            if in_channels % count:
+                raise ValueError(f"{name}={count} does not divide in_channels={in_channels}")
+        if out_channels % groups:
+            raise ValueError(f"groups={groups} does not divide out_channels={out_channels}")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = _pair(kernel_size)
+        self.stride = _pair(stride)
+        self.padding = _pair(padding)
+        self.dilation = _pair(dilation)
+        self.groups = groups
+        self.deform_groups = deform_groups
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels // groups, *self.kernel_size)
+        )
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        # The uniform initialisation of torch.nn.Conv2d.
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self.norm = norm
+        self.activation = activation
+
+    def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x: (N, C, H, W). offset, mask: as of :func:`deform_conv2d`."""
+        x = deform_conv2d(
+            x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask
+        )
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.activation is None else self.activation(x)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"groups={self.groups}, deform_groups={self.deform_groups}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class DeformConvPack(DeformConv2d):
+    """DCNv1: a deformable convolution that predicts its own offsets, at first all zero.
+
+    Parameters are named ``weight``, ``bias``, ``conv_offset.weight`` and ``conv_offset.bias``.
+    """
+
+    numbers_per_tap = 2
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        taps = self.kernel_size[0] * self.kernel_size[1]
+        self.conv_offset = nn.Conv2d(
+            self.in_channels,
+            self.deform_groups * self.numbers_per_tap * taps,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+        )
+        nn.init.zeros_(self.conv_offset.weight)
+        nn.init.zeros_(self.conv_offset.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W) -> (N, C_out, Ho, Wo)."""
+        return super().forward(x, *self._predict(x))
+
+    def _predict(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Offsets (and, in a subclass, the mask) from the input, in float32 under autocast."""
+        device_type = x.device.type
+        if torch.is_autocast_enabled(device_type):
+            x = x.to(self.conv_offset.weight.dtype)
+        with torch.autocast(device_type, enabled=False):
+            return (self.conv_offset(x),)
+
+
+class ModulatedDeformConvPack(DeformConvPack):
+    """DCNv2: offsets and a mask in (0, 1) from one convolution, at first 0 and 0.5.
+
+    ``conv_offset`` has the offsets in its first two thirds and the mask's logits in the last.
+    """
+
+    numbers_per_tap = 3
+
+    def _predict(self, x: Tensor) -> tuple[Tensor, ...]:
+        (prediction,) = super()._predict(x)
+        taps = prediction.shape[1] // 3
+        offset, logits = prediction.split((2 * taps, taps), dim=1)
+        return offset, logits.sigmoid()

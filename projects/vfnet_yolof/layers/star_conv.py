@@ -1,0 +1,62 @@
+"""Star-shaped box features (VarifocalNet paper, section 4.3).
+
+A box is described by nine points: its centre location, the four points where the location's
+axes meet the sides, and the four corners. They form a 3x3 grid, {top, y, bottom} times
+{left, x, right}, in the order of the taps of a 3x3 kernel, so a deformable convolution reads them.
+"""
+
+import torch
+from torch import Tensor
+
+from .deform_conv import DeformConv2d
+
+
+def star_points(centers: Tensor, ltrb: Tensor) -> Tensor:
+    """The nine points of each box.
+
+    Args:
+        centers: (P, 2), (x, y) of the locations in pixels.
+        ltrb: (P, 4) distances to the left, top, right and bottom side in pixels.
+
+    Returns:
+        (P, 9, 2), (x, y) in pixels.
+    """
+    x, y = centers.unbind(-1)
+    left, top, right, bottom = ltrb.unbind(-1)
+    columns = torch.stack((x - left, x, x + right), dim=-1)[:, None, :].expand(-1, 3, 3)
+    rows = torch.stack((y - top, y, y + bottom), dim=-1)[:, :, None].expand(-1, 3, 3)
+    return torch.stack((columns, rows), dim=-1).flatten(1, 2)
+
+
+def star_offsets(ltrb_px: Tensor, stride: float, gradient_mul: float = 0.1) -> Tensor:
+    """Offsets from the regular 3x3 grid to the nine points of the box at each location.
+
+    Args:
+        ltrb_px: (N, 4, H, W) distances to the left, top, right and bottom side in pixels.
+        stride: pixels per cell of the feature map.
+        gradient_mul: share of the gradient that reaches ``ltrb_px``, in [0, 1].
+
+    Returns:
+        (N, 18, H, W) offsets in cells, (y, x) for each tap, in ``ltrb_px``'s dtype. A box of
+        zero size has all nine points on its location.
+    """
+    if ltrb_px.dim() != 4 or ltrb_px.shape[1] != 4:
+        raise ValueError(f"distances must be (N, 4, H, W), got {tuple(ltrb_px.shape)}")
+    distances = (1 - gradient_mul) * ltrb_px.detach() + gradient_mul * ltrb_px
+    left, top, right, bottom = (distances / stride).unbind(1)
+    # The regular grid has its first row at -1 and its last at +1; the middle one does not move.
+    middle = torch.zeros_like(left)
+    y = torch.stack((1 - top, middle, bottom - 1), dim=1)[:, :, None].expand(-1, 3, 3, -1, -1)
+    x = torch.stack((1 - left, middle, right - 1), dim=1)[:, None].expand(-1, 3, 3, -1, -1)
+    return torch.stack((y, x), dim=3).flatten(1, 3)
+
+
+class StarConv2d(DeformConv2d):
+    """3x3 convolution over the nine points of a box: no bias, no normalisation.
+
+    ``forward(features, offsets)`` takes (N, ``in_channels``, H, W) and the (N, 18, H, W) of
+    :func:`star_offsets`; the only parameter is ``weight``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
