@@ -1,0 +1,94 @@
+"""Checkpoint files of a run: written whole or not at all, found again by ``last_checkpoint``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .state import write_atomically
+
+logger = logging.getLogger(__name__)
+
+BEST, FINAL = "model_best", "model_final"
+
+
+class CheckpointFiles:
+    """The checkpoints in a folder, named as Detectron2 names them.
+
+    Args:
+        folder: the run's output folder.
+        writable: False on all processes but the main one, where :meth:`save` does nothing.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, writable: bool = True) -> None:
+        self.folder = Path(folder)
+        self.writable = writable
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.pth"
+
+    def save(self, name: str, content: dict[str, Any], *, tag: bool = True) -> Path:
+        """Write ``<name>.pth``; with ``tag`` it becomes what ``--resume`` continues from."""
+        path = self.path(name)
+        if self.writable:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda file: torch.save(content, file))
+            if tag:
+                line = path.name.encode()
+                write_atomically(self.folder / "last_checkpoint", lambda file: file.write(line))
+            logger.info("Checkpoint written: %s", path)
+        return path
+
+    def last(self) -> Path | None:
+        """What ``last_checkpoint`` names, or None where there is no such file.
+
+        Raises:
+            FileNotFoundError: the file that it names is gone.
+        """
+        tag = self.folder / "last_checkpoint"
+        if not tag.is_file():
+            return None
+        path = self.folder / tag.read_text().strip()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{tag} names {path.name}, which does not exist; write the name of another "
+                f"checkpoint into it: {self._others()}"
+            )
+        return path
+
+    def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Content of a checkpoint of ours, on the CPU; no code of the file runs.
+
+        Raises:
+            ValueError: damaged, or not written by this trainer.
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # zip, pickle and torch each have their own
+            raise ValueError(
+                f"Cannot read checkpoint {path}: {error}. To continue from another one, write its "
+                f"name into {self.folder / 'last_checkpoint'}: {self._others()}"
+            ) from error
+        if not isinstance(content, dict) or "trainer" not in content:
+            raise ValueError(
+                f"{path} holds no training state, so training cannot be resumed from it. "
+                f"To start from its weights: --init-from {path}, without --resume."
+            )
+        return content
+
+    def delete(self, name: str) -> None:
+        if self.writable:
+            self.path(name).unlink(missing_ok=True)
+
+    def remove_leftovers(self) -> None:
+        """Delete the unfinished files of a run that was killed while it wrote them."""
+        if self.writable:
+            for path in [*self.folder.glob("*.pth.*.tmp"), *self.folder.glob("last_*.*.tmp")]:
+                path.unlink(missing_ok=True)
+
+    def _others(self) -> str:
+        return ", ".join(sorted(p.name for p in self.folder.glob("*.pth"))) or "there is none"

@@ -1,0 +1,109 @@
+"""``tools/train_net.py``: its arguments, and what each process does with them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import torch
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from .experiment import prepare, save_run_record, versions
+from .launch import launch
+from .options import ConfigError
+from .run import evaluate_model, train_model, use_device
+
+_EPILOG = """examples:
+  %(prog)s --config-file vfnet/vfnet_small_shapes.py
+  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --num-gpus 8 train.init_checkpoint=R-50.pkl
+  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --init-from vfnet.pth --small-batch \\
+      --train-json train.json --train-images train/ --val-json val.json --val-images val/ \\
+      dataloader.train.total_batch_size=4
+  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --eval-only train.init_checkpoint=vfnet.pth
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Arguments of ``tools/train_net.py``."""
+    parser = argparse.ArgumentParser(
+        description="Train or evaluate a detector.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="path, or name of a packaged config")
+    add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or this run's")
+    add("--resume", action="store_true", help="continue from the last checkpoint in output_dir")
+    add("--init-from", default="", metavar="FILE", help="start from these weights where they fit")
+    data = parser.add_argument_group("own data in COCO format")
+    for split in ("train", "val"):
+        data.add_argument(f"--{split}-json", metavar="FILE", help="annotations")
+        data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images")
+    size = parser.add_argument_group("batch size other than the recipe's")
+    size.add_argument("--auto-scale", action="store_true", help="scale rate and schedule with it")
+    size.add_argument(
+        "--small-batch", action="store_true", help="that, clipped gradients and a longer warm-up"
+    )
+    add("--seed", type=int, help="same as train.seed=N")
+    procs = parser.add_argument_group("processes (not with torchrun or srun, which start them)")
+    add = procs.add_argument
+    add("--num-gpus", type=int, default=1, help="per machine; 0: use the CPU")
+    add("--num-processes", type=int, default=1, help="on the CPU, per machine")
+    add("--num-machines", type=int, default=1)
+    add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
+    add("--dist-url", default="auto", help="tcp://host:port of the first machine")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Train or evaluate in as many processes as asked for; returns the exit status.
+
+    Raises:
+        ConfigError, FileNotFoundError: something is wrong with the arguments, config or data.
+    """
+    status = launch(
+        run_process,
+        (args,),
+        num_gpus=args.num_gpus,
+        num_processes=args.num_processes,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+    )
+    return int(status or 0)
+
+
+def run_process(args: argparse.Namespace) -> int:
+    """What each process does."""
+    setup_logger(distributed_rank=comm.get_rank(), name="vfnet_yolof")
+    cfg, changes = prepare(args)
+    output_dir = cfg.train.output_dir
+    for name in ("detectron2", "fvcore", "vfnet_yolof"):
+        setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
+    logger = logging.getLogger("vfnet_yolof")
+    logger.info("; ".join(versions()))
+    for change in changes:
+        logger.info("Changed: %s", change)
+    use_device(cfg)
+    torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark and not args.eval_only
+    if args.eval_only:
+        evaluate_model(cfg)
+        return 0
+    save_run_record(cfg, changes)
+    return train_model(
+        cfg, resume=args.resume, init_from=args.init_from, config_file=args.config_file
+    )
+
+
+def command_line(arguments: Sequence[str] | None = None) -> int:
+    """As :func:`main`, but mistakes of the user end with one line instead of a traceback."""
+    args = argument_parser().parse_args(arguments)
+    try:
+        return main(args)
+    except (ConfigError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

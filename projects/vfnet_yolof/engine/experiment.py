@@ -1,0 +1,202 @@
+"""From the command line to the config that is run: load, override, check, scale, save."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import detectron2
+import torch
+from detectron2.config import LazyConfig
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+
+from .options import ConfigError, complete_train_options
+from .overrides import apply_overrides
+from .schedule import auto_scale, small_batch, warn_about_batch_size
+from .state import write_atomically
+
+logger = logging.getLogger(__name__)
+
+_SECTIONS = ("model", "optimizer", "lr_multiplier", "dataloader")
+
+
+def prepare(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
+    """The config to run, and what was changed in it as lines ``key: old -> new``.
+
+    Order: the file, data sets from the command line, other flags, ``key=value`` overrides, and
+    at last the scaling to the batch size.
+
+    Raises:
+        ConfigError, FileNotFoundError: naming the file or key and what to do.
+    """
+    from vfnet_yolof.configs import find_config
+
+    path = find_config(args.config_file)
+    overrides = joined_pairs(args.overrides)
+    if is_yacs(path):
+        from .yacs_config import components, load_yacs
+
+        upper = [o for o in overrides if o[:1].isupper()]
+        cfg = components(load_yacs(path, upper))
+        overrides = [o for o in overrides if o not in upper]
+        changes = [f"{o.replace('=', ': -> ', 1)}" for o in upper]
+    else:
+        cfg, changes = load_lazy(path), []
+    complete_train_options(cfg)
+    changes += use_user_data(cfg, args)
+    if args.seed is not None:
+        overrides = [f"train.seed={args.seed}", *overrides]
+    changes += apply_overrides(cfg, overrides)
+    complete_train_options(cfg)
+    changes += scale(cfg, args)
+    if args.num_gpus == 0:
+        cfg.train.device = "cpu"
+    return cfg, changes
+
+
+def is_yacs(path: str) -> bool:
+    """Whether a file is a yacs config; a LazyConfig that was saved is ``.yaml`` as well."""
+    if not path.endswith((".yaml", ".yml")):
+        return False
+    keys = re.findall(r"^(\w+):", Path(path).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return not any(key in _SECTIONS for key in keys)
+
+
+def load_lazy(path: str) -> DictConfig:
+    """Load a LazyConfig and check that it has all sections.
+
+    Raises:
+        ConfigError: a section is missing.
+    """
+    cfg = LazyConfig.load(path)
+    missing = [name for name in _SECTIONS if name not in cfg]
+    if missing:
+        raise ConfigError(f"{path} does not define {', '.join(missing)}; is it a whole config?")
+    return cfg
+
+
+def joined_pairs(overrides: list[str]) -> list[str]:
+    """``KEY VALUE`` pairs, as Detectron2's yacs tools take them, in the form ``KEY=VALUE``."""
+    joined: list[str] = []
+    waiting: str | None = None
+    for text in overrides:
+        if waiting is not None:
+            joined.append(f"{waiting}={text}")
+            waiting = None
+        elif "=" not in text and text[:1].isupper():
+            waiting = text
+        else:
+            joined.append(text)
+    if waiting is not None:
+        raise ConfigError(f"Override {waiting!r} has no value.")
+    return joined
+
+
+def use_user_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
+    """Register the data sets of ``--train-json`` and so on and put them into the config."""
+    flags = (args.train_json, args.train_images, args.val_json, args.val_images)
+    if not any(flags):
+        return []
+    from vfnet_yolof.data import register_user_datasets, validate_coco
+
+    try:
+        user = register_user_datasets(*flags)
+        if comm.is_main_process():  # the others end with it
+            for json_file, images in (flags[:2], flags[2:]):
+                if json_file is not None:
+                    report = validate_coco(json_file, images)
+                    logger.info("%s", report.format())
+                    report.raise_if_errors()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    changes = []
+    for split, name in (("train", user.train_name), ("test", user.val_name)):
+        if name is not None:
+            key = f"dataloader.{split}.dataset.names"
+            changes.append(f"{key}: {OmegaConf.select(cfg, key)} -> {name}")
+            OmegaConf.update(cfg, key, name)
+    changes.append(f"model.num_classes: {cfg.model.get('num_classes')} -> {user.num_classes}")
+    cfg.model.num_classes = user.num_classes
+    return changes
+
+
+def scale(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
+    """Apply ``--small-batch`` or ``--auto-scale``, or warn where neither is on but needed."""
+    total_batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    if total_batch is None or args.eval_only:
+        return []
+    if args.small_batch:
+        changes = small_batch(cfg, total_batch)
+    elif args.auto_scale or cfg.train.auto_scale:
+        changes = auto_scale(cfg, total_batch)
+    else:
+        warn_about_batch_size(cfg, total_batch)
+        changes = []
+    return changes
+
+
+def save_run_record(cfg: DictConfig, changes: list[str]) -> None:
+    """Write ``config.yaml``, which ``--config-file`` takes again, and ``versions.txt``.
+
+    Raises:
+        ConfigError: the config cannot be saved as text.
+    """
+    if not comm.is_main_process():
+        return
+    folder = Path(cfg.train.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.yaml"
+    # LazyConfig writes in place and pickles what it cannot write as text, without an error.
+    scratch = folder / f".config.{os.getpid()}.yaml"
+    LazyConfig.save(cfg, str(scratch))
+    pickled = Path(f"{scratch}.pkl")
+    if pickled.exists():
+        pickled.unlink()
+        scratch.unlink(missing_ok=True)
+        raise ConfigError(
+            "The config cannot be saved as text, so the run could not be repeated: it holds a "
+            "lambda or a local function. Use a function of a module instead."
+        )
+    os.replace(scratch, path)
+    text = "".join(f"{line}\n" for line in [*versions(), "", "overrides:", *changes])
+    write_atomically(folder / "versions.txt", lambda file: file.write(text.encode()))
+    logger.info("Config saved to %s", path)
+
+
+def versions() -> list[str]:
+    """Versions of what a result depends on, one per line."""
+    from vfnet_yolof import __version__
+
+    lines = [
+        f"vfnet_yolof {__version__}",
+        f"detectron2 {detectron2.__version__}",
+        f"torch {torch.__version__}, CUDA {torch.version.cuda}",
+        f"python {platform.python_version()}",
+    ]
+    if torch.cuda.is_available():
+        lines.append(f"device {torch.cuda.get_device_name()}")
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        changed = "with local changes" if _git("status", "--porcelain", "-uno") else "clean"
+        lines.append(f"git {commit}, {changed}")
+    return lines
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,169 @@
+"""Weights to start from, and weights to evaluate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from .checkpoints import BEST, CheckpointFiles
+from .options import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+class LoadReport(NamedTuple):
+    """Names of tensors. mismatched: of another shape in the file, kept as the model had them."""
+
+    loaded: list[str]
+    mismatched: list[str]
+    missing: list[str]  # in the model only
+    unexpected: list[str]  # in the file only
+
+
+def load_for_fine_tuning(model: nn.Module, path: str) -> LoadReport:
+    """Take over every tensor of a checkpoint that fits, e.g. all but the class layer.
+
+    Averaged weights are preferred where the file has them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ConfigError: no tensor fits.
+    """
+    report = _load(model, read_weights(path), path)
+    for name in report.mismatched:
+        logger.warning("%s: %s has another shape and starts afresh", path, name)
+    return report
+
+
+def load_initial_weights(model: nn.Module, path: str) -> LoadReport | None:
+    """Weights of ``train.init_checkpoint``: a whole detector, or a backbone from another project.
+
+    ``.pkl`` and ``.pyth`` files and those marked ``matching_heuristics`` have names of their own,
+    which Detectron2 matches with the model's; then nothing is returned.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ConfigError: no tensor fits, or some have other shapes.
+    """
+    content = None if path.endswith((".pkl", ".pyth")) else _read(path)
+    if content is None or content.get("matching_heuristics"):
+        _require_file(path)
+        DetectionCheckpointer(model).load(path)
+        return None
+    own = model.state_dict()
+    weights = _model_weights(content)
+    other = [k for k, v in weights.items() if k in own and own[k].shape != v.shape]
+    if other:
+        raise ConfigError(
+            f"train.init_checkpoint={path} is of another model: {_short(other)} differ in shape "
+            f"({own[other[0]].shape} here, {weights[other[0]].shape} there). To start from it "
+            f"with another number of classes, use --init-from {path}."
+        )
+    return _load(model, weights, path)
+
+
+def load_checkpoint_for_evaluation(model: nn.Module, train: DictConfig) -> int:
+    """Load what ``--eval-only`` is about; returns the iteration it was written after, or -1.
+
+    Raises:
+        FileNotFoundError: nothing is named and ``output_dir`` has no checkpoint.
+        ConfigError: the checkpoint does not have all weights of the model.
+    """
+    path = train.init_checkpoint or _best_or_last(train.output_dir)
+    if not path:
+        raise FileNotFoundError(
+            f"Nothing to evaluate: {train.output_dir} has no checkpoint. "
+            "Name one with train.init_checkpoint=FILE."
+        )
+    content = None if path.endswith((".pkl", ".pyth")) else _read(path)
+    if content is None or content.get("matching_heuristics"):
+        DetectionCheckpointer(model).load(path)
+        return -1
+    report = _load(model, _model_weights(content), path)
+    if report.missing or report.mismatched:
+        raise ConfigError(
+            f"{path} is not a checkpoint of this model: {_short(report.missing)} missing, "
+            f"{_short(report.mismatched)} of another shape. Is this the config it was trained "
+            "with? The number of classes must be the same."
+        )
+    which = "averaged weights" if "ema" in content else "weights"
+    logger.info("Evaluating the %s of %s", which, path)
+    iteration = content.get("iteration", -1)
+    return iteration if isinstance(iteration, int) else -1
+
+
+def _best_or_last(output_dir: str) -> str:
+    files = CheckpointFiles(output_dir, writable=False)
+    best = files.path(BEST)
+    return str(best if best.is_file() else files.last() or "")
+
+
+def read_weights(path: str) -> dict[str, Tensor]:
+    """State dict of a checkpoint file, of averaged weights if it has them."""
+    return _model_weights(_read(path))
+
+
+def _require_file(path: str) -> str:
+    try:
+        local = PathManager.get_local_path(path)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"Checkpoint {path} cannot be fetched: {error}") from error
+    if not Path(local).is_file():
+        raise FileNotFoundError(f"Checkpoint file not found: {path}")
+    return local
+
+
+def _read(path: str) -> dict[str, Any]:
+    from vfnet_yolof.checkpoint.loading import load_checkpoint
+
+    return load_checkpoint(_require_file(path))
+
+
+def _model_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    weights: Any = content
+    for key in ("ema", "model", "state_dict"):
+        if isinstance(content.get(key), Mapping):
+            weights = content[key]
+            break
+    tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)}
+    if tensors and all(k.startswith("module.") for k in tensors):
+        tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
+    return tensors
+
+
+@torch.no_grad()
+def _load(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> LoadReport:
+    own = model.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+    report = LoadReport(
+        loaded=sorted(fitting),
+        mismatched=sorted(k for k in weights if k in own and k not in fitting),
+        missing=sorted(own.keys() - weights.keys()),
+        unexpected=sorted(weights.keys() - own.keys()),
+    )
+    if not fitting:
+        raise ConfigError(
+            f"No tensor of {path} fits the model. It has {_short(report.unexpected)}, the model "
+            f"{_short(report.missing)}. Checkpoints of other projects must be converted first "
+            "(tools/convert_checkpoint.py)."
+        )
+    model.load_state_dict(fitting, strict=False)
+    logger.info("%s: %d of the model's %d tensors loaded", path, len(fitting), len(own))
+    if report.missing:
+        logger.warning("Not in %s: %s", path, _short(report.missing))
+    if report.unexpected:
+        logger.warning("Not in the model: %s", _short(report.unexpected))
+    return report
+
+
+def _short(names: Sequence[str], count: int = 5) -> str:
+    rest = f", ... ({len(names)} in all)" if len(names) > count else ""
+    return (", ".join(names[:count]) + rest) or "nothing"

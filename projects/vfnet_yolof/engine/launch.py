@@ -1,0 +1,209 @@
+"""Starting processes: own ones, torchrun's or Slurm's; on GPUs or on CPUs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import launch as detectron2_launch
+from torch import multiprocessing as mp
+
+from ..compat import create_local_process_group
+from .options import ConfigError
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = timedelta(minutes=30)
+
+
+class Ranks(NamedTuple):
+    """Place of this process among those that somebody else has started."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    init_method: str
+
+
+def ranks_from_environment(env: Mapping[str, str] = os.environ) -> Ranks | None:
+    """What torchrun or srun says about this process; None if it was started alone.
+
+    Raises:
+        ConfigError: the variables are incomplete.
+    """
+    if "RANK" in env and "WORLD_SIZE" in env:
+        _require(env, "torchrun", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+        world = int(env["WORLD_SIZE"])
+        local = int(env.get("LOCAL_WORLD_SIZE", world))
+        return Ranks(int(env["RANK"]), world, int(env["LOCAL_RANK"]), local, "env://")
+    # In a batch script SLURM_NTASKS is set for the one process of the script, too; the variable of
+    # the step is not.
+    tasks = int(env.get("SLURM_STEP_NUM_TASKS", env.get("SLURM_NTASKS", "1")))
+    in_step = "SLURM_STEP_NUM_TASKS" in env or "SLURM_STEP_ID" in env
+    if "SLURM_PROCID" not in env or tasks <= 1 or not in_step:
+        return None
+    _require(env, "Slurm", "SLURM_LOCALID")
+    address = env.get("MASTER_ADDR") or first_host(
+        env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST", "")
+    )
+    port = env.get("MASTER_PORT") or str(20000 + int(env.get("SLURM_JOB_ID", "0")) % 20000)
+    local = _tasks_per_node(env, tasks)
+    rank, local_rank = int(env["SLURM_PROCID"]), int(env["SLURM_LOCALID"])
+    return Ranks(rank, tasks, local_rank, local, f"tcp://{address}:{port}")
+
+
+def _require(env: Mapping[str, str], starter: str, *names: str) -> None:
+    missing = [n for n in names if n not in env]
+    if missing:
+        raise ConfigError(f"Started by {starter}, but {', '.join(missing)} is not set.")
+
+
+def first_host(nodelist: str) -> str:
+    """First host of a Slurm node list: ``"gpu[03-07,11],cpu1"`` -> ``"gpu03"``."""
+    match = re.match(r"([^,\[]+)(?:\[([^\],-]+)[^\]]*\]([^,\[]*))?", nodelist)
+    if match is None:
+        raise ConfigError("Started by Slurm, but neither MASTER_ADDR nor a node list is set.")
+    prefix, first, suffix = match.groups()
+    return prefix + (first or "") + (suffix or "")
+
+
+def _tasks_per_node(env: Mapping[str, str], tasks: int) -> int:
+    spec = env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE") or str(tasks)
+    counts = re.findall(r"(\d+)(?:\(x\d+\))?", spec)
+    if len(set(counts)) != 1:
+        raise ConfigError(f"All nodes must run the same number of tasks; Slurm has {spec}.")
+    return int(counts[0])
+
+
+def launch(
+    function: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    *,
+    num_gpus: int = 1,
+    num_processes: int = 1,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+) -> Any:
+    """Call ``function(*args)`` in as many processes as asked for and wait for them.
+
+    With variables of torchrun or srun in the environment, this is one of their processes and
+    starts no others. Otherwise there are ``num_gpus`` processes per machine, one per GPU, or
+    ``num_processes`` on the CPU.
+
+    Returns:
+        what ``function`` returns where it runs in this process, else None.
+
+    Raises:
+        ConfigError: more GPUs asked for than there are.
+        SystemExit: with a process's status, if it ended with one.
+    """
+    ranks = ranks_from_environment()
+    if ranks is not None:
+        return _run_as_rank(ranks, function, args)
+    if num_gpus > 1 and num_gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"--num-gpus {num_gpus}: there are {torch.cuda.device_count()}. "
+            "For several processes on the CPU use --num-gpus 0 --num-processes N."
+        )
+    if num_processes > 1 and num_gpus > 0 and torch.cuda.is_available():
+        raise ConfigError("--num-processes is for the CPU; add --num-gpus 0, or use --num-gpus.")
+    on_cpu = num_gpus == 0 or not torch.cuda.is_available()
+    per_machine = num_processes if on_cpu else num_gpus
+    if per_machine * num_machines == 1:
+        return function(*args)
+    if dist_url == "auto":
+        if num_machines > 1:
+            raise ConfigError("Several machines need --dist-url tcp://<first machine>:<port>.")
+        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    with _workers_handle_ctrl_c():
+        try:
+            if on_cpu:
+                world = per_machine * num_machines
+                spawned = (machine_rank, per_machine, world, dist_url, function, args)
+                mp.spawn(_cpu_worker, nprocs=per_machine, args=spawned)
+            else:
+                detectron2_launch(
+                    _exit_with_status,
+                    per_machine,
+                    num_machines=num_machines,
+                    machine_rank=machine_rank,
+                    dist_url=dist_url,
+                    args=(function, args),
+                )
+        except mp.ProcessExitedException as error:
+            raise SystemExit(error.exit_code) from None
+    return None
+
+
+def _run_as_rank(ranks: Ranks, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    use_cuda = torch.cuda.is_available()
+    if use_cuda:
+        # Slurm may show each task its own GPU only.
+        torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
+    dist.init_process_group(
+        "nccl" if use_cuda else "gloo",
+        init_method=ranks.init_method,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        timeout=TIMEOUT,
+    )
+    try:
+        create_local_process_group(ranks.local_world_size)
+        return function(*args)
+    finally:
+        dist.destroy_process_group()
+
+
+def _cpu_worker(
+    local_rank: int,
+    machine_rank: int,
+    per_machine: int,
+    world_size: int,
+    dist_url: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> None:
+    rank = machine_rank * per_machine + local_rank
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    dist.init_process_group(
+        "gloo", init_method=dist_url, rank=rank, world_size=world_size, timeout=TIMEOUT
+    )
+    create_local_process_group(per_machine)
+    status = function(*args)
+    dist.barrier()  # nobody leaves while others still talk to it
+    dist.destroy_process_group()
+    if isinstance(status, int) and status:
+        raise SystemExit(status)
+
+
+def _exit_with_status(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    status = function(*args)
+    if isinstance(status, int) and status:
+        raise SystemExit(status)
+
+
+@contextmanager
+def _workers_handle_ctrl_c() -> Iterator[None]:
+    # A handler, not SIG_IGN: the latter would be inherited by the processes that must react.
+    previous = signal.signal(signal.SIGINT, lambda signum, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]

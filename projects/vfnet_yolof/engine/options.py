@@ -1,0 +1,104 @@
+"""The ``train`` section of a config: every option there is, with its default."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# Options with a default of None accept the type named in _NULLABLE.
+TRAIN_DEFAULTS: dict[str, Any] = {
+    "output_dir": "./output",
+    "init_checkpoint": "",
+    "max_iter": 90000,
+    "device": "cuda",
+    "seed": None,
+    "amp": {"enabled": False, "dtype": "float16"},
+    "ddp": {
+        "broadcast_buffers": False,
+        "find_unused_parameters": False,
+        "fp16_compression": False,
+    },
+    "checkpointer": {"period": 5000, "max_to_keep": 3},
+    "eval_period": 5000,
+    "log_period": 20,
+    # kind: "model" clips the norm over all gradients, "parameter" each one's, "value" each element
+    "clip_grad": {"enabled": False, "max_norm": 35.0, "norm_type": 2.0, "kind": "model"},
+    "best_checkpoint": {"metric": "bbox/AP", "mode": "max"},
+    # warmup: the average follows faster in the beginning, by decay (1 + n) / (10 + n)
+    "ema": {"enabled": False, "decay": 0.9998, "warmup": True},
+    "early_stopping": {"patience": 0},
+    "val_loss": {"enabled": False},
+    "reference_batch_size": 16,
+    "auto_scale": False,
+    "cudnn_benchmark": False,
+}
+_NULLABLE: dict[str, type] = {"seed": int, "checkpointer.max_to_keep": int}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "amp.dtype": ("float16", "bfloat16"),
+    "best_checkpoint.mode": ("max", "min"),
+    "clip_grad.kind": ("model", "parameter", "value"),
+}
+_POSITIVE = ("max_iter", "checkpointer.period", "log_period", "reference_batch_size")
+
+
+class ConfigError(ValueError):
+    """A config or an override that cannot be right; the message names the key and what to do."""
+
+
+def suggestion(key: str, known: list[str]) -> str:
+    """`` Did you mean ...?`` with the nearest of the known dotted keys, or nothing."""
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    if not near:  # right name in the wrong place, or only the last part misspelt
+        by_leaf: dict[str, str] = {}
+        for name in known:
+            by_leaf.setdefault(name.rpartition(".")[2], name)
+        leaves = difflib.get_close_matches(key.rpartition(".")[2], list(by_leaf), n=3, cutoff=0.6)
+        near = [by_leaf[leaf] for leaf in leaves]
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def complete_train_options(cfg: DictConfig) -> None:
+    """Check ``cfg.train`` and fill in the defaults of what it does not mention.
+
+    Raises:
+        ConfigError: an option that does not exist (with the nearest that does), or a value of a
+            wrong type or range.
+    """
+    if "train" not in cfg:
+        raise ConfigError(
+            "The config has no 'train' section; take one from configs/common/train.py."
+        )
+    given = _flatten(OmegaConf.to_container(cfg.train, resolve=True))
+    known = _flatten(TRAIN_DEFAULTS)
+    names = [f"train.{key}" for key in known]
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"Unknown option train.{key}.{suggestion(f'train.{key}', names)}")
+        _check_value(key, value, known[key])
+    cfg.train = OmegaConf.merge(TRAIN_DEFAULTS, cfg.train)
+
+
+def _check_value(key: str, value: Any, default: Any) -> None:
+    expected = _NULLABLE.get(key, type(default))
+    if value is None:
+        if key in _NULLABLE:
+            return
+    elif expected is float and type(value) is int or type(value) is expected:
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise ConfigError(f"train.{key}={value!r}: must be one of {', '.join(_CHOICES[key])}.")
+        if key in _POSITIVE and value <= 0:
+            raise ConfigError(f"train.{key}={value}: must be greater than 0.")
+        return
+    raise ConfigError(f"train.{key}={value!r}: {expected.__name__} expected.")
+
+
+def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

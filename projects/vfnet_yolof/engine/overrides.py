@@ -1,0 +1,180 @@
+"""``key=value`` on the command line: checked against the config, then applied."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from detectron2.utils.registry import locate
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .options import ConfigError, suggestion
+
+_ABSENT = object()
+
+
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Apply ``key=value`` overrides in place, in hydra's syntax, as ``LazyConfig`` does.
+
+    A key must be in the config, or be a parameter of the function or class whose arguments it is
+    among (``model.head.num_convs=4`` where the config leaves that at its default). A value must be
+    of the type of the one that it replaces.
+
+    Returns:
+        one line ``key: old -> new`` for each.
+
+    Raises:
+        ConfigError: wrong syntax, an unknown key (names the nearest ones) or a wrong type.
+    """
+    lines = []
+    for text in overrides:
+        key, value = _parse(text)
+        old = _current_value(cfg, key)
+        value = _converted(key, value, old)
+        OmegaConf.update(cfg, key, value, merge=True)
+        shown = "default" if old is _ABSENT else _plain(old)
+        lines.append(f"{key}: {shown} -> {_plain(value)}")
+    return lines
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    if "=" not in text:
+        raise ConfigError(f"Override {text!r}: must have the form key=value, without spaces.")
+    try:
+        parsed = OverridesParser.create().parse_override(text)
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"Cannot understand override {text!r}: {str(error).splitlines()[0]}"
+        ) from error
+    if parsed.is_delete() or parsed.is_add() or parsed.is_force_add():
+        raise ConfigError(f"Override {text!r}: keys cannot be added or deleted, only set.")
+    return parsed.key_or_group, parsed.value()
+
+
+def parameters_of(node: DictConfig) -> dict[str, inspect.Parameter] | None:
+    """Parameters of a node's ``_target_`` by name; None if it takes any keyword or has none."""
+    target = node._get_node("_target_") if "_target_" in node else None
+    target = target._value() if target is not None else None
+    if isinstance(target, str):
+        target = locate(target)
+    if not callable(target):
+        return None
+    try:
+        found = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in found.values()):
+        return None
+    return dict(found)
+
+
+def _current_value(cfg: DictConfig, key: str) -> Any:
+    """Value at a dotted key, or its default as a parameter.
+
+    Raises:
+        ConfigError: there can be no such key.
+    """
+    node: Any = cfg
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        here = ".".join(parts[:depth])
+        if isinstance(node, ListConfig):
+            if not part.isdigit() or int(part) >= len(node):
+                raise ConfigError(
+                    f"Override of {key}: {here} is a list of {len(node)} elements, "
+                    f"so its keys are 0 to {len(node) - 1}, not {part!r}."
+                )
+            node = node[int(part)]
+        elif not isinstance(node, DictConfig):
+            raise ConfigError(
+                f"Override of {key}: {here} is the value {_plain(node)!r}; there is nothing below."
+            )
+        elif part in node:
+            node = _get(node, part)
+        else:
+            return _parameter_default(cfg, node, key, parts, depth)
+    return node
+
+
+def _get(node: DictConfig, part: str) -> Any:
+    try:
+        return node[part]
+    except OmegaConfBaseException:  # an interpolation that only the whole run resolves
+        return node._get_node(part)._value()
+
+
+def _parameter_default(
+    cfg: DictConfig, node: DictConfig, key: str, parts: list[str], depth: int
+) -> Any:
+    part, here = parts[depth], ".".join(parts[:depth])
+    params = parameters_of(node)
+    is_leaf = depth == len(parts) - 1
+    if "_target_" in node and is_leaf and (params is None or part in params):
+        default = _ABSENT if params is None else params[part].default
+        return _ABSENT if default is inspect.Parameter.empty else default
+    if not len(node) and here and "_target_" in OmegaConf.select(cfg, here.rpartition(".")[0]):
+        return _ABSENT  # an argument that is an empty dict can take any keys
+    known = list(all_keys(cfg)) + [f"{here}.{name}" for name in params or {}]
+    raise ConfigError(f"Unknown key {key}.{suggestion(key, known)}")
+
+
+def all_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of all nodes and values of a config."""
+    if isinstance(node, DictConfig):
+        for name in node:
+            if name != "_target_":
+                key = f"{prefix}{name}"
+                yield key
+                child = node._get_node(name)
+                if isinstance(child, DictConfig) and not child._is_interpolation():
+                    yield from all_keys(child, f"{key}.")
+
+
+def _converted(key: str, value: Any, old: Any) -> Any:
+    """``value``, made the type of ``old`` where nothing is lost by it.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    if old is _ABSENT or old is None or (isinstance(value, str) and "${" in value):
+        return value
+    if value is None:
+        if key == "train.seed" or not key.startswith("train."):
+            return value
+    elif type(old) is str:
+        return _as_text(key, value, old)
+    elif _kind(old) == _kind(value):
+        return value
+    elif type(old) is int and type(value) is float and value.is_integer():
+        return int(value)  # 9e4
+    elif type(old) is float and type(value) is int:
+        return float(value)
+    raise _wrong_type(key, value, old)
+
+
+def _as_text(key: str, value: Any, old: str) -> Any:
+    if isinstance(value, list) and key.endswith(".names"):
+        return value  # several data sets where the config names one
+    if isinstance(value, (list, dict)):
+        raise _wrong_type(key, value, old)
+    return value if isinstance(value, str) else str(value)  # 2024 is a fine name of a folder
+
+
+def _wrong_type(key: str, value: Any, old: Any) -> ConfigError:
+    return ConfigError(f"{key}={value}: {_kind(old)} expected, as in {key}={_plain(old)}.")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, (list, tuple, ListConfig)):
+        return "list"
+    if isinstance(value, (dict, DictConfig)):
+        return "dict"
+    return type(value).__name__
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -1,0 +1,230 @@
+"""The training loop and all state that it takes to continue it exactly."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase, TrainerBase, hooks
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .state import rng_state, set_rng_state
+from .step import TrainStep
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(TrainerBase):
+    """Runs hooks around :class:`TrainStep`; Detectron2's hooks work with it.
+
+    Args:
+        step: holds model and optimizer.
+        data_loader: iterable of batches. If it has ``set_start_iteration(k)``, it is told where
+            to begin, and a resumed run sees the batches that the first one would have seen.
+        record: plain values for every checkpoint beside the training state, such as class names.
+    """
+
+    def __init__(
+        self,
+        step: TrainStep,
+        data_loader: Iterable[list[dict[str, Any]]],
+        *,
+        record: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.step = step
+        self.data_loader = data_loader
+        self.record = dict(record or {})
+        self.stop_reason: str | None = None
+        self.stop_requested = False
+        self._batches: Iterator[list[dict[str, Any]]]
+        self._last_done = -1
+        self._pending_rng: list[dict[str, Any]] | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """As it is trained: inside of DistributedDataParallel when there are several processes."""
+        return self.step.model
+
+    @property
+    def bare_model(self) -> nn.Module:
+        model = self.step.model
+        return model.module if isinstance(model, DistributedDataParallel) else model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.step.optimizer
+
+    @property
+    def iterations_done(self) -> int:
+        return self._last_done + 1
+
+    @property
+    def finished(self) -> bool:
+        """No iteration is left, or training ended itself; False after Ctrl-C and errors."""
+        return self.iterations_done >= self.max_iter or (
+            self.stop_reason is not None and not self.stop_requested
+        )
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Iterations [start_iter, max_iter), or fewer if :meth:`end_training` is called.
+
+        Hooks' ``after_train`` runs after a normal end and after Ctrl-C. After an error only the
+        log writers run theirs, so that a failed run neither evaluates nor saves.
+        """
+        logger.info("Starting training from iteration %d", start_iter)
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        self._last_done = start_iter - 1
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])  # schedulers want it when they start late
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self._loop()
+            except Exception:
+                logger.exception("Training failed at iteration %d", self.iter)
+                for hook in self._hooks:
+                    if isinstance(hook, hooks.PeriodicWriter):
+                        hook.after_train()
+                raise
+            self.after_train()
+
+    def _loop(self) -> None:
+        self.model.train()
+        self.before_train()
+        if self.start_iter >= self.max_iter or self.stop_reason is not None:
+            return
+        if hasattr(self.data_loader, "set_start_iteration"):
+            self.data_loader.set_start_iteration(self.start_iter)
+        elif self.start_iter:
+            logger.warning("The data loader cannot start at an iteration: batches will repeat.")
+        self._batches = iter(self.data_loader)
+        if self._pending_rng is not None:  # after everything else that draws while starting
+            set_rng_state(self._pending_rng[comm.get_rank()])
+            self._pending_rng = None
+        for iteration in range(self.start_iter, self.max_iter):
+            self.iter = iteration
+            self.before_step()
+            self.run_step()
+            self._last_done = self.iter
+            self.after_step()
+            if self.stop_reason is not None:
+                break
+        self.iter = self.iterations_done
+
+    def end_training(self, reason: str) -> None:
+        """Stop after the present iteration; to be called on all processes alike."""
+        self.stop_reason = reason
+
+    def run_step(self) -> None:
+        """One batch; logs the losses."""
+        start = time.perf_counter()
+        batch = next(self._batches)
+        data_time = time.perf_counter() - start
+        losses, stop = self.step(batch, self.iter, stop=self.stop_requested)
+        self.storage.put_scalars(
+            data_time=data_time, total_loss=sum(losses.values()), **dict(losses)
+        )
+        if stop:
+            self.stop_requested = True
+            self.end_training("interrupted")
+
+    def register_hooks(self, hook_list: list[HookBase | None]) -> None:
+        """As Detectron2's, but two hooks of one class must not both have a state to save."""
+        super().register_hooks(hook_list)
+        names = [type(h).__qualname__ for h in self._hooks if h.state_dict()]
+        if len(names) != len(set(names)):
+            raise ValueError(f"Several hooks of a class that has a state: {sorted(names)}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the weights that the next iteration depends on; call on all processes."""
+        state = super().state_dict()
+        state["iteration"] = self._last_done
+        state["optimizer"] = self.optimizer.state_dict()
+        state["schedule"] = self._schedule()
+        state["rng"] = comm.all_gather(rng_state())
+        if self.step.grad_scaler is not None:
+            state["grad_scaler"] = self.step.grad_scaler.state_dict()
+        return state
+
+    def _schedule(self) -> dict[str, Any]:
+        groups = self.optimizer.param_groups
+        return {
+            "max_iter": self.max_iter,
+            "learning_rates": [float(g.get("initial_lr", g["lr"])) for g in groups],
+            "total_batch_size": int(getattr(self.data_loader, "total_batch_size", 0)),
+            "world_size": comm.get_world_size(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Learning rate, momentum, weight decay and length of the run stay those of the present
+        config; differences are logged.
+
+        Raises:
+            ValueError: the optimizer's state is for other parameters.
+        """
+        super().load_state_dict(state_dict)
+        self._last_done = self.iter
+        own = self.optimizer.state_dict()["param_groups"]
+        saved = state_dict["optimizer"]["param_groups"]
+        if [len(g["params"]) for g in own] != [len(g["params"]) for g in saved]:
+            raise ValueError(
+                "The optimizer of the checkpoint has other parameter groups than this config's. "
+                "Resume with the config of the first run, or start from the weights: --init-from."
+            )
+        self.optimizer.load_state_dict(
+            {"state": state_dict["optimizer"]["state"], "param_groups": own}
+        )
+        if self.step.grad_scaler is not None and "grad_scaler" in state_dict:
+            self.step.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        if len(state_dict["rng"]) == comm.get_world_size():
+            self._pending_rng = state_dict["rng"]
+        else:
+            logger.warning(
+                "Resumed on %d processes a run of %d: it will not be bit-identical.",
+                comm.get_world_size(),
+                len(state_dict["rng"]),
+            )
+
+    def report_schedule_changes(self, saved: dict[str, Any]) -> list[str]:
+        """Log, and return, which values of the schedule differ from the checkpoint's."""
+        changes = [
+            f"{name}: {saved[name]} in the checkpoint, {value} now"
+            for name, value in self._schedule().items()
+            if name in saved and saved[name] != value
+        ]
+        for change in changes:
+            logger.warning("Resumed with another schedule, which is used from now on: %s", change)
+        return changes
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Content of a checkpoint file; call on all processes.
+
+        Raises:
+            FloatingPointError: a weight is not finite; such a checkpoint would be of no use.
+        """
+        model = self.bare_model
+        finite = torch.stack([p.isfinite().all() for p in model.parameters()]).all()
+        if not finite:
+            raise FloatingPointError(
+                f"A weight became infinite or NaN by iteration {self._last_done}, so no checkpoint "
+                "was written; the one before is sound. Lower the learning rate or clip gradients."
+            )
+        content = {
+            "model": model.state_dict(),
+            "trainer": self.state_dict(),
+            "iteration": self._last_done,
+            **self.record,
+        }
+        for hook in self._hooks:
+            if hasattr(hook, "checkpoint_entries"):
+                content.update(hook.checkpoint_entries())
+        return content

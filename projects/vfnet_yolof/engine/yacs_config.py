@@ -1,0 +1,226 @@
+"""Yacs configs (``.yaml``) as the component dictionary that the engine runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.config import LazyCall as L
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from detectron2.solver import WarmupParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+from omegaconf import DictConfig
+from torch import nn
+
+from .optim import get_optimizer_params
+from .options import ConfigError, suggestion
+
+
+def load_yacs(path: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """Read a ``.yaml`` file and apply ``KEY=value`` overrides.
+
+    Raises:
+        ConfigError: an unknown key (names the nearest ones) or a value of a wrong type.
+    """
+    from vfnet_yolof.yacs import get_cfg_with_keys
+
+    cfg = get_cfg_with_keys()
+    known = list(yacs_keys(cfg))
+    try:
+        cfg.merge_from_file(path)
+    except KeyError as error:
+        key = str(error.args[0]).rpartition(": ")[2]
+        raise ConfigError(f"{path}: unknown key {key}.{suggestion(key, known)}") from error
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key not in known:
+            raise ConfigError(f"Unknown key {key}.{suggestion(key, known)}")
+        try:
+            cfg.merge_from_list([key, value])
+        except (ValueError, AssertionError) as error:
+            raise ConfigError(f"{key}={value}: {error}") from error
+    return cfg
+
+
+def yacs_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
+    """Dotted keys of all values."""
+    keys = []
+    for name, value in cfg.items():
+        nested = isinstance(value, CfgNode)
+        keys += yacs_keys(value, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
+    return keys
+
+
+def build_yacs_model(yaml: str, num_classes: int) -> nn.Module:
+    """The model of a whole yacs config, given as text, with another number of classes."""
+    from vfnet_yolof.yacs import get_cfg_with_keys
+
+    cfg = get_cfg_with_keys()
+    cfg.merge_from_other_cfg(CfgNode.load_cfg(yaml))
+    cfg.merge_from_list([num_classes_key(cfg), num_classes])
+    return build_model(cfg)
+
+
+def num_classes_key(cfg: CfgNode) -> str:
+    """Where a meta-architecture's config has its number of classes.
+
+    Raises:
+        ConfigError: it is not known.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    key = f"MODEL.{name.upper()}.NUM_CLASSES"
+    if key not in yacs_keys(cfg):
+        raise ConfigError(f"MODEL.META_ARCHITECTURE={name}: the config has no {key}.")
+    return key
+
+
+def components(cfg: CfgNode) -> DictConfig:
+    """Model, optimizer, schedule, loaders, evaluator and ``train`` options of a yacs config."""
+    arch_key = num_classes_key(cfg)
+    num_classes = cfg.MODEL[arch_key.split(".")[1]].NUM_CLASSES
+    solver = cfg.SOLVER
+    content = {
+        "train": _train_options(cfg),
+        "optimizer": L(torch.optim.SGD)(
+            params=L(get_optimizer_params)(
+                base_lr="${..lr}",
+                weight_decay="${..weight_decay}",
+                bias_lr_factor=solver.BIAS_LR_FACTOR,
+                weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+                weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            ),
+            lr=solver.BASE_LR,
+            momentum=solver.MOMENTUM,
+            weight_decay=solver.WEIGHT_DECAY,
+            nesterov=solver.NESTEROV,
+        ),
+        "lr_multiplier": _schedule(cfg),
+        "dataloader": _loaders(cfg),
+        # as text, because OmegaConf would make its own kind of node of a CfgNode
+        "model": L(build_yacs_model)(yaml=cfg.dump(), num_classes=num_classes),
+    }
+    return DictConfig(content, flags={"allow_objects": True})
+
+
+def _train_options(cfg: CfgNode) -> dict[str, Any]:
+    solver, clip = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
+    kinds = {"value": "value", "norm": "parameter", "full_model": "model"}
+    if clip.CLIP_TYPE not in kinds:
+        raise ConfigError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE={clip.CLIP_TYPE}: one of {', '.join(kinds)}."
+        )
+    return {
+        "output_dir": cfg.OUTPUT_DIR,
+        "init_checkpoint": cfg.MODEL.WEIGHTS,
+        "max_iter": solver.MAX_ITER,
+        "device": cfg.MODEL.DEVICE,
+        "seed": None if cfg.SEED < 0 else cfg.SEED,
+        "amp": {"enabled": solver.AMP.ENABLED},
+        "checkpointer": {"period": solver.CHECKPOINT_PERIOD, "max_to_keep": None},
+        "eval_period": cfg.TEST.EVAL_PERIOD,
+        "clip_grad": {
+            "enabled": clip.ENABLED,
+            "max_norm": float(clip.CLIP_VALUE),
+            "norm_type": float(clip.NORM_TYPE),
+            "kind": kinds[clip.CLIP_TYPE],
+        },
+        "reference_batch_size": solver.REFERENCE_BATCH_SIZE,
+        "cudnn_benchmark": cfg.CUDNN_BENCHMARK,
+    }
+
+
+def _schedule(cfg: CfgNode) -> DictConfig:
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        steps = [x for x in solver.STEPS if x <= solver.MAX_ITER]
+        scheduler = L(MultiStepParamScheduler)(
+            values=[solver.GAMMA**k for k in range(len(steps) + 1)],
+            milestones=steps,
+            num_updates=solver.MAX_ITER,
+        )
+    elif solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
+        scheduler = L(CosineParamScheduler)(start_value=1.0, end_value=0.0)
+    else:
+        raise ConfigError(
+            f"SOLVER.LR_SCHEDULER_NAME={solver.LR_SCHEDULER_NAME}: "
+            "WarmupMultiStepLR or WarmupCosineLR."
+        )
+    return L(WarmupParamScheduler)(
+        scheduler=scheduler,
+        warmup_factor=solver.WARMUP_FACTOR,
+        warmup_length=min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
+        warmup_method=solver.WARMUP_METHOD,
+    )
+
+
+def _loaders(cfg: CfgNode) -> dict[str, Any]:
+    from vfnet_yolof.data import (
+        DetectionMapper,
+        build_test_loader,
+        build_train_loader,
+        get_dataset_dicts,
+    )
+    from vfnet_yolof.evaluation import CocoEvaluator
+
+    inputs, workers = cfg.INPUT, cfg.DATALOADER.NUM_WORKERS
+    if len(cfg.DATASETS.TEST) > 1:
+        raise ConfigError(f"DATASETS.TEST={cfg.DATASETS.TEST}: one data set can be evaluated.")
+    loaders = {
+        "train": L(build_train_loader)(
+            dataset=L(get_dataset_dicts)(
+                names=list(cfg.DATASETS.TRAIN),
+                filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            ),
+            mapper=L(DetectionMapper)(
+                is_train=True, augmentations=_augmentations(cfg), image_format=inputs.FORMAT
+            ),
+            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            num_workers=workers,
+            aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        )
+    }
+    if cfg.DATASETS.TEST:
+        resize = _resize(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST, "choice")
+        loaders["test"] = L(build_test_loader)(
+            dataset=L(get_dataset_dicts)(names=cfg.DATASETS.TEST[0], filter_empty=False),
+            mapper=L(DetectionMapper)(
+                is_train=False,
+                augmentations=resize,
+                image_format="${...train.mapper.image_format}",
+            ),
+            num_workers=workers,
+        )
+        loaders["evaluator"] = L(CocoEvaluator)(
+            dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}/inference"
+        )
+    return loaders
+
+
+def _resize(short: Any, longest: int, style: str) -> list[Any]:
+    """Shortest edge to one of the sizes; a size of 0 leaves images alone, as in Detectron2."""
+    sizes = [short] if isinstance(short, int) else list(short)
+    if sizes[0] == 0:
+        return []
+    return [L(T.ResizeShortestEdge)(short_edge_length=sizes, max_size=longest, sample_style=style)]
+
+
+def _augmentations(cfg: CfgNode) -> list[Any]:
+    inputs = cfg.INPUT
+    if inputs.CROP.ENABLED:
+        raise ConfigError("INPUT.CROP.ENABLED: not supported here; use a LazyConfig (.py).")
+    augmentations = _resize(
+        inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, inputs.MIN_SIZE_TRAIN_SAMPLING
+    )
+    if inputs.RANDOM_FLIP != "none":
+        augmentations.append(
+            L(T.RandomFlip)(
+                horizontal=inputs.RANDOM_FLIP == "horizontal",
+                vertical=inputs.RANDOM_FLIP == "vertical",
+            )
+        )
+    return augmentations
