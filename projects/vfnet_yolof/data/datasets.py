@@ -52,8 +52,8 @@ def get_dataset_dicts(
         return get_detection_dataset_dicts(
             names, filter_empty=filter_empty, check_consistency=check_consistency
         )
-    except AssertionError as error:
-        reason = str(error) or "the class names of these data sets differ"
+    except (AssertionError, ValueError) as error:
+        reason = str(error) or type(error).__name__
         hint = " All images are without boxes: try filter_empty=False." if filter_empty else ""
         raise ValueError(f"Cannot use data set(s) {', '.join(names)}: {reason}.{hint}") from error
 
@@ -123,10 +123,14 @@ def register_coco_json(
         FileNotFoundError: the annotation file or the image folder does not exist.
         ValueError: no COCO file, or `name` already stands for other data.
     """
-    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
+    categories = read_categories(json_file)
+    _register(name, os.fspath(json_file), os.fspath(image_root), categories)
+    return categories
+
+
+def _register(name: str, json_file: str, image_root: str, categories: dict[int, str]) -> None:
     if not PathManager.isdir(image_root):
         raise FileNotFoundError(f"Image folder not found: {image_root}")
-    categories = read_categories(json_file)
     if name in DatasetCatalog:
         metadata = MetadataCatalog.get(name)
         known = (metadata.get("json_file"), metadata.get("image_root"))
@@ -135,13 +139,12 @@ def register_coco_json(
                 f"Data set name {name!r} is taken by {known[0]} with images in {known[1]}; "
                 "choose another name."
             )
-        return categories
+        return
     metadata = {
         "thing_classes": list(categories.values()),
         "thing_dataset_id_to_contiguous_id": {c: i for i, c in enumerate(categories)},
     }
     register_coco_instances(name, metadata, json_file, image_root)
-    return categories
 
 
 def register_user_datasets(
@@ -170,23 +173,26 @@ def register_user_datasets(
             raise ValueError(
                 f"--{split}-{missing} is missing: a COCO file and its images go together."
             )
-        name = _user_name(split, json_file, images)
-        splits[split] = (name, register_coco_json(name, json_file, images))
+        categories = read_categories(json_file)
+        name = _user_name(split, json_file, images, categories)
+        _register(name, json_file, images, categories)
+        splits[split] = (name, categories)
     if not splits:
         raise ValueError(
             "Give --train-json and --train-images, --val-json and --val-images, or all."
         )
     if len(splits) == 2:
         _require_same_categories(splits["train"][1], splits["val"][1], train_json, val_json)
-    class_names = list(next(iter(splits.values()))[1].values())
-    _log_mapping(next(iter(splits.values()))[1])
+    _, categories = next(iter(splits.values()))
+    class_names = list(categories.values())
+    _log_mapping(categories)
     train, val = (splits[s][0] if s in splits else None for s in ("train", "val"))
     return UserDatasets(train, val, class_names, len(class_names))
 
 
-def _user_name(split: str, json_file: str, images: str) -> str:
+def _user_name(split: str, json_file: str, images: str, categories: dict[int, str]) -> str:
     """Name that stands for these files with their present categories, and for nothing else."""
-    parts = [os.path.abspath(json_file), os.path.abspath(images), repr(read_categories(json_file))]
+    parts = [os.path.abspath(json_file), os.path.abspath(images), repr(categories)]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
     stem = os.path.splitext(os.path.basename(json_file))[0]
     return f"user_{split}_{stem}_{digest}"

@@ -211,10 +211,10 @@ def _check_boxes(
         ]
 
     try:
-        boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64)
-    except (TypeError, ValueError):
+        boxes = np.array([a["bbox"] for a in annotations])
+    except ValueError:  # not all of one length
         boxes = np.empty(0)
-    if boxes.shape != (len(annotations), 4):
+    if boxes.shape != (len(annotations), 4) or boxes.dtype.kind not in "iuf":
         malformed = np.array([not _is_box(a["bbox"]) for a in annotations])
         report.error("box that is not four numbers [x, y, width, height]", named(malformed))
         return
@@ -286,7 +286,9 @@ def _header_size(path: str) -> tuple[int, int]:
     """(width, height) after the EXIF rotation that reading applies, without decoding."""
     with Image.open(path) as image:
         width, height = image.size
-        turned = image.getexif().get(0x0112) in _TURNED
+        # Asking a PNG for EXIF data that its header has not would decode the whole picture.
+        plain = image.format == "PNG" and "exif" not in image.info
+        turned = not plain and image.getexif().get(0x0112) in _TURNED
     return (height, width) if turned else (width, height)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import csv
 import io
 import itertools
@@ -142,10 +141,9 @@ class CocoEvaluator(DatasetEvaluator):
             logger.info("%d detections written to %s", len(detections), path)
         if not self.has_ground_truth:
             logger.info(
-                "Data set %s has no annotations: nothing is evaluated. %s can be submitted to the "
-                "evaluation server.",
+                "Data set %s has no annotations, so nothing is evaluated; "
+                "the file above is what an evaluation server takes.",
                 self.dataset_name,
-                path,
             )
             return OrderedDict()
         if not detections:
@@ -161,16 +159,16 @@ class CocoEvaluator(DatasetEvaluator):
 
     def _gather(self) -> tuple[list[int], list[dict[str, Any]]]:
         if not self.distributed:
-            return self._image_ids, copy.deepcopy(self._detections)
+            return self._image_ids, self._detections
         comm.synchronize()
         gathered = comm.gather((self._image_ids, self._detections), dst=0)
         return (
             list(itertools.chain.from_iterable(part[0] for part in gathered)),
-            copy.deepcopy(list(itertools.chain.from_iterable(part[1] for part in gathered))),
+            list(itertools.chain.from_iterable(part[1] for part in gathered)),
         )
 
     def _with_category_ids(self, detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Class ids of the model -> category ids of the annotation file, in place."""
+        """Class ids of the model -> category ids of the annotation file."""
         highest = max((d["category_id"] for d in detections), default=-1)
         if highest >= len(self._category_ids):
             raise ValueError(
@@ -178,9 +176,7 @@ class CocoEvaluator(DatasetEvaluator):
                 f"{len(self._category_ids)} classes (0 to {len(self._category_ids) - 1}): "
                 "set model.num_classes, or evaluate on the data set it was trained for."
             )
-        for detection in detections:
-            detection["category_id"] = self._category_ids[detection["category_id"]]
-        return detections
+        return [{**d, "category_id": self._category_ids[d["category_id"]]} for d in detections]
 
     def _warn_of_missing_images(self, image_ids: list[int]) -> None:
         known = {image["id"] for image in self._content["images"]}
@@ -260,7 +256,7 @@ class CocoEvaluator(DatasetEvaluator):
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(r | {m: f"{r[m]:.3f}" for m in ("AP", "AP50")} for r in rows)
         _write(self.output_dir / "per_class.csv", buffer.getvalue())
         plain = {k: None if math.isnan(v) else v for k, v in results.items()}
         content = {"dataset": self.dataset_name, "bbox": plain}
