@@ -94,6 +94,9 @@ class Predictor:
     ) -> Instances | list[Instances]:
         """Detect in one image, or in each of an iterable (or an (N, H, W, 3) array) of them.
 
+        Images of a batch that have the same size when padded go through the model together; the
+        result for an image is the same in every company.
+
         images: (H, W, 3) or (H, W) uint8 arrays; paths; PIL images.
         input_format: channel order of the arrays: "BGR" as OpenCV and Detectron2 have it, or "RGB".
 
@@ -145,11 +148,26 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, images: Sequence[ImageLike], input_format: str) -> list[Instances]:
         inputs = [self._to_input(image, input_format) for image in images]
-        results = []
-        for output in self.model(inputs):
-            instances = output["instances"].to("cpu")
-            results.append(instances[instances.scores >= self.score_thresh])
-        return results
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, one in enumerate(inputs):
+            groups.setdefault(self._padded_size(one["image"]), []).append(index)
+        results: dict[int, Instances] = {}
+        for indices in groups.values():
+            outputs = self.model([inputs[index] for index in indices])
+            for index, output in zip(indices, outputs, strict=True):
+                instances = output["instances"].to("cpu")
+                results[index] = instances[instances.scores >= self.score_thresh]
+        return [results[index] for index in range(len(inputs))]
+
+    def _padded_size(self, image: torch.Tensor) -> tuple[int, ...]:
+        """The size at which the model sees ``image`` (C, H, W) alone.
+
+        More padding, to the size of a larger neighbour, would change what group norms see of an
+        image: its detections would depend on the company it is in.
+        """
+        backbone = getattr(self.model, "backbone", None)
+        divisor = max(1, getattr(backbone, "size_divisibility", 1))
+        return tuple(-(-side // divisor) * divisor for side in image.shape[-2:])
 
     def _to_input(self, image: ImageLike, input_format: str) -> dict[str, Any]:
         array = to_array(image, self.cfg.image_format, input_format)

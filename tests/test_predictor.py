@@ -1,0 +1,293 @@
+"""The predictor: any kind of image in, Instances in that image's pixels out."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import vfnet_yolof
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.structures import Instances
+from PIL import Image
+from vfnet_yolof import Predictor
+from vfnet_yolof.checkpoint import CheckpointMismatchError
+from vfnet_yolof.configs import load_config
+from vfnet_yolof.predictor import to_array
+from vfnet_yolof.yacs import get_cfg_with_keys
+
+NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
+CONFIG = "vfnet/vfnet_small_shapes.py"
+
+
+@pytest.fixture(scope="module")
+def config():
+    cfg = load_config(CONFIG)
+    cfg.model.postprocessor.score_thresh = 0.01
+    cfg.model.postprocessor.max_detections = 20
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def state(config) -> dict[str, torch.Tensor]:
+    """Weights whose scores are spread out, so that their order is certain."""
+    torch.manual_seed(0)
+    model = instantiate(config.model)
+    torch.nn.init.normal_(model.head.cls_logits.weight, std=0.3)
+    torch.nn.init.normal_(model.head.reg_init.weight, std=0.05)
+    torch.nn.init.normal_(model.head.reg_refine.weight, std=0.05)
+    return model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def weights(state, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "vfnet.pth"
+    torch.save({"model": state, "class_names": NAMES}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictor(config, weights) -> Predictor:
+    return Predictor(config, weights, device="cpu", score_thresh=0.0)
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8 noise in patches, B, G, R."""
+    rng = np.random.default_rng(seed)
+    patches = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    return patches.repeat(8, 0).repeat(8, 1)[:height, :width]
+
+
+def assert_same(first: Instances, second: Instances, atol: float = 1e-4) -> None:
+    assert len(first) == len(second) > 0
+    assert first.image_size == second.image_size
+    assert first.pred_classes.tolist() == second.pred_classes.tolist()
+    assert torch.allclose(first.scores, second.scores, atol=atol)
+    assert torch.allclose(first.pred_boxes.tensor, second.pred_boxes.tensor, atol=100 * atol)
+
+
+def test_one_image_gives_what_the_model_gives(predictor: Predictor, config, state):
+    image = picture(64, 96)
+    model = instantiate(config.model).eval()
+    model.load_state_dict(state)
+    rgb = torch.as_tensor(image[:, :, ::-1].transpose(2, 0, 1).copy())
+    with torch.no_grad():
+        expected = model([{"image": rgb, "height": 64, "width": 96}])[0]["instances"]
+    result = predictor(image)
+    assert isinstance(result, Instances)
+    assert_same(result, expected)
+
+
+def test_all_kinds_of_images_agree(predictor: Predictor, tmp_path: Path):
+    image = picture(64, 96)
+    path = tmp_path / "picture.png"
+    pil = Image.fromarray(image[:, :, ::-1].copy())
+    pil.save(path)
+    expected = predictor(image)
+    for other in (path, str(path), pil):
+        assert_same(predictor(other), expected)
+    assert_same(predictor(image[:, :, ::-1], input_format="RGB"), expected)
+    assert_same(predictor([path, pil])[1], expected)
+    assert_same(predictor(np.stack([image, image]))[1], expected)
+
+
+def test_the_models_channel_order_is_the_configs(config, weights):
+    other = copy.deepcopy(config)
+    other.dataloader.train.mapper.image_format = "BGR"
+    image = picture(64, 96)
+    expected = Predictor(config, weights, device="cpu", score_thresh=0.0)(image)
+    swapped = Predictor(other, weights, device="cpu", score_thresh=0.0)(image[:, :, ::-1])
+    assert_same(swapped, expected)
+
+
+def test_a_batch_of_different_sizes_equals_single_images(predictor: Predictor, monkeypatch):
+    sizes = [(64, 96), (128, 64), (50, 90), (64, 96)]
+    images = [picture(*size, seed) for seed, size in enumerate(sizes)]
+    singles = [predictor(image) for image in images]
+
+    batches = []
+    forward = predictor.model.forward
+    monkeypatch.setattr(
+        predictor.model, "forward", lambda inputs: batches.append(len(inputs)) or forward(inputs)
+    )
+    results = predictor(images)
+
+    assert batches == [3, 1]  # three are 64 x 96 when padded to multiples of 32
+    for image, result, single in zip(images, results, singles, strict=True):
+        assert result.image_size == image.shape[:2]
+        assert_same(result, single)
+
+
+def test_boxes_are_in_pixels_of_the_given_image(config, weights):
+    resized = copy.deepcopy(config)
+    overrides = [
+        "dataloader.test.mapper.augmentations="
+        "[{_target_:detectron2.data.transforms.ResizeShortestEdge,"
+        "short_edge_length:128,max_size:256}]"
+    ]
+    image = picture(64, 96)
+    large = Predictor(resized, weights, device="cpu", score_thresh=0.0, overrides=overrides)(image)
+    assert large.image_size == (64, 96)
+    same = Predictor(config, weights, device="cpu", score_thresh=0.0)
+    from_pil_resize = same(Image.fromarray(image[:, :, ::-1].copy()).resize((192, 128), 2))
+    boxes = from_pil_resize.pred_boxes.tensor / 2
+    assert torch.allclose(large.pred_boxes.tensor, boxes, atol=0.05)
+
+
+def test_score_threshold(predictor: Predictor, config, weights):
+    image = picture(64, 96)
+    everything = predictor(image).scores
+    threshold = float(everything.median())
+    strict = Predictor(config, weights, device="cpu", score_thresh=threshold)
+    assert torch.equal(strict(image).scores, everything[everything >= threshold])
+
+
+def test_exif_orientation(predictor: Predictor, tmp_path: Path):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    Image.fromarray(picture(64, 96)).save(path, exif=exif)
+    assert predictor(path).image_size == (96, 64)
+    assert predictor(Image.open(path)).image_size == (96, 64)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (np.zeros((8, 8, 3), np.float32), ValueError, "uint8.*got float32"),
+        (np.zeros((8, 8, 4), np.uint8), ValueError, r"shape \(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.uint8), ValueError, r"shape \(0, 8, 3\)"),
+        ([torch.zeros(3, 8, 8)], TypeError, "array, a path or a PIL image"),
+        ("absent.png", FileNotFoundError, "absent.png"),
+    ],
+)
+def test_what_is_not_an_image(predictor: Predictor, image, error, message):
+    with pytest.raises(error, match=message):
+        predictor(image)
+    with pytest.raises(ValueError, match="input_format"):
+        predictor(picture(8, 8), input_format="HSV")
+
+
+def test_grey_arrays_have_three_equal_channels():
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    array = to_array(grey, "RGB")
+    assert array.shape == (2, 3, 3)
+    assert all((array[:, :, i] == grey).all() for i in range(3))
+
+
+def test_results_are_taken_by_other_libraries(predictor: Predictor):
+    """What ``supervision.Detections.from_detectron2`` reads."""
+    output = {"instances": predictor(picture(64, 96))}
+    assert output["instances"].pred_boxes.tensor.cpu().numpy().shape[1] == 4
+    assert output["instances"].scores.cpu().numpy().ndim == 1
+    assert output["instances"].pred_classes.cpu().numpy().astype(int).max() < len(NAMES)
+    supervision = pytest.importorskip("supervision")
+    assert len(supervision.Detections.from_detectron2(output)) == len(output["instances"])
+
+
+def test_star(predictor: Predictor):
+    image = picture(64, 96)
+    plain = predictor(image)
+    star = predictor.predict_star(image)
+    assert_same(star, plain)
+    assert len(star.init_boxes) == len(plain)
+    assert star.star_points.shape == (len(plain), 9, 2)
+    # Eight of the nine points span the initial box (VarifocalNet, section 4.3).
+    corners = torch.cat([star.star_points.amin(1), star.star_points.amax(1)], dim=1)
+    assert torch.allclose(corners, star.init_boxes.tensor, atol=1e-3)
+    assert not predictor(image).has("star_points")
+
+
+def test_star_needs_vfnet(predictor: Predictor, monkeypatch):
+    monkeypatch.delattr(predictor.model, "keep_star")
+    with pytest.raises(TypeError, match="no star points"):
+        predictor.predict_star(picture(64, 96))
+
+
+def test_class_names(config, weights, state, tmp_path: Path, caplog):
+    assert Predictor(config, weights, device="cpu").class_names == NAMES
+    assert Predictor(config, weights, device="cpu").metadata.thing_classes == NAMES
+
+    unnamed = tmp_path / "unnamed.pth"
+    torch.save({"model": state}, unnamed)
+    dataset = copy.deepcopy(config)
+    dataset.dataloader.test.dataset.names = "predictor_test_set"
+    assert Predictor(dataset, unnamed, device="cpu").class_names[5] == "class 5"
+    assert "no class names" in caplog.text
+    MetadataCatalog.get("predictor_test_set").thing_classes = list("uvwxyz")
+    try:
+        assert Predictor(dataset, unnamed, device="cpu").class_names == list("uvwxyz")
+    finally:
+        MetadataCatalog.remove("predictor_test_set")
+
+    wrong = tmp_path / "wrong.pth"
+    torch.save({"model": state, "class_names": ["only one"]}, wrong)
+    with pytest.raises(CheckpointMismatchError, match="wrong.pth: names 1 classes.*builds 6"):
+        Predictor(config, wrong, device="cpu")
+
+
+def test_weights_must_fill_the_model(config, state, tmp_path: Path):
+    with pytest.raises(ValueError, match="names no weights"):
+        Predictor(config)
+    backbone = {k: v for k, v in state.items() if k.startswith("backbone.")}
+    path = tmp_path / "backbone.pth"
+    torch.save({"model": backbone | {"head.x": torch.zeros(1)}}, path)
+    with pytest.raises(CheckpointMismatchError, match="backbone.pth.*(?s:.*)head.cls_tower"):
+        Predictor(config, path, device="cpu")
+
+
+def test_averaged_weights_come_first(config, state, tmp_path: Path):
+    path = tmp_path / "ema.pth"
+    averaged = {key: value + 1 for key, value in state.items()}
+    torch.save({"model": state, "ema": averaged, "class_names": NAMES}, path)
+    key = "head.cls_star.weight"
+    with_ema = Predictor(config, path, device="cpu").model.state_dict()
+    without = Predictor(config, path, device="cpu", use_ema=False).model.state_dict()
+    assert torch.equal(with_ema[key], averaged[key])
+    assert torch.equal(without[key], state[key])
+
+
+def test_yacs(tmp_path: Path):
+    cfg = get_cfg_with_keys()
+    cfg.MODEL.META_ARCHITECTURE = "VFNet"
+    cfg.MODEL.BACKBONE.NAME = "build_vfnet_yolof_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.DEPTH = 18
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 32
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.FPN.OUT_CHANNELS = 64
+    cfg.MODEL.VFNET.CONV_CHANNELS = 64
+    cfg.MODEL.VFNET.NUM_CONVS = 1
+    cfg.MODEL.VFNET.NUM_CLASSES = 2
+    cfg.MODEL.VFNET.SCORE_THRESH_TEST = 0.001
+    cfg.INPUT.MIN_SIZE_TEST = 64
+    cfg.DATASETS.TEST = ()
+    file = tmp_path / "vfnet.yaml"
+    file.write_text(cfg.dump())
+
+    from vfnet_yolof.inference_config import read_inference_config
+
+    path = tmp_path / "vfnet.pth"
+    model = read_inference_config(file).build_model()
+    torch.save({"model": model.state_dict(), "class_names": ["a", "b"]}, path)
+    image = picture(64, 64)
+    from_file = Predictor(file, device="cpu", score_thresh=0.0, overrides=[f"MODEL.WEIGHTS={path}"])
+    from_object = Predictor(cfg, path, device="cpu", score_thresh=0.0)
+    assert from_file.cfg.image_format == cfg.INPUT.FORMAT == "BGR"
+    assert from_file.class_names == ["a", "b"]
+    assert_same(from_file(image), from_object(image))
+
+
+def test_saved_lazy_config(config, weights, tmp_path: Path):
+    from detectron2.config import LazyConfig
+
+    file = tmp_path / "config.yaml"
+    LazyConfig.save(config, str(file))
+    image = picture(64, 96)
+    expected = Predictor(config, weights, device="cpu", score_thresh=0.0)(image)
+    assert_same(Predictor(file, weights, device="cpu", score_thresh=0.0)(image), expected)
+
+
+def test_the_package_offers_it():
+    assert vfnet_yolof.Predictor is Predictor
