@@ -11,7 +11,7 @@ import torch
 
 from .state import write_atomically
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 BEST, FINAL = "model_best", "model_final"
 

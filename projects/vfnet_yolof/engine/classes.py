@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .options import ConfigError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 
 def dataset_names(cfg: DictConfig, split: str = "train") -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import logging.handlers
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from detectron2.utils import comm
@@ -15,6 +17,8 @@ from .experiment import prepare, save_run_record, versions
 from .launch import launch
 from .options import ConfigError
 from .run import evaluate_model, train_model, use_device
+
+_LOGGERS = ("detectron2", "fvcore", "vfnet_yolof")
 
 _EPILOG = """examples:
   %(prog)s --config-file vfnet/vfnet_small_shapes.py
@@ -79,12 +83,13 @@ def main(args: argparse.Namespace) -> int:
 
 def run_process(args: argparse.Namespace) -> int:
     """What each process does."""
-    setup_logger(distributed_rank=comm.get_rank(), name="vfnet_yolof")
-    cfg, changes = prepare(args)
-    output_dir = cfg.train.output_dir
-    for name in ("detectron2", "fvcore", "vfnet_yolof"):
-        setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
-    logger = logging.getLogger("vfnet_yolof")
+    with _messages_kept() as messages:
+        cfg, changes = prepare(args)
+        for name in _LOGGERS:
+            setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+    for message in messages:
+        logging.getLogger(message.name).handle(message)
+    logger = logging.getLogger(f"detectron2.{__name__}")
     logger.info("; ".join(versions()))
     for change in changes:
         logger.info("Changed: %s", change)
@@ -97,6 +102,21 @@ def run_process(args: argparse.Namespace) -> int:
     return train_model(
         cfg, resume=args.resume, init_from=args.init_from, config_file=args.config_file
     )
+
+
+@contextmanager
+def _messages_kept() -> Iterator[list[logging.LogRecord]]:
+    """Collect what is logged before the config has told where the log file belongs."""
+    handler = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
+    try:
+        yield handler.buffer
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def command_line(arguments: Sequence[str] | None = None) -> int:

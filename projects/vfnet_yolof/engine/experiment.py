@@ -21,7 +21,7 @@ from .overrides import apply_overrides
 from .schedule import auto_scale, small_batch, warn_about_batch_size
 from .state import write_atomically
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 _SECTIONS = ("model", "optimizer", "lr_multiplier", "dataloader")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .checkpoints import BEST, CheckpointFiles
 from .options import ConfigError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 
 class LoadReport(NamedTuple):

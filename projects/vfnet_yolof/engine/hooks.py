@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .checkpoints import BEST, FINAL, CheckpointFiles
 from .state import rng_state, set_rng_state
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 
 class EMAHook(HookBase):

@@ -20,7 +20,7 @@ from torch import multiprocessing as mp
 from ..compat import create_local_process_group
 from .options import ConfigError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 TIMEOUT = timedelta(minutes=30)
 

@@ -37,7 +37,7 @@ from .state import seed_everything
 from .step import AMP_DTYPES, GradientClipping, TrainStep
 from .trainer import Trainer
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
@@ -69,7 +69,7 @@ class Evaluation:
     def loader_with_boxes(self) -> Any:
         """The same images with their annotations, for the validation loss."""
         cfg = OmegaConf.masked_copy(self.cfg, [k for k in self.cfg if k != "model"])
-        if "is_train" in cfg.dataloader.test.get("mapper", {}):
+        if OmegaConf.select(cfg, "dataloader.test.mapper.is_train") is not None:
             cfg.dataloader.test.mapper.is_train = True
         return instantiate(cfg.dataloader.test)
 

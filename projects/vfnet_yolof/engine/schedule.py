@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 _PERIODS = ("train.max_iter", "train.eval_period", "train.checkpointer.period")
 

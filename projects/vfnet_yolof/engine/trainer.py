@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .state import rng_state, set_rng_state
 from .step import TrainStep
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 
 class Trainer(TrainerBase):
@@ -131,7 +131,8 @@ class Trainer(TrainerBase):
         self.storage.put_scalars(
             data_time=data_time, total_loss=sum(losses.values()), **dict(losses)
         )
-        if stop:
+        # Asked during the step: one process can stop now, several agree in the next step.
+        if stop or (self.stop_requested and comm.get_world_size() == 1):
             self.stop_requested = True
             self.end_training("interrupted")
 
