@@ -1,0 +1,247 @@
+"""The demo: what goes in comes out drawn and listed, and what is broken is named."""
+
+import json
+from pathlib import Path
+
+import cv2
+import demo as tool
+import numpy as np
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from PIL import Image
+from vfnet_yolof import Predictor
+from vfnet_yolof.configs import load_config
+from vfnet_yolof.demo import (
+    InputError,
+    category_ids,
+    collect_inputs,
+    run_on_camera,
+    run_on_files,
+)
+
+CONFIG = "vfnet/vfnet_small_shapes.py"
+NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    model = instantiate(load_config(CONFIG).model)
+    torch.nn.init.normal_(model.head.cls_logits.weight, std=0.3)
+    torch.nn.init.zeros_(model.head.cls_logits.bias)  # so that every picture has detections
+    path = tmp_path_factory.mktemp("weights") / "vfnet.pth"
+    torch.save({"model": model.state_dict(), "class_names": NAMES}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictor(weights) -> Predictor:
+    return Predictor(CONFIG, weights, device="cpu", score_thresh=0.1, batch_size=3)
+
+
+def write_picture(path: Path, height: int = 64, width: int = 64) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def write_video(path: Path, frames: int, fps: float = 12.5) -> Path:
+    rng = np.random.default_rng(0)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (96, 64))
+    for _ in range(frames):
+        writer.write(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    writer.release()
+    return path
+
+
+def read_video(path: Path) -> tuple[int, float, tuple[int, int]]:
+    """Number of frames, frames per second, (width, height)."""
+    capture = cv2.VideoCapture(str(path))
+    fps, count, size = capture.get(cv2.CAP_PROP_FPS), 0, (0, 0)
+    while True:
+        success, frame = capture.read()
+        if not success:
+            return count, fps, size
+        count, size = count + 1, (frame.shape[1], frame.shape[0])
+
+
+def test_folder_with_a_broken_picture(weights, tmp_path: Path, capsys):
+    folder, output = tmp_path / "pictures", tmp_path / "out"
+    write_picture(folder / "a.png")
+    write_picture(folder / "deep" / "b.jpg", 64, 96)
+    broken = folder / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("not an input")
+    listing = tmp_path / "lists" / "found.json"
+
+    code = tool.main(
+        ["--config-file", CONFIG, "--weights", str(weights), "--device", "cpu"]
+        + ["--input", str(folder), "--output", str(output), "--json", str(listing)]
+        + ["--score-threshold", "0.1"]
+    )
+
+    captured = capsys.readouterr()
+    assert code == 1
+    assert f"failed: {broken}: " in captured.err
+    assert f"drawn results: {output} (2 files)" in captured.out
+    assert f"detections: {listing}" in captured.out
+    files = sorted(p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file())
+    assert files == ["a.png", "deep/b.jpg"]
+    assert Image.open(output / "deep" / "b.jpg").size == (96, 64)
+    original, drawn = Image.open(folder / "a.png"), Image.open(output / "a.png")
+    assert (np.asarray(original) != np.asarray(drawn)).any()
+
+    records = json.loads(listing.read_text())
+    assert {r["file_name"] for r in records} == {str(folder / "a.png"), str(folder / "deep/b.jpg")}
+    for record in records:
+        assert record["category_name"] == NAMES[record["category_id"]]
+        assert record["score"] >= 0.1
+        x, y, width, height = record["bbox"]
+        assert min(x, y, width, height) >= 0
+        assert x + width <= 96.01
+        assert y + height <= 64.01
+
+
+def test_records_are_the_predictors_detections(predictor: Predictor, tmp_path: Path):
+    path = write_picture(tmp_path / "a.png")
+    result = run_on_files(predictor, collect_inputs([path]), tmp_path / "out")
+    expected = predictor(path)
+    assert not result.failures
+    assert len(result.records) == len(expected) > 0
+    boxes = torch.tensor([r["bbox"] for r in result.records])
+    boxes[:, 2:] += boxes[:, :2]
+    assert torch.allclose(boxes, expected.pred_boxes.tensor, atol=0.01)
+    assert [r["category_id"] for r in result.records] == expected.pred_classes.tolist()
+
+
+def test_star_pictures_differ_from_plain_ones(predictor: Predictor, tmp_path: Path, monkeypatch):
+    sources = collect_inputs([write_picture(tmp_path / "a.png")])
+    run_on_files(predictor, sources, tmp_path / "plain")
+    run_on_files(predictor, sources, tmp_path / "star", star=True)
+    plain, star = (np.asarray(Image.open(tmp_path / x / "a.png")) for x in ("plain", "star"))
+    yellow = (255, 225, 25)
+    assert (star == yellow).all(-1).any()
+    assert not (plain == yellow).all(-1).any()
+
+    monkeypatch.delattr(predictor.model, "keep_star")
+    with pytest.raises(InputError, match="no star points"):
+        run_on_files(predictor, sources, tmp_path / "star", star=True)
+
+
+def test_video(predictor: Predictor, tmp_path: Path):
+    video = write_video(tmp_path / "street.avi", frames=5)
+    result = run_on_files(predictor, collect_inputs([video]), tmp_path / "out")
+    assert result.written == [tmp_path / "out" / "street.mp4"]
+    assert read_video(result.written[0]) == (5, pytest.approx(12.5), (96, 64))
+    assert result.num_images == 5
+    assert {r["frame"] for r in result.records} == set(range(5))
+    assert {r["file_name"] for r in result.records} == {"street.avi"}
+    assert list((tmp_path / "out").iterdir()) == result.written
+
+
+def test_video_stops_after_max_frames(predictor: Predictor, tmp_path: Path):
+    video = write_video(tmp_path / "street.mp4", frames=5)
+    result = run_on_files(predictor, collect_inputs([video]), tmp_path / "out", max_frames=4)
+    assert read_video(result.written[0])[0] == 4
+
+
+def test_broken_video_is_named(predictor: Predictor, tmp_path: Path):
+    video = tmp_path / "broken.mp4"
+    video.write_bytes(b"no video")
+    result = run_on_files(predictor, collect_inputs([video]), tmp_path / "out")
+    assert result.failures == [
+        (str(video), "cannot open broken.mp4: not a video that OpenCV reads")
+    ]
+    assert not result.written
+
+
+class Camera:
+    """Three frames, then Ctrl-C."""
+
+    def __init__(self, number):
+        self.frames = [np.zeros((64, 96, 3), np.uint8)] * 3 if number == 7 else []
+        self.opened = number == 7
+
+    def isOpened(self):
+        return self.opened
+
+    def get(self, _):
+        return 0.0
+
+    def read(self):
+        if not self.frames:
+            raise KeyboardInterrupt
+        return True, self.frames.pop()
+
+    def release(self):
+        self.opened = False
+
+
+def test_camera_is_recorded_until_interrupted(predictor: Predictor, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(predictor, "batch_size", 1)
+    result = run_on_camera(predictor, 7, tmp_path)
+    with pytest.raises(InputError, match="cannot open camera 5"):
+        run_on_camera(predictor, 5, tmp_path)
+    monkeypatch.undo()
+    assert result.num_images == 3
+    assert read_video(tmp_path / "camera_7.mp4") == (3, pytest.approx(25.0), (96, 64))
+
+
+def test_inputs(tmp_path: Path):
+    first = write_picture(tmp_path / "one" / "a.png")
+    second = write_picture(tmp_path / "two" / "a.png")
+    video = write_video(tmp_path / "one" / "v.avi", 1)
+    found = collect_inputs([first, str(tmp_path / "t*" / "*.png"), video])
+    assert [s.path for s in found] == [first, second, video]
+    assert [str(s.output) for s in found] == ["a.png", "a_2.png", "v.mp4"]
+    assert [s.is_video for s in found] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent.png", "absent.png does not exist"),
+        ("*.tiff", "tiff does not exist"),
+        ("empty", "has no pictures"),
+        ("notes.txt", "neither a picture nor a video"),
+    ],
+)
+def test_wrong_inputs_are_named(name: str, message: str, tmp_path: Path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("text")
+    argv = ["--config-file", CONFIG, "--input", str(tmp_path / name), "--output", str(tmp_path)]
+    assert tool.main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_weights_are_an_error(tmp_path: Path, capsys):
+    picture = write_picture(tmp_path / "a.png")
+    argv = ["--config-file", CONFIG, "--input", str(picture), "--output", str(tmp_path / "out")]
+    assert tool.main(argv) == 2
+    assert "names no weights" in capsys.readouterr().err
+    assert tool.main([*argv, "--weights", str(tmp_path / "absent.pth")]) == 2
+    assert "absent.pth does not exist" in capsys.readouterr().err
+
+
+def test_inputs_are_never_overwritten(predictor: Predictor, tmp_path: Path):
+    picture = write_picture(tmp_path / "a.png")
+    before = picture.read_bytes()
+    with pytest.raises(InputError, match="would be overwritten"):
+        run_on_files(predictor, collect_inputs([tmp_path]), tmp_path)
+    assert picture.read_bytes() == before
+
+
+def test_category_ids_are_the_data_sets_where_names_agree():
+    metadata = MetadataCatalog.get("demo_test_set")
+    metadata.thing_classes = ["a", "b"]
+    metadata.thing_dataset_id_to_contiguous_id = {17: 1, 90: 0}
+    try:
+        assert category_ids(["a", "b"], "demo_test_set") == [90, 17]
+        assert category_ids(["a", "c"], "demo_test_set") == [0, 1]
+    finally:
+        MetadataCatalog.remove("demo_test_set")
+    assert category_ids(["a", "b"], None) == [0, 1]
