@@ -44,6 +44,7 @@ def test_a_clean_file(write_coco):
         ({"images": [IMAGES[0], IMAGES[1] | {"id": 1}]}, "image id used twice", "1"),
         ({"images": [{"id": 1, "file_name": "a.png"}]}, "incomplete images", "'width'"),
         ({"images": [IMAGES[0] | {"width": 0}, IMAGES[1]]}, "without a positive size", "a.png"),
+        ({"images": [IMAGES[0] | {"height": None}, IMAGES[1]]}, "without a positive", "a.png"),
         ({"annotations": [box([0, 0, 5, 5]), box([1, 1, 5, 5])]}, "annotation id used twice", "11"),
         ({"annotations": [{"id": 4, "image_id": 1}]}, "incomplete annotations", "'category_id'"),
         ({"annotations": [box([0, 0, 5, 5], ignore=1)]}, "'ignore'", "annotation 11"),

@@ -99,7 +99,7 @@ def validate_coco(
             "decode" also reads every pixel; "auto" is "header" for up to 20,000 images, beyond
             that "exists".
 
-    Returns the report; faults of the content never raise.
+    Returns the report; what is wrong with the entries is reported, not raised.
 
     Raises:
         FileNotFoundError: there is no such annotation file.
@@ -148,6 +148,10 @@ def _check_categories(report: Report, categories: list[dict]) -> None:
     report.error("category name used twice", _repeated([c["name"] for c in categories]))
 
 
+def _all_positive(*values: Any) -> bool:
+    return all(isinstance(v, int | float) and v > 0 for v in values)
+
+
 def _check_images(report: Report, images: list[dict]) -> None:
     lacking = _lacking(images, ("id", "file_name", "width", "height"))
     report.error("incomplete images", lacking)
@@ -157,7 +161,7 @@ def _check_images(report: Report, images: list[dict]) -> None:
     report.warn("image file listed twice", _repeated([i["file_name"] for i in images]))
     report.error(
         "image without a positive size",
-        [i["file_name"] for i in images if not (i["width"] > 0 and i["height"] > 0)],
+        [i["file_name"] for i in images if not _all_positive(i["width"], i["height"])],
     )
 
 
