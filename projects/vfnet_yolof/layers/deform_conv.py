@@ -19,13 +19,10 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from detectron2.layers import deform_conv as detectron2_ops
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.utils import _pair
-from torchvision import ops as torchvision_ops
 
-from .deform_gather import bilinear_samples, gathered_product
+from .deform_forms import IMPLEMENTATIONS, Geometry
 
 _chosen: ContextVar[str | None] = ContextVar("deform_conv_implementation", default=None)
 
@@ -86,8 +83,9 @@ def deform_conv2d(
         RuntimeError: the implementation cannot run here.
     """
     name = _known(implementation or _chosen.get() or _implementation_for(input))
+    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation))
     if not torch.jit.is_tracing():
-        _check_shapes(input, offset, weight, bias, stride, padding, dilation, mask)
+        _check_shapes(input, offset, weight, bias, mask, geometry)
     device_type = input.device.type
     dtype = torch.promote_types(input.dtype, weight.dtype)
     if torch.is_autocast_enabled(device_type) or name in ("torchvision", "detectron2"):
@@ -98,21 +96,10 @@ def deform_conv2d(
             offset,
             weight.to(dtype),
             None if bias is None else bias.to(dtype),
-            _pair(stride),
-            _pair(padding),
-            _pair(dilation),
             mask,
+            geometry,
         )
     return output.to(input.dtype)
-
-
-def detectron2_kernel_available() -> bool:
-    """Whether this Detectron2 was built with its CUDA kernels."""
-    try:
-        from detectron2 import _C
-    except ImportError:
-        return False
-    return torch.cuda.is_available() and _C.has_cuda()
 
 
 def _implementation_for(input: Tensor) -> str:
@@ -134,10 +121,8 @@ def _check_shapes(
     offset: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
     mask: Tensor | None,
+    geometry: Geometry,
 ) -> None:
     if input.dim() != 4 or weight.dim() != 4:
         raise ValueError(
@@ -154,9 +139,7 @@ def _check_shapes(
         raise ValueError(f"bias must be ({out_channels},), got {tuple(bias.shape)}")
     out_size = [
         (length + 2 * pad - step * (taps - 1) - 1) // hop + 1
-        for length, taps, hop, pad, step in zip(
-            size, kernel, _pair(stride), _pair(padding), _pair(dilation), strict=True
-        )
+        for length, taps, hop, pad, step in zip(size, kernel, *geometry, strict=True)
     ]
     if min(out_size) < 1:
         raise ValueError(f"kernel {tuple(kernel)} does not fit on the padded map {tuple(size)}")
@@ -173,173 +156,6 @@ def _check_shapes(
             f"mask must be ({num_images}, {groups * taps}, {out_size[0]}, {out_size[1]}), "
             f"got {tuple(mask.shape)}"
         )
-
-
-def _sampling_positions(
-    input: Tensor, offset: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any
-) -> Tensor:
-    """(N, G, K, 2, Ho, Wo): (y, x) in pixels of ``input``, in float32 at least.
-
-    Clamped to [-1, size], where the sample is 0 as everywhere beyond: positions stay finite.
-    """
-    dtype = torch.promote_types(offset.dtype, torch.float32)
-    taps = kernel[0] * kernel[1]
-    offset = offset.to(dtype).unflatten(1, (-1, taps, 2))
-
-    def arange(n: int) -> Tensor:
-        return torch.arange(n, device=offset.device, dtype=dtype)
-
-    rows, columns = (
-        (arange(offset.shape[axis - 2]) * stride[axis] - padding[axis]) for axis in (0, 1)
-    )
-    tap_rows, tap_columns = (arange(kernel[axis]) * dilation[axis] for axis in (0, 1))
-    # Tap (i, j) at output (p, q) of the regular convolution, each of the two axes by itself.
-    y = tap_rows.repeat_interleave(kernel[1])[:, None, None] + rows[:, None]
-    x = tap_columns.repeat(kernel[0])[:, None, None] + columns
-    y = (offset[:, :, :, 0] + y).clamp(-1, input.shape[2])
-    x = (offset[:, :, :, 1] + x).clamp(-1, input.shape[3])
-    return torch.stack((y, x), dim=3)
-
-
-def _with_embedding_bag(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    mask: Tensor | None,
-) -> Tensor:
-    if input.device.type != "cpu":
-        raise RuntimeError("deformable convolution 'embedding_bag' is for CPU tensors only")
-    num_images, channels, height, width = input.shape
-    out_channels, group_channels, *kernel = weight.shape
-    positions = _sampling_positions(input, offset, kernel, stride, padding, dilation)
-    if mask is not None:
-        mask = mask.unflatten(1, (positions.shape[1], -1))
-    samples = bilinear_samples(positions, mask, height, width)
-    samples = samples._replace(weights=samples.weights.to(input.dtype))
-    output = gathered_product(
-        input.permute(0, 2, 3, 1).reshape(-1, channels // positions.shape[1]),
-        samples,
-        # (groups, C_out / groups, K, C / groups)
-        weight.flatten(2).transpose(1, 2).unflatten(0, (channels // group_channels, -1)),
-    )
-    if bias is not None:
-        output = output + bias
-    output = output.view(num_images, *offset.shape[2:], out_channels).permute(0, 3, 1, 2)
-    # Channels last in, channels last out; the layers around expect the format they work in.
-    return output.contiguous() if input.is_contiguous() else output
-
-
-def _with_grid_sample(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    mask: Tensor | None,
-) -> Tensor:
-    height, width = input.shape[2:]
-    out_channels, group_channels, *kernel = weight.shape
-    positions = _sampling_positions(input, offset, kernel, stride, padding, dilation)
-    groups = positions.shape[1]
-    y, x = positions.unbind(3)
-    # `align_corners` would divide by size - 1, which is 0 on the smallest level of a pyramid.
-    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
-    pixels = input.unflatten(1, (groups, -1)).flatten(0, 1)
-    columns = F.grid_sample(
-        pixels.to(grid.dtype),
-        grid.flatten(0, 1).flatten(1, 2),
-        mode="bilinear",
-        padding_mode="zeros",
-        align_corners=False,
-    )
-    columns = columns.unflatten(2, (kernel[0] * kernel[1], -1)).unflatten(0, (-1, groups))
-    if mask is not None:
-        columns = columns * mask.unflatten(1, (groups, -1))[:, :, None]
-    # (N, C * K, Ho, Wo): what is left is a 1x1 convolution.
-    columns = columns.flatten(1, 3).to(input.dtype)
-    kernel_1x1 = weight.flatten(1)[:, :, None, None]
-    return F.conv2d(columns, kernel_1x1, bias, groups=input.shape[1] // group_channels)
-
-
-def _with_torchvision(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    mask: Tensor | None,
-) -> Tensor:
-    return torchvision_ops.deform_conv2d(
-        input,
-        offset.to(input.dtype),
-        weight,
-        bias,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        mask=None if mask is None else mask.to(input.dtype),
-    )
-
-
-def _with_detectron2(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    mask: Tensor | None,
-) -> Tensor:
-    if input.device.type != "cuda" or not detectron2_kernel_available():
-        raise RuntimeError(
-            "deformable convolution 'detectron2' needs CUDA tensors and a Detectron2 built with "
-            "its CUDA kernels; use 'torchvision'"
-        )
-    groups = input.shape[1] // weight.shape[1]
-    taps = weight.shape[2] * weight.shape[3]
-    deform_groups = offset.shape[1] // (2 * taps)
-    offset = offset.to(input.dtype)
-    if mask is None:
-        output = detectron2_ops.deform_conv(
-            input, offset, weight, stride, padding, dilation, groups, deform_groups
-        )
-        return output if bias is None else output + bias[:, None, None]
-    for name, (vertical, horizontal) in (
-        ("stride", stride),
-        ("padding", padding),
-        ("dilation", dilation),
-    ):
-        if vertical != horizontal:
-            raise RuntimeError(f"Detectron2's modulated kernel has a single {name} for both axes")
-    return detectron2_ops.modulated_deform_conv(
-        input,
-        offset,
-        mask.to(input.dtype),
-        weight,
-        bias,
-        stride[0],
-        padding[0],
-        dilation[0],
-        groups,
-        deform_groups,
-    )
-
-
-IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
-    "embedding_bag": _with_embedding_bag,
-    "torchvision": _with_torchvision,
-    "detectron2": _with_detectron2,
-    "grid_sample": _with_grid_sample,
-}
 
 
 class DeformConv2d(nn.Module):

@@ -32,7 +32,7 @@ def bilinear_samples(positions: Tensor, mask: Tensor | None, height: int, width:
     """Pixels around each sampling position.
 
     Args:
-        positions: (N, G, K, 2, Ho, Wo), (y, x) in pixels of the input map, in [-1, size].
+        positions: (N, G, K, 2, Ho, Wo), (y, x) in pixels of the input map, in [-2, size].
         mask: (N, G, K, Ho, Wo) factors of the samples, or None.
 
     Returns:
@@ -77,7 +77,9 @@ def gathered_product(pixels: Tensor, samples: Samples, weight: Tensor) -> Tensor
         (P, C_out), differentiable once in ``pixels``, ``samples.weights`` and ``weight``.
     """
     # Rows that are not contiguous would silently take embedding_bag's slow path (10x).
-    return _GatheredProduct.apply(pixels.contiguous(), samples.rows, samples.weights, weight)
+    return _GatheredProduct.apply(
+        pixels.contiguous(), samples.rows, samples.weights, weight.contiguous()
+    )
 
 
 class _Pieces(NamedTuple):
