@@ -10,6 +10,7 @@ import vfnet_yolof
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
+from golden_recipe import reference_state_dict
 from PIL import Image
 from vfnet_yolof import Predictor
 from vfnet_yolof.checkpoint import CheckpointMismatchError
@@ -77,6 +78,28 @@ def test_one_image_gives_what_the_model_gives(predictor: Predictor, config, stat
     result = predictor(image)
     assert isinstance(result, Instances)
     assert_same(result, expected)
+
+
+@pytest.mark.golden
+def test_reference_checkpoint_gives_the_reference_detections(shared_dir: Path, tmp_path: Path):
+    """A checkpoint as MMDetection writes it, used as it is."""
+    golden = shared_dir / "golden"
+    path = tmp_path / "vfnet_r50_fpn_1x.pth"
+    source = reference_state_dict(golden, "vfnet_r50_fpn", "mmdet_models")
+    names = tuple(f"thing {i}" for i in range(80))
+    torch.save({"state_dict": source, "meta": {"CLASSES": names}}, path)
+    as_is = ["dataloader.test.mapper.augmentations=[]"]
+    predictor = Predictor(
+        "vfnet/vfnet_r50_fpn_1x.py", path, device="cpu", score_thresh=0.0, overrides=as_is
+    )
+    images = np.load(golden / "inputs.npz")["image_main_bgr_uint8"].transpose(0, 2, 3, 1)
+    reference = np.load(golden / "vfnet_r50_fpn.npz")
+    for i, found in enumerate(predictor(images)):
+        expected = {k: reference[f"main/det/{i}/{k}"] for k in ("boxes", "scores", "labels")}
+        assert found.pred_classes.tolist() == expected["labels"].tolist()
+        np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-5)
+        np.testing.assert_allclose(found.pred_boxes.tensor, expected["boxes"], atol=0.01)
+    assert tuple(predictor.class_names) == names
 
 
 def test_all_kinds_of_images_agree(predictor: Predictor, tmp_path: Path):

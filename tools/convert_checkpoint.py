@@ -11,9 +11,9 @@ import argparse
 import sys
 
 from detectron2.utils.file_io import PathManager
-
 from vfnet_yolof.checkpoint import CheckpointError, convert_checkpoint
 from vfnet_yolof.checkpoint.convert import hash_in_name
+from vfnet_yolof.checkpoint.rules import shorten_list
 from vfnet_yolof.inference_config import read_inference_config
 
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     if expected and not sha256.startswith(expected):
         print(f"warning: its name says {expected}...; the file is not the published one")
     names = result.get("class_names")
-    print(f"class names: {', '.join(names)}" if names else "class names: none in the source")
+    print(f"class names: {shorten_list(names)}" if names else "class names: none in the source")
     print(f"written: {args.output}")
     return 0
 

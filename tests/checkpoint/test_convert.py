@@ -1,17 +1,13 @@
 """MMDetection's VFNet becomes ours, completely, or is refused with what differs."""
 
-import json
-import math
 import re
-import zlib
-from collections import OrderedDict
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
+from golden_recipe import reference_state_dict
 from torch import nn
 from vfnet_yolof.checkpoint import (
     CheckpointError,
@@ -337,32 +333,6 @@ def test_hash_in_a_published_name():
     assert hash_in_name("vfnet_final.pth") is None
 
 
-def fill(keys: dict[str, list[int]], rules: list[dict]) -> OrderedDict:
-    """Parameters made from their names, by the recipe of the reference numbers."""
-
-    def one(key: str, shape: list[int]) -> torch.Tensor:
-        rng = np.random.default_rng(zlib.crc32(key.encode()))
-        rule = next(
-            r
-            for r in rules
-            if re.search(r["pattern"], key)
-            and r.get("min_ndim", 0) <= len(shape) <= r.get("max_ndim", 99)
-        )
-        kind = rule["kind"]
-        if kind == "const":
-            value = np.full(shape, rule["value"])
-        elif kind == "affine":
-            value = rule["mean"] + rule["std"] * rng.standard_normal(shape)
-        elif kind == "uniform":
-            value = rule["low"] + rule["width"] * rng.random(shape)
-        else:
-            value = rule["gain"] * rng.standard_normal(shape) / math.sqrt(np.prod(shape[1:]))
-        dtype = np.int64 if key.endswith("num_batches_tracked") else np.float32
-        return torch.as_tensor(np.asarray(value, dtype))
-
-    return OrderedDict((key, one(key, shape)) for key, shape in keys.items())
-
-
 @pytest.fixture(scope="module")
 def r50():
     return instantiate(load_config("vfnet/vfnet_r50_fpn_1x.py").model)
@@ -370,19 +340,13 @@ def r50():
 
 @pytest.mark.golden
 def test_reference_names_fill_our_model(shared_dir: Path, r50: nn.Module, tmp_path: Path, caplog):
-    golden = shared_dir / "golden"
-    keys = json.loads((golden / "vfnet_r50_fpn.keys.json").read_text())
-    recipe = json.loads((golden / "recipe.json").read_text())
-    source = fill(keys, recipe["mmdet_models"])
-    for key, values in recipe["probe"].items():
-        assert source[key].flatten()[:4].tolist() == pytest.approx(values)
-
+    source = reference_state_dict(shared_dir / "golden", "vfnet_r50_fpn", "mmdet_models")
     path, output = tmp_path / "theirs.pth", tmp_path / "ours.pth"
     torch.save({"state_dict": source, "meta": {}}, path)
     result, report = convert_checkpoint(path, output, r50)
 
     assert result["model"].keys() == r50.state_dict().keys()
-    assert len(report.renamed) + len(report.dropped) == len(keys)
+    assert len(report.renamed) + len(report.dropped) == len(source)
     assert set(report.dropped.values()) == {"batch counter of a norm that is frozen here"}
     assert report.description == str(describe({k: v.shape for k, v in r50.state_dict().items()}))
     with caplog.at_level("WARNING"):
