@@ -121,7 +121,7 @@ def _messages_kept() -> Iterator[list[logging.LogRecord]]:
 
 def command_line(arguments: Sequence[str] | None = None) -> int:
     """As :func:`main`, but mistakes of the user end with one line instead of a traceback."""
-    args = argument_parser().parse_args(arguments)
+    args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
     try:
         return main(args)
     except (ConfigError, FileNotFoundError) as error:

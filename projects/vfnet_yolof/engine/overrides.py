@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -46,7 +46,7 @@ def _parse(text: str) -> tuple[str, Any]:
         raise ConfigError(f"Override {text!r}: must have the form key=value, without spaces.")
     try:
         parsed = OverridesParser.create().parse_override(text)
-    except OverrideParseException as error:
+    except HydraException as error:
         raise ConfigError(
             f"Cannot understand override {text!r}: {str(error).splitlines()[0]}"
         ) from error

@@ -1,0 +1,108 @@
+"""Several processes: own ones on the CPU, and those of torchrun and Slurm."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import FOLDER, REPOSITORY
+from engine_toy import report_ranks
+
+from vfnet_yolof.engine import ConfigError
+from vfnet_yolof.engine.launch import Ranks, first_host, launch, ranks_from_environment
+
+TORCHRUN = {
+    "RANK": "3",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "a",
+    "MASTER_PORT": "1",
+}
+SLURM = {
+    "SLURM_PROCID": "5",
+    "SLURM_NTASKS": "8",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "123456",
+    "SLURM_JOB_NODELIST": "gpu[07-10]",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+}
+
+
+def test_ranks_of_torchrun():
+    assert ranks_from_environment(TORCHRUN) == Ranks(3, 8, 1, 2, "env://")
+    with pytest.raises(ConfigError, match="torchrun.*LOCAL_RANK"):
+        ranks_from_environment({k: v for k, v in TORCHRUN.items() if k != "LOCAL_RANK"})
+
+
+def test_ranks_of_slurm():
+    assert ranks_from_environment(SLURM) == Ranks(5, 8, 1, 4, "tcp://gpu07:23456")
+    given = {**SLURM, "MASTER_ADDR": "login", "MASTER_PORT": "9"}
+    assert ranks_from_environment(given).init_method == "tcp://login:9"
+    with pytest.raises(ConfigError, match="same number"):
+        ranks_from_environment({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4,3"})
+
+
+def test_a_process_alone_has_no_ranks():
+    assert ranks_from_environment({}) is None
+    # the script of a batch job: it is one process, whatever the job may start
+    batch = {k: v for k, v in SLURM.items() if not k.startswith("SLURM_STEP")}
+    assert ranks_from_environment(batch) is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("n1", "n1"), ("n1,n2", "n1"), ("n[3-7]", "n3"), ("n[03,05]-ib,x", "n03-ib"), ("a,b[1-2]", "a")],
+)
+def test_first_host(nodes, first):
+    assert first_host(nodes) == first
+
+
+def test_one_process_runs_here():
+    assert launch(os.getpid) == os.getpid()
+
+
+def test_more_gpus_than_there_are():
+    with pytest.raises(ConfigError, match="--num-processes"):
+        launch(print, num_gpus=torch.cuda.device_count() + 2)
+
+
+def test_a_status_comes_back_and_every_process_knows_its_place(tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        launch(report_ranks, (str(tmp_path),), num_gpus=0, num_processes=2)
+    assert ended.value.code == 130
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0 of 2, 0 of 2", "1 of 2, 1 of 2"]
+
+
+def train_on(toy, processes):
+    exact = ["model.norm=False", "model.dropout=0.0", "train.ema.enabled=True"]
+    return toy.run("--num-gpus", "0", "--num-processes", str(processes), *exact)
+
+
+def test_two_processes_train_like_one_on_the_joined_batch(make_toy):
+    one, two = make_toy("one"), make_toy("two")
+    assert train_on(one, 1) == 0
+    assert train_on(two, 2) == 0
+    a, b = one.load(), two.load()
+    assert b["trainer"]["schedule"]["world_size"] == 2
+    assert len(b["trainer"]["rng"]) == 2
+    for key in ("model", "ema"):
+        for name, value in a[key].items():
+            assert torch.allclose(value, b[key][name], atol=1e-6), name
+
+
+def test_torchrun_starts_it_too(toy):
+    path = os.pathsep.join([str(REPOSITORY / "projects"), str(FOLDER)])
+    tool = str(REPOSITORY / "tools" / "train_net.py")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, tool, *toy.arguments("--num-gpus", "0", "train.max_iter=2")],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert toy.load()["trainer"]["schedule"]["world_size"] == 2

@@ -1,0 +1,104 @@
+"""One step: precision, clipping, and losses that are not finite."""
+
+import pytest
+import torch
+from engine_toy import ToyDetector, toy_mapper, toy_records
+from torch import nn
+
+from vfnet_yolof.engine.step import GradientClipping, TrainStep
+
+
+def make_step(**options):
+    torch.manual_seed(0)
+    model = ToyDetector(dropout=0.0)
+    return TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+def batch():
+    return [toy_mapper(r) for r in toy_records(4)]
+
+
+def weights(step):
+    return [p.detach().clone() for p in step.model.parameters()]
+
+
+def test_a_step_changes_the_weights_and_returns_the_losses():
+    step, before = make_step(), None
+    before = weights(step)
+    result = step(batch(), 0)
+    assert set(result.losses) == {"loss_cls", "loss_box"}
+    assert not result.stop
+    assert any(not torch.equal(a, b) for a, b in zip(before, weights(step), strict=True))
+    assert make_step()(batch(), 0, stop=True).stop
+
+
+def test_non_finite_loss_names_term_iteration_and_files(monkeypatch):
+    monkeypatch.setenv("TOY_NAN_AT", "2")
+    step = make_step()
+    step(batch(), 16)
+    before = weights(step)
+    with pytest.raises(FloatingPointError) as error:
+        step(batch(), 17)
+    text = str(error.value)
+    assert "iteration 17" in text
+    assert "loss_box = nan" in text
+    assert "loss_cls" not in text
+    assert "toy_0.png, toy_1.png, toy_2.png, toy_3.png" in text
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(step), strict=True))
+
+
+def test_bfloat16_on_the_cpu_trains_float32_weights():
+    step, plain = make_step(amp_dtype="bfloat16"), make_step()
+    data = batch()
+    seen = []
+    step.model.box.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    low, full = step(data, 0).losses, plain(data, 0).losses
+    assert seen == [torch.bfloat16]
+    assert step.grad_scaler is None
+    assert all(p.dtype == torch.float32 for p in step.model.parameters())
+    assert low != full
+    assert low == pytest.approx(full, rel=0.05)
+
+
+def test_float16_on_the_cpu_is_refused():
+    with pytest.raises(ValueError, match="bfloat16"):
+        make_step(amp_dtype="float16")
+
+
+@pytest.mark.parametrize("kind", ["model", "parameter", "value"])
+def test_kinds_of_clipping(kind):
+    params = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    params[0].grad, params[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
+    GradientClipping(max_norm=1.0, kind=kind)(params)
+    got = torch.stack([params[0].grad, params[1].grad])
+    want = {"model": [[0.6, 0.0], [0.0, 0.8]]}.get(kind, [[1.0, 0.0], [0.0, 1.0]])
+    assert torch.allclose(got, torch.tensor(want), atol=1e-5), got
+
+
+def test_clipping_bounds_the_step():
+    step = make_step(clip=GradientClipping(max_norm=1e-3))
+    before = weights(step)
+    step(batch(), 0)
+    moved = sum((a - b).square().sum() for a, b in zip(before, weights(step), strict=True))
+    assert moved.sqrt().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [None, "float16", "bfloat16"])
+def test_on_a_gpu(dtype, monkeypatch):
+    monkeypatch.setenv("TOY_NAN_AT", "3")
+    model = ToyDetector(dropout=0.0).cuda()
+    step = TrainStep(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        device="cuda",
+        amp_dtype=dtype,
+        clip=GradientClipping(1.0),
+    )
+    first = step(batch(), 0).losses
+    second = step(batch(), 1).losses
+    assert second != first
+    before = weights(step)
+    with pytest.raises(FloatingPointError, match="loss_box = nan"):
+        step(batch(), 2)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(step), strict=True))
