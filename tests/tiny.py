@@ -1,0 +1,76 @@
+"""Detectors small enough to train in a test, and pictures for them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.structures import Boxes, Instances
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from vfnet_yolof.configs import load_config
+
+NUM_CLASSES = 3
+BOXES = ((4.0, 4.0, 40.0, 36.0), (30.0, 20.0, 60.0, 62.0))  # xyxy px, in a 64 x 64 picture
+
+
+def shrink(config: DictConfig) -> DictConfig:
+    """A packaged config with the narrowest ResNet-18, pyramid and towers, and three classes."""
+    model = config.model
+    model.num_classes = NUM_CLASSES
+    bottom_up = model.backbone.bottom_up
+    bottom_up.depth, bottom_up.stem_channels, bottom_up.res2_channels = 18, 8, 8
+    bottom_up.norm, bottom_up.freeze_at = "StaticBN", 0
+    model.backbone.out_channels = model.head.conv_channels = 32
+    model.head.num_convs = 1
+    return config
+
+
+def tiny_model(
+    name: str = "vfnet/vfnet_small_shapes.py", seed: int = 0, **options: Any
+) -> nn.Module:
+    """A shrunk model of a packaged config; ``options`` are dotted keys below ``model``."""
+    config = shrink(load_config(name))
+    for key, value in options.items():
+        node, _, leaf = key.replace("__", ".").rpartition(".")
+        parent = config.model
+        for part in filter(None, node.split(".")):
+            parent = parent[part]
+        parent[leaf] = value
+    torch.manual_seed(seed)
+    return instantiate(config.model)
+
+
+def tiny_vfnet(**options: Any) -> nn.Module:
+    return tiny_model("vfnet/vfnet_small_shapes.py", **options)
+
+
+def tiny_atss(**options: Any) -> nn.Module:
+    return tiny_model("ablations/vfnet_t3_fcos_atss.py", **options)
+
+
+def picture(
+    boxes: Sequence[Sequence[float]] | Tensor = BOXES,
+    classes: Sequence[int] | None = None,
+    size: tuple[int, int] = (64, 64),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """One of Detectron2's input dicts: noise of ``size`` (H, W), brighter inside the boxes."""
+    boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 96, (3, *size), generator=generator, dtype=torch.uint8)
+    for number, (x1, y1, x2, y2) in enumerate(boxes.long().tolist()[:10]):
+        image[number % 3, y1:y2, x1:x2] += 128
+    labels = torch.as_tensor(
+        [i % NUM_CLASSES for i in range(len(boxes))] if classes is None else classes
+    ).long()
+    return {
+        "image": image,
+        "height": size[0],
+        "width": size[1],
+        "instances": Instances(size, gt_boxes=Boxes(boxes), gt_classes=labels),
+    }
+
+
+def empty_picture(size: tuple[int, int] = (64, 64), seed: int = 1) -> dict[str, Any]:
+    return picture([], size=size, seed=seed)
