@@ -12,7 +12,8 @@ def step_schedule(milestones, epochs, max_iter, warmup_iters=500, warmup_factor=
     """Learning rate factors 1, 0.1, 0.01, ... after a linear warm-up.
 
     Args:
-        milestones: ends of the constant pieces but the last, in the unit of ``epochs``.
+        milestones: ends of the constant pieces but the last, in the unit of ``epochs``, whose
+            number must exceed that of the pieces.
         epochs: length of the schedule. max_iter: the same in iterations.
         warmup_iters: iterations of warm-up, starting at ``warmup_factor``.
     """

@@ -18,4 +18,4 @@ train.eval_period = 500
 train.checkpointer.period = 500
 train.reference_batch_size = 8
 train.clip_grad.enabled = True
-lr_multiplier = _step_schedule([0.7, 0.9], 1, _max_iter, warmup_iters=100)
+lr_multiplier = _step_schedule([70, 90], 100, _max_iter, warmup_iters=100)

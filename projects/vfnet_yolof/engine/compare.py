@@ -1,0 +1,124 @@
+"""Several configs, several seeds, one table; resumable."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+TRAIN = "import sys; from vfnet_yolof.engine.cli import command_line; sys.exit(command_line())"
+DONE = "finished.json"
+
+
+def command_line(description: str, arguments: Sequence[str] | None = None) -> int:
+    """``tools/compare_runs.py``; returns the exit status of the first run that fails, else 0."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--configs", nargs="+", required=True, help="files or packaged names")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--output", required=True, help="folder of all runs")
+    parser.add_argument(
+        "--metrics", nargs="+", default=["bbox/AP", "bbox/AP50", "bbox/AP75"], help="columns"
+    )
+    parser.add_argument("--markdown", help="write the table to this file as well")
+    args = parser.parse_args(arguments[:split])
+    common = arguments[split + 1 :]
+
+    # Seeds in the outer loop: every config has had as many runs as the others at any time.
+    for seed in args.seeds:
+        for config in args.configs:
+            status = run(config, seed, run_folder(args.output, config, seed), common)
+            if status:
+                print(f"error: {config}, seed {seed} failed ({status})", file=sys.stderr)
+                return status
+    text = table(args.configs, args.seeds, args.output, args.metrics)
+    print(text)
+    if args.markdown:
+        command = f"python tools/compare_runs.py {shlex.join(arguments)}"
+        write_atomically(args.markdown, f"{text}\n\nMade by\n\n    {command}\n")
+    return 0
+
+
+def run_folder(output: str, config: str, seed: int) -> Path:
+    """Where the run of ``config`` with ``seed`` keeps its files."""
+    return Path(output) / f"{Path(config).stem}_seed{seed}"
+
+
+def run(config: str, seed: int, folder: Path, common: Sequence[str]) -> int:
+    """Train one config unless that is done; the exit status of the training."""
+    if (folder / DONE).exists():
+        return 0
+    command = [sys.executable, "-c", TRAIN, "--config-file", config, "--resume", *common]
+    command += [f"train.seed={seed}", f"train.output_dir={folder}"]
+    print(f"{config}, seed {seed}: {folder}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with open(folder / "output.txt", "a", encoding="utf-8") as log:
+        status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+    if status:
+        print(f"see {folder / 'output.txt'}", file=sys.stderr)
+        return status
+    result = {**last_metrics(folder), "minutes": (time.monotonic() - start) / 60}
+    write_atomically(folder / DONE, json.dumps(result, indent=1))
+    return 0
+
+
+def last_metrics(folder: Path) -> dict[str, float]:
+    """The figures of the last evaluation that the run logged.
+
+    Raises:
+        ValueError: it logged none.
+    """
+    for line in reversed((folder / "metrics.json").read_text().splitlines()):
+        metrics = json.loads(line)
+        if "bbox/AP" in metrics:
+            return {k: v for k, v in metrics.items() if k.startswith("bbox/")}
+    raise ValueError(f"{folder / 'metrics.json'} holds no evaluation; is train.eval_period 0?")
+
+
+def table(
+    configs: Sequence[str], seeds: Sequence[int], output: str, metrics: Sequence[str]
+) -> str:
+    """Markdown: for each config mean, standard deviation and every seed's value."""
+    lines = [
+        "| config | " + " | ".join(m.removeprefix("bbox/") for m in metrics) + " | minutes |",
+        "|---" * (len(metrics) + 2) + "|",
+    ]
+    for config in configs:
+        results = [
+            json.loads((run_folder(output, config, seed) / DONE).read_text()) for seed in seeds
+        ]
+        cells = [spread([r[m] for r in results]) for m in metrics]
+        minutes = statistics.mean(r["minutes"] for r in results)
+        lines.append(f"| {config} | {' | '.join(cells)} | {minutes:.1f} |")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """``mean +- standard deviation (each value)``."""
+    each = ", ".join(f"{v:.1f}" for v in values)
+    if len(values) < 2:
+        return each
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} ({each})"
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file so that an interruption leaves the old one or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, delete=False, encoding="utf-8"
+    ) as stream:
+        stream.write(text)
+    os.replace(stream.name, path)

@@ -1,0 +1,17 @@
+#!/usr/bin/env python
+"""Train several configs with several seeds on the same data and tabulate the results.
+
+    python tools/compare_runs.py --configs vfnet/vfnet_small.py baselines/fcos_small.py \
+        --seeds 0 1 2 --output output/bccd --markdown docs/bccd.md -- \
+        --train-json train.json --train-images images --val-json val.json --val-images images
+
+What follows ``--`` goes to each ``tools/train_net.py``. A finished run is not repeated, an
+interrupted one goes on where it stopped.
+"""
+
+import sys
+
+from vfnet_yolof.engine.compare import command_line
+
+if __name__ == "__main__":
+    sys.exit(command_line(__doc__))

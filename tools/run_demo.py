@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""Train a small VFNet on the embedded shapes, evaluate it and draw ten pictures."""
+
+import sys
+
+from vfnet_yolof.demo_run import command_line
+
+if __name__ == "__main__":
+    sys.exit(command_line())
