@@ -87,9 +87,7 @@ def last_metrics(folder: Path) -> dict[str, float]:
     raise ValueError(f"{folder / 'metrics.json'} holds no evaluation; is train.eval_period 0?")
 
 
-def table(
-    configs: Sequence[str], seeds: Sequence[int], output: str, metrics: Sequence[str]
-) -> str:
+def table(configs: Sequence[str], seeds: Sequence[int], output: str, metrics: Sequence[str]) -> str:
     """Markdown: for each config mean, standard deviation and every seed's value."""
     lines = [
         "| config | " + " | ".join(m.removeprefix("bbox/") for m in metrics) + " | minutes |",
