@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-
 from vfnet_yolof.engine import ConfigError, argument_parser
 from vfnet_yolof.engine.experiment import joined_pairs, prepare
 
@@ -43,7 +42,9 @@ def own_data(tmp_path):
     annotations = tmp_path / "boxes.json"
     annotations.write_text(json.dumps(content))
     both = ["train", "val"]
-    return [x for s in both for x in (f"--{s}-json", str(annotations), f"--{s}-images", str(images))]
+    return [
+        x for s in both for x in (f"--{s}-json", str(annotations), f"--{s}-images", str(images))
+    ]
 
 
 def prepared(*arguments):
@@ -57,6 +58,17 @@ def test_own_data_sets_names_and_classes(own_data):
     assert cfg.dataloader.train.dataset.names.startswith("user_train")
     assert cfg.dataloader.evaluator.dataset_name == cfg.dataloader.test.dataset.names
     assert "model.num_classes: 80 -> 2" in changes
+
+
+def test_training_without_validation_data_evaluates_nothing(toy, own_data, tmp_path, capsys):
+    toy.config = str(tmp_path / "small.yaml")
+    (tmp_path / "small.yaml").write_text(YAML)
+    assert toy.run(*own_data[:4]) == 0
+    assert not (toy.output_dir / "model_best.pth").exists()
+    assert toy.run(*own_data[:4], "train.val_loss.enabled=True") == 2
+    assert "needs a test set: --val-json" in capsys.readouterr().err
+    assert toy.run(*own_data[:4], "train.early_stopping.patience=1") == 2
+    assert "needs a test set" in capsys.readouterr().err
 
 
 def test_faulty_data_stops_before_training(own_data, tmp_path):

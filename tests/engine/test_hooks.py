@@ -7,7 +7,6 @@ import pytest
 import torch
 from engine_toy import ToyDetector, toy_mapper, toy_records
 from torch import nn
-
 from vfnet_yolof.engine.hooks import EMAHook, ValidationLossHook
 from vfnet_yolof.engine.state import rng_state
 

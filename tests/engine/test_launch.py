@@ -8,7 +8,6 @@ import pytest
 import torch
 from conftest import FOLDER, REPOSITORY
 from engine_toy import report_ranks
-
 from vfnet_yolof.engine import ConfigError
 from vfnet_yolof.engine.launch import Ranks, first_host, launch, ranks_from_environment
 
@@ -54,7 +53,13 @@ def test_a_process_alone_has_no_ranks():
 
 @pytest.mark.parametrize(
     ("nodes", "first"),
-    [("n1", "n1"), ("n1,n2", "n1"), ("n[3-7]", "n3"), ("n[03,05]-ib,x", "n03-ib"), ("a,b[1-2]", "a")],
+    [
+        ("n1", "n1"),
+        ("n1,n2", "n1"),
+        ("n[3-7]", "n3"),
+        ("n[03,05]-ib,x", "n03-ib"),
+        ("a,b[1-2]", "a"),
+    ],
 )
 def test_first_host(nodes, first):
     assert first_host(nodes) == first
@@ -69,6 +74,7 @@ def test_more_gpus_than_there_are():
         launch(print, num_gpus=torch.cuda.device_count() + 2)
 
 
+@pytest.mark.slow
 def test_a_status_comes_back_and_every_process_knows_its_place(tmp_path):
     with pytest.raises(SystemExit) as ended:
         launch(report_ranks, (str(tmp_path),), num_gpus=0, num_processes=2)
@@ -93,6 +99,17 @@ def test_two_processes_train_like_one_on_the_joined_batch(make_toy):
             assert torch.allclose(value, b[key][name], atol=1e-6), name
 
 
+@pytest.mark.slow
+def test_ctrl_c_stops_all_processes_at_the_same_iteration(toy):
+    done = toy.start("--num-gpus", "0", "--num-processes", "2", TOY_CTRL_C_AT="6")
+    assert done.returncode == 130, done.stderr[-2000:]
+    tagged = (toy.output_dir / "last_checkpoint").read_text()
+    iteration = int(tagged.removeprefix("model_").removesuffix(".pth"))
+    assert iteration in (5, 6)
+    assert len(toy.load(f"model_{iteration:07d}")["trainer"]["rng"]) == 2
+
+
+@pytest.mark.slow
 def test_torchrun_starts_it_too(toy):
     path = os.pathsep.join([str(REPOSITORY / "projects"), str(FOLDER)])
     tool = str(REPOSITORY / "tools" / "train_net.py")

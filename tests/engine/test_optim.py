@@ -2,7 +2,6 @@
 
 import pytest
 from torch import nn
-
 from vfnet_yolof.engine import get_optimizer_params
 
 

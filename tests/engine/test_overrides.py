@@ -5,7 +5,6 @@ import torch
 from detectron2.config import LazyCall as L
 from engine_toy import ToyDetector
 from omegaconf import OmegaConf
-
 from vfnet_yolof.engine import ConfigError, get_optimizer_params
 from vfnet_yolof.engine.options import TRAIN_DEFAULTS, complete_train_options
 from vfnet_yolof.engine.overrides import apply_overrides
@@ -120,9 +119,13 @@ def test_what_the_train_section_leaves_out_gets_its_default():
 
 def test_a_typo_in_a_file_or_on_the_command_line_ends_with_one_line(toy, capsys, tmp_path):
     assert toy.run("train.max_itr=3") == 2
-    assert "error: Unknown key train.max_itr. Did you mean train.max_iter" in capsys.readouterr().err
+    assert (
+        "error: Unknown key train.max_itr. Did you mean train.max_iter" in capsys.readouterr().err
+    )
     config = tmp_path / "typo.py"
-    config.write_text("train = dict(max_itr=3)\nmodel = optimizer = lr_multiplier = dataloader = {}")
+    config.write_text(
+        "train = dict(max_itr=3)\nmodel = optimizer = lr_multiplier = dataloader = {}"
+    )
     toy.config = str(config)
     assert toy.run() == 2
     assert "Did you mean train.max_iter" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import pytest
 from detectron2.config import LazyConfig
-
 from vfnet_yolof.configs import load_config
 from vfnet_yolof.engine.options import complete_train_options
 from vfnet_yolof.engine.schedule import auto_scale, small_batch, warn_about_batch_size

@@ -4,7 +4,6 @@ import pytest
 import torch
 from engine_toy import ToyDetector, toy_mapper, toy_records
 from torch import nn
-
 from vfnet_yolof.engine.step import GradientClipping, TrainStep
 
 

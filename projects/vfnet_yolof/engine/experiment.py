@@ -121,6 +121,12 @@ def use_user_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
             key = f"dataloader.{split}.dataset.names"
             changes.append(f"{key}: {OmegaConf.select(cfg, key)} -> {name}")
             OmegaConf.update(cfg, key, name)
+    if user.val_name is None:
+        # The config's test set has other classes, or is not there.
+        for name in ("test", "evaluator"):
+            cfg.dataloader.pop(name, None)
+        logger.warning("Without --val-json and --val-images nothing is evaluated.")
+        changes.append("dataloader.test, dataloader.evaluator: removed")
     changes.append(f"model.num_classes: {cfg.model.get('num_classes')} -> {user.num_classes}")
     cfg.model.num_classes = user.num_classes
     return changes

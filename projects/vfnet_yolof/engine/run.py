@@ -33,6 +33,7 @@ from .hooks import (
     EvaluationHook,
     ValidationLossHook,
 )
+from .options import ConfigError
 from .state import seed_everything
 from .step import AMP_DTYPES, GradientClipping, TrainStep
 from .trainer import Trainer
@@ -112,6 +113,11 @@ def build_hooks(
 ) -> tuple[list[Any], EMAHook | None]:
     """Hooks in the order in which they must run, and the averaging one if there is one."""
     train, evaluation = cfg.train, Evaluation(cfg)
+    evaluates = "evaluator" in cfg.dataloader
+    _require_test_set(cfg)
+    if evaluates:
+        _ = evaluation.loader  # whatever is wrong with the test set shows before training
+        check_num_classes(cfg, split="test")
     ema = None
     if train.ema.enabled:
         ema = EMAHook(trainer.bare_model, decay=train.ema.decay, warmup=train.ema.warmup)
@@ -133,7 +139,6 @@ def build_hooks(
         writers = hooks.PeriodicWriter(
             default_writers(train.output_dir, train.max_iter), period=train.log_period
         )
-    evaluates = "evaluator" in cfg.dataloader
     return [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
@@ -147,6 +152,14 @@ def build_hooks(
         CheckpointHook(files, **train.checkpointer),
         writers,
     ], ema
+
+
+def _require_test_set(cfg: DictConfig) -> None:
+    if cfg.train.val_loss.enabled and "test" not in cfg.dataloader:
+        raise ConfigError("train.val_loss.enabled needs a test set: --val-json and --val-images.")
+    measured = "evaluator" in cfg.dataloader or cfg.train.val_loss.enabled
+    if cfg.train.early_stopping.patience > 0 and not measured:
+        raise ConfigError("train.early_stopping.patience needs a test set to measure on.")
 
 
 def _once(build: Callable[[], Any]) -> Callable[[], Any]:
