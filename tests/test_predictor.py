@@ -78,6 +78,7 @@ def test_one_image_gives_what_the_model_gives(predictor: Predictor, config, stat
     result = predictor(image)
     assert isinstance(result, Instances)
     assert_same(result, expected)
+    result.pred_boxes.clip((10, 10))  # in place: the results are the caller's
 
 
 @pytest.mark.golden

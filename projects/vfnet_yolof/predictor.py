@@ -145,7 +145,6 @@ class Predictor:
         finally:
             self.model.keep_star = before
 
-    @torch.inference_mode()
     def _predict(self, images: Sequence[ImageLike], input_format: str) -> list[Instances]:
         inputs = [self._to_input(image, input_format) for image in images]
         groups: dict[tuple[int, ...], list[int]] = {}
@@ -153,7 +152,9 @@ class Predictor:
             groups.setdefault(self._padded_size(one["image"]), []).append(index)
         results: dict[int, Instances] = {}
         for indices in groups.values():
-            outputs = self.model([inputs[index] for index in indices])
+            with torch.inference_mode():
+                outputs = self.model([inputs[index] for index in indices])
+            # Selecting outside of inference mode gives tensors that may be changed in place.
             for index, output in zip(indices, outputs, strict=True):
                 instances = output["instances"].to("cpu")
                 results[index] = instances[instances.scores >= self.score_thresh]
@@ -207,8 +208,7 @@ def load_weights(
     of another shape.
     """
     checkpoint = load_checkpoint(PathManager.get_local_path(os.fspath(weights)))
-    averaged = checkpoint.get("ema")
-    source = averaged if use_ema and isinstance(averaged, Mapping) else checkpoint
+    source = checkpoint if use_ema else {k: v for k, v in checkpoint.items() if k != "ema"}
     try:
         state, report = convert_state_dict(source, model)
     except CheckpointError as error:

@@ -164,6 +164,7 @@ def wrapped(kind: str, state: dict[str, torch.Tensor]) -> dict:
         "plain": state,
         "state_dict": {"state_dict": state, "optimizer": {"lr": 0.1}, "meta": {}},
         "model": {"model": state, "iteration": 7},
+        "averaged": {"model": wrong, "ema": state},
         "distributed": {"state_dict": prefixed},
         "compiled": {"state_dict": {f"_orig_mod.module.{k}": v for k, v in state.items()}},
         # mmengine swaps before saving: the averaged weights are in state_dict
@@ -188,6 +189,7 @@ def wrapped(kind: str, state: dict[str, torch.Tensor]) -> dict:
         "plain",
         "state_dict",
         "model",
+        "averaged",
         "distributed",
         "compiled",
         "mmengine EMA",

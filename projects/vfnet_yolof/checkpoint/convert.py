@@ -43,7 +43,8 @@ LAYOUTS: tuple[Layout, ...] = (*mmdet.LAYOUTS, OWN_LAYOUT)
 # Where projects keep the tensors inside the file. MMEngine's and MMCV's EMA hooks save the averaged
 # weights under "state_dict" (and the running ones beside it), so "ema_state_dict" comes last: for
 # files that have nothing else.
-_WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "ema", "ema_state_dict")
+# This project's "ema" are averaged weights, which evaluation prefers to those under "model".
+_WRAPPERS = ("ema", "state_dict", "model", "model_state", "model_state_dict", "ema_state_dict")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _COUNTER = ".num_batches_tracked"
 
@@ -53,13 +54,20 @@ ModelOrKeys = nn.Module | Mapping[str, Any] | Iterable[str]
 def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The model's tensors in a loaded checkpoint, out of all wrappers and ``module.`` prefixes.
 
-    Raises :class:`CheckpointError` when the file holds no named tensors.
+    Averaged weights come before others. Raises :class:`CheckpointError` when the file holds no
+    named tensors.
     """
+    return _unwrap(checkpoint)[1]
+
+
+def _unwrap(checkpoint: Mapping[str, Any]) -> tuple[str, dict[str, torch.Tensor]]:
+    """Name of the entry that holds the weights ("" for the whole file), and the weights."""
     state: Mapping[str, Any] = checkpoint
+    entry = ""
     for name in _WRAPPERS:
         inner = checkpoint.get(name)
         if isinstance(inner, Mapping) and any(torch.is_tensor(v) for v in inner.values()):
-            state = inner
+            state, entry = inner, name
             break
     tensors = {str(k): v for k, v in state.items() if torch.is_tensor(v)}
     if not tensors:
@@ -69,7 +77,7 @@ def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         tensors, changed = _strip_prefix(tensors)
         if not changed:
             break
-    return tensors
+    return entry, tensors
 
 
 def recognise_layout(keys: Iterable[str]) -> Layout:
@@ -120,10 +128,11 @@ def convert_state_dict(
 
     Raises :class:`CheckpointError` for an unknown layout or source tensors that no rule knows.
     """
-    source = find_state_dict(source)
+    entry, source = _unwrap(source)
     target = None if model_or_keys is None else _target_shapes(model_or_keys)
     layout = _choose_layout(source, target)
     converted, report = apply_rules(source, layout.rules)
+    report.entry = entry
     report.layout = layout.name.strip()
     report.description = str(describe({k: tuple(v.shape) for k, v in converted.items()}))
     if report.unmatched:

@@ -68,13 +68,14 @@ class ConversionReport:
 
     ``renamed`` maps source to target key, ``dropped`` maps source key to the reason, ``unmatched``
     lists source keys that no rule knows, ``added`` maps target keys that the source lacks to the
-    reason they were filled in.
+    reason they were filled in. ``entry`` is the name under which the file has the weights.
     """
 
     renamed: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
     added: dict[str, str] = field(default_factory=dict)
+    entry: str = ""
     layout: str = ""
     description: str = ""
 
@@ -94,7 +95,8 @@ class ConversionReport:
         lines = [f"layout: {self.layout or 'unknown'}"]
         if self.description:
             lines.append(f"model:  {self.description}")
-        lines.append(f"{self.num_source} tensors in the source")
+        where = f" under {self.entry!r}" if self.entry else ""
+        lines.append(f"{self.num_source} tensors in the source{where}")
         groups = Counter(_group(target) for target in self.renamed.values())
         lines += [f"  {count:5d} -> {group}" for group, count in groups.items()]
         lines += [f"  {n:5d} dropped: {why}" for why, n in Counter(self.dropped.values()).items()]
