@@ -5,7 +5,7 @@ train = dict(
     init_checkpoint="",
     max_iter=87960,
     device="cuda",
-    seed=None,
+    seed=-1,  # drawn at the start of the run
     amp=dict(enabled=False, dtype="float16"),
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     checkpointer=dict(period=5000, max_to_keep=3),
