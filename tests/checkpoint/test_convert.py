@@ -20,6 +20,7 @@ from vfnet_yolof.checkpoint import (
 )
 from vfnet_yolof.checkpoint.convert import file_sha256, hash_in_name, save_atomically
 from vfnet_yolof.configs import load_config
+from vfnet_yolof.inference_config import read_inference_config
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 
@@ -357,6 +358,35 @@ def test_reference_names_fill_our_model(shared_dir: Path, r50: nn.Module, tmp_pa
     ours = r50.state_dict()
     for theirs, name in report.renamed.items():
         assert torch.equal(ours[name], source[theirs]), theirs
+
+
+@pytest.mark.parametrize(
+    ("options", "overrides"),
+    [
+        (
+            {"blocks": (3, 4, 23, 3), "dcn_stages": (2, 3, 4), "head_dcn": True},
+            ["depth=101", "deform_stages=[3,4,5]", "head.dcn_on_last_conv=true"],
+        ),
+        (
+            {"dcn_stages": (3, 4), "offset_channels": 18},
+            ["deform_stages=[4,5]", "deform_version=1"],
+        ),
+        (
+            {"blocks": (3, 4, 23, 3), "groups": 32},
+            ["depth=101", "num_groups=32", "width_per_group=4"],
+        ),
+    ],
+    ids=["R-101-DCNv2", "R-50-DCNv1", "X-101-32x4d"],
+)
+def test_names_of_other_backbones(options: dict, overrides: list[str]):
+    prefix = {True: "model.", False: "model.backbone.bottom_up."}
+    overrides = [prefix[o.startswith("head.")] + o for o in overrides]
+    config = read_inference_config("vfnet/vfnet_r50_fpn_1x.py", overrides)
+    with torch.device("meta"):
+        model = config.build_model()
+    _, report = convert_state_dict(mmdet_vfnet(**options), model.state_dict().keys())
+    ours = str(describe({k: v.shape for k, v in model.state_dict().items()}))
+    assert report.description == ours
 
 
 def test_r101_weights_do_not_fit_r50(r50: nn.Module):
