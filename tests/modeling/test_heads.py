@@ -182,8 +182,8 @@ class TestEveryParameter:
 
     def test_learns_from_a_normal_batch(self, make, options) -> None:
         model = make(**options)
-        sizes = (128, 128)
-        boxes = [*self.boxes, [-100, -100, 350, 350], [-900, -900, 1100, 1100]]
+        sizes = (256, 256)
+        boxes = [*self.boxes, [0, 0, 256, 256], [-100, -100, 350, 350], [-900, -900, 1100, 1100]]
         sum(model([picture(boxes, size=sizes), empty_picture(sizes)]).values()).backward()
         idle = [k for k, p in model.named_parameters() if p.grad is None or not p.grad.any()]
         assert idle == []
