@@ -36,7 +36,7 @@ def detectron2_kernel_available() -> bool:
 def _sampling_positions(
     input: Tensor, offset: Tensor, kernel: Sequence[int], geometry: Geometry
 ) -> Tensor:
-    """(N, G, K, 2, Ho, Wo): (y, x) in pixels of ``input``, in float32 at least.
+    """(2, N, G, K, Ho, Wo): y and x in pixels of ``input``, in float32 at least.
 
     Clamped to [-2, size], where the sample is 0 as everywhere beyond: positions stay finite. At
     -1, where the border's taps start, the derivative is still that of torchvision.
@@ -58,7 +58,7 @@ def _sampling_positions(
     x = tap_columns.repeat(kernel[0])[:, None, None] + columns
     y = (offset[:, :, :, 0] + y).clamp(-2, input.shape[2])
     x = (offset[:, :, :, 1] + x).clamp(-2, input.shape[3])
-    return torch.stack((y, x), dim=3)
+    return torch.stack((y, x))
 
 
 def _with_embedding_bag(
@@ -75,11 +75,11 @@ def _with_embedding_bag(
     out_channels, group_channels, *kernel = weight.shape
     positions = _sampling_positions(input, offset, kernel, geometry)
     if mask is not None:
-        mask = mask.unflatten(1, (positions.shape[1], -1))
+        mask = mask.unflatten(1, (positions.shape[2], -1))
     samples = bilinear_samples(positions, mask, height, width)
     samples = samples._replace(weights=samples.weights.to(input.dtype))
     output = gathered_product(
-        input.permute(0, 2, 3, 1).reshape(-1, channels // positions.shape[1]),
+        input.permute(0, 2, 3, 1).reshape(-1, channels // positions.shape[2]),
         samples,
         # (groups, C_out / groups, K, C / groups)
         weight.flatten(2).transpose(1, 2).unflatten(0, (channels // group_channels, -1)),
@@ -102,8 +102,8 @@ def _with_grid_sample(
     height, width = input.shape[2:]
     out_channels, group_channels, *kernel = weight.shape
     positions = _sampling_positions(input, offset, kernel, geometry)
-    groups = positions.shape[1]
-    y, x = positions.unbind(3)
+    groups = positions.shape[2]
+    y, x = positions.unbind()
     # `align_corners` would divide by size - 1, which is 0 on the smallest level of a pyramid.
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
     pixels = input.unflatten(1, (groups, -1)).flatten(0, 1)

@@ -32,37 +32,39 @@ def bilinear_samples(positions: Tensor, mask: Tensor | None, height: int, width:
     """Pixels around each sampling position.
 
     Args:
-        positions: (N, G, K, 2, Ho, Wo), (y, x) in pixels of the input map, in [-2, size].
+        positions: (2, N, G, K, Ho, Wo), y and x in pixels of the input map, in [-2, size].
         mask: (N, G, K, Ho, Wo) factors of the samples, or None.
 
     Returns:
         Integer rows of the map seen as (N * H * W * G, C / G), and weights with gradient to the
         positions and the mask. Pixels outside of the map have weight 0.
     """
-    num_images, groups = positions.shape[:2]
-    # (N, P, K, G, 2): from here on in the order of the columns.
-    positions = positions.flatten(4).permute(0, 4, 2, 1, 3).contiguous()
+    _, num_images, groups = positions.shape[:3]
+    # Pairs and axes lead, so that every operation runs along contiguous positions.
     low = positions.detach().floor()
     upper = positions - low
-    size = torch.tensor([height, width], dtype=torch.int32)[:, None]
-    pixels = low.int()[..., None] + torch.tensor([0, 1], dtype=torch.int32)
+    pixels = low.int()
+    pixels = torch.stack((pixels, pixels + 1), dim=1)
     # Clamping integers keeps the rows legal whatever a NaN was converted to; the weight stays NaN.
-    inside = pixels.clamp(min=torch.zeros_like(size), max=size - 1)
-    weights = torch.stack((1.0 - upper, upper), dim=-1) * (inside == pixels)
-
-    y_weights, x_weights = weights.unbind(-2)
+    last = torch.tensor([height - 1, width - 1], dtype=torch.int32).view(2, *[1] * 6)
+    inside = pixels.clamp(min=0).minimum(last)
+    y_weights, x_weights = torch.stack((1 - upper, upper), dim=1) * (inside == pixels)
     if mask is not None:
-        y_weights = y_weights * mask.flatten(3).permute(0, 3, 2, 1)[..., None]
-    corners = y_weights[..., :, None] * x_weights[..., None, :]
+        y_weights = y_weights * mask
+    corners = y_weights[:, None] * x_weights
 
     # int32 sorts in half the time, but must be able to count the rows.
     dtype = torch.int32 if num_images * height * width * groups < 2**31 else torch.int64
-    y, x = inside.to(dtype).unbind(-2)
-    rows = (y * (width * groups))[..., :, None] + (x * groups)[..., None, :]
-    rows = rows + torch.arange(groups, dtype=dtype)[:, None, None]
-    image = torch.arange(num_images, dtype=dtype) * (height * width * groups)
-    rows = rows + image.view(-1, 1, 1, 1, 1, 1)
-    return Samples(rows.reshape(-1, 4), corners.reshape(-1, 4))
+    y, x = inside.to(dtype)
+    cells = torch.arange(num_images, dtype=dtype).view(-1, 1, 1, 1, 1) * (height * width)
+    group = torch.arange(groups, dtype=dtype).view(-1, 1, 1, 1)
+    rows = (y * (width * groups))[:, None] + (x * groups + (cells * groups + group))
+    return Samples(_by_sample(rows), _by_sample(corners))
+
+
+def _by_sample(corners: Tensor) -> Tensor:
+    """(2, 2, N, G, K, Ho, Wo) -> (P * K * G, 4), the order of the columns."""
+    return corners.flatten(0, 1).flatten(4).permute(1, 4, 3, 2, 0).reshape(-1, 4)
 
 
 def gathered_product(pixels: Tensor, samples: Samples, weight: Tensor) -> Tensor:
