@@ -5,6 +5,7 @@ import torch
 from detectron2.config import LazyCall as L
 from engine_toy import ToyDetector
 from omegaconf import OmegaConf
+from vfnet_yolof.configs import load_config
 from vfnet_yolof.engine import ConfigError, get_optimizer_params
 from vfnet_yolof.engine.options import TRAIN_DEFAULTS, complete_train_options
 from vfnet_yolof.engine.overrides import apply_overrides
@@ -34,6 +35,7 @@ def test_values_take_the_type_of_what_they_replace(cfg):
             "train.output_dir=2024",
             "train.amp.enabled=true",
             "train.seed=7",
+            "train.checkpointer.max_to_keep=null",
             "data.sizes=[640]",
             "data.names=[a,b]",
             "data.steps.0.size=2",
@@ -45,6 +47,7 @@ def test_values_take_the_type_of_what_they_replace(cfg):
     assert cfg.optimizer.params.base_lr == 1.0  # the interpolation is still one
     assert cfg.train.output_dir == "2024"
     assert cfg.train.amp.enabled is True
+    assert cfg.train.checkpointer.max_to_keep is None
     assert (cfg.data.sizes, cfg.data.names, cfg.data.steps[0].size) == ([640], ["a", "b"], 2)
 
 
@@ -132,3 +135,16 @@ def test_a_typo_in_a_file_or_on_the_command_line_ends_with_one_line(toy, capsys,
     toy.config = "vfnet/vfnet_r50_fpn_1y.py"
     assert toy.run() == 2
     assert "vfnet_r50_fpn_1x.py" in capsys.readouterr().err
+
+
+def test_the_packaged_options_are_the_defaults():
+    """The common config shows users what there is; it must not drift from what is used."""
+    shown = load_config("vfnet/vfnet_r50_fpn_1x.py").train
+    del shown.output_dir, shown.max_iter
+    complete = OmegaConf.create({"train": shown})
+    complete_train_options(complete)
+    defaults = OmegaConf.create(
+        {k: v for k, v in TRAIN_DEFAULTS.items() if k not in ("output_dir", "max_iter")}
+    )
+    del complete.train.output_dir, complete.train.max_iter
+    assert complete.train == defaults

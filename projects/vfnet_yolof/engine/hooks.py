@@ -63,7 +63,7 @@ class EMAHook(HookBase):
         self.module.load_state_dict(weights)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"updates": self.updates, "decay": self.decay}
+        return {"updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.updates = state["updates"]

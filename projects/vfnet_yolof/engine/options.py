@@ -7,13 +7,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-# Options with a default of None accept the type named in _NULLABLE.
 TRAIN_DEFAULTS: dict[str, Any] = {
     "output_dir": "./output",
     "init_checkpoint": "",
     "max_iter": 90000,
     "device": "cuda",
-    "seed": None,
+    "seed": -1,  # negative, or None: one is drawn, logged and kept when resuming
     "amp": {"enabled": False, "dtype": "float16"},
     "ddp": {
         "broadcast_buffers": False,
@@ -34,7 +33,8 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "auto_scale": False,
     "cudnn_benchmark": False,
 }
-_NULLABLE: dict[str, type] = {"seed": int, "checkpointer.max_to_keep": int}
+# Options that may be None as well.
+NULLABLE: dict[str, type] = {"seed": int, "checkpointer.max_to_keep": int}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "amp.dtype": ("float16", "bfloat16"),
     "best_checkpoint.mode": ("max", "min"),
@@ -81,9 +81,9 @@ def complete_train_options(cfg: DictConfig) -> None:
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:
-    expected = _NULLABLE.get(key, type(default))
+    expected = NULLABLE.get(key, type(default))
     if value is None:
-        if key in _NULLABLE:
+        if key in NULLABLE:
             return
     elif expected is float and type(value) is int or type(value) is expected:
         if key in _CHOICES and value not in _CHOICES[key]:

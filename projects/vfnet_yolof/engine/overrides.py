@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .options import ConfigError, suggestion
+from .options import NULLABLE, ConfigError, suggestion
 
 _ABSENT = object()
 
@@ -143,7 +143,7 @@ def _converted(key: str, value: Any, old: Any) -> Any:
     if old is _ABSENT or old is None or (isinstance(value, str) and "${" in value):
         return value
     if value is None:
-        if key == "train.seed" or not key.startswith("train."):
+        if key.removeprefix("train.") in NULLABLE or not key.startswith("train."):
             return value
     elif type(old) is str:
         return _as_text(key, value, old)

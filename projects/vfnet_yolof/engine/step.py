@@ -11,6 +11,8 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from .options import ConfigError
+
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -77,7 +79,7 @@ class TrainStep:
         clip: gradient clipping, on unscaled gradients.
 
     Raises:
-        ValueError: float16 on a CPU.
+        ConfigError: float16 on a CPU.
     """
 
     def __init__(
@@ -94,9 +96,9 @@ class TrainStep:
         self.device = torch.device(device)
         self.clip = clip
         if amp_dtype is not None and amp_dtype not in AMP_DTYPES:
-            raise ValueError(f"train.amp.dtype={amp_dtype!r}: one of {', '.join(AMP_DTYPES)}.")
+            raise ConfigError(f"train.amp.dtype={amp_dtype!r}: one of {', '.join(AMP_DTYPES)}.")
         if amp_dtype == "float16" and self.device.type != "cuda":
-            raise ValueError(
+            raise ConfigError(
                 "Training in float16 needs a CUDA device; on the CPU set train.amp.dtype=bfloat16 "
                 "or train.amp.enabled=False."
             )

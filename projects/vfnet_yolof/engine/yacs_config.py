@@ -119,7 +119,7 @@ def _train_options(cfg: CfgNode) -> dict[str, Any]:
         "init_checkpoint": cfg.MODEL.WEIGHTS,
         "max_iter": solver.MAX_ITER,
         "device": cfg.MODEL.DEVICE,
-        "seed": None if cfg.SEED < 0 else cfg.SEED,
+        "seed": cfg.SEED,
         "amp": {"enabled": solver.AMP.ENABLED},
         "checkpointer": {"period": solver.CHECKPOINT_PERIOD, "max_to_keep": None},
         "eval_period": cfg.TEST.EVAL_PERIOD,
