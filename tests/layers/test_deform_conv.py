@@ -320,6 +320,18 @@ def test_trace_holds_plain_operators_and_serves_other_sizes(pack: type[DeformCon
     torch.testing.assert_close(traced(x), layer(x), rtol=1e-4, atol=1e-5)
 
 
+def test_export_holds_plain_operators():
+    layer = ModulatedDeformConvPack(3, 4, 3, padding=1).eval()
+    nn.init.normal_(layer.conv_offset.weight)
+    x = torch.randn(1, 3, 8, 9)
+    program = torch.export.export(layer, (x,))
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert any("grid_sampler" in target for target in targets)
+    foreign = {t for t in targets if not t.startswith(("aten.", "<built-in function getitem>"))}
+    assert not foreign
+    torch.testing.assert_close(program.module()(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [

@@ -14,7 +14,7 @@ of a cell beyond column 128.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from .deform_forms import IMPLEMENTATIONS, Geometry
+from .deform_forms import IMPLEMENTATIONS, Geometry, full_precision
 
 _chosen: ContextVar[str | None] = ContextVar("deform_conv_implementation", default=None)
 
@@ -87,10 +87,10 @@ def deform_conv2d(
     if not torch.jit.is_tracing():
         _check_shapes(input, offset, weight, bias, mask, geometry)
     device_type = input.device.type
-    dtype = torch.promote_types(input.dtype, weight.dtype)
+    dtype = max(input.dtype, weight.dtype, key=lambda x: torch.finfo(x).bits)
     if torch.is_autocast_enabled(device_type) or name in ("torchvision", "detectron2"):
-        dtype = torch.promote_types(dtype, torch.float32)
-    with torch.autocast(device_type, enabled=False):
+        dtype = full_precision(dtype)
+    with _without_autocast(device_type):
         output = IMPLEMENTATIONS[name](
             input.to(dtype),
             offset,
@@ -100,6 +100,13 @@ def deform_conv2d(
             geometry,
         )
     return output.to(input.dtype)
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[None]:
+    """Autocast off; nothing at all where it is off already, to leave no mark in exported graphs."""
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 def _implementation_for(input: Tensor) -> str:
@@ -255,7 +262,7 @@ class DeformConvPack(DeformConv2d):
         device_type = x.device.type
         if torch.is_autocast_enabled(device_type):
             x = x.to(self.conv_offset.weight.dtype)
-        with torch.autocast(device_type, enabled=False):
+        with _without_autocast(device_type):
             return (self.conv_offset(x),)
 
 

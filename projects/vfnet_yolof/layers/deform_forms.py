@@ -24,6 +24,11 @@ class Geometry(NamedTuple):
     dilation: tuple[int, int]
 
 
+def full_precision(dtype: torch.dtype) -> torch.dtype:
+    """float64 stays, every other floating type becomes float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def detectron2_kernel_available() -> bool:
     """Whether this Detectron2 was built with its CUDA kernels."""
     try:
@@ -42,7 +47,7 @@ def _sampling_positions(
     -1, where the border's taps start, the derivative is still that of torchvision.
     """
     stride, padding, dilation = geometry
-    dtype = torch.promote_types(offset.dtype, torch.float32)
+    dtype = full_precision(offset.dtype)
     taps = kernel[0] * kernel[1]
     offset = offset.to(dtype).unflatten(1, (-1, taps, 2))
 
