@@ -15,13 +15,16 @@ BOXES = ((4.0, 4.0, 40.0, 36.0), (30.0, 20.0, 60.0, 62.0))  # xyxy px, in a 64 x
 
 
 def shrink(config: DictConfig) -> DictConfig:
-    """A packaged config with the narrowest ResNet-18, pyramid and towers, and three classes."""
+    """A packaged config with a narrow ResNet-18, pyramid and towers, and three classes.
+
+    64 channels: 32 would be one for each group of group norm, which cannot normalise one cell.
+    """
     model = config.model
     model.num_classes = NUM_CLASSES
     bottom_up = model.backbone.bottom_up
     bottom_up.depth, bottom_up.stem_channels, bottom_up.res2_channels = 18, 8, 8
     bottom_up.norm, bottom_up.freeze_at = "StaticBN", 0
-    model.backbone.out_channels = model.head.conv_channels = 32
+    model.backbone.out_channels = model.head.conv_channels = 64
     model.head.num_convs = 1
     return config
 
