@@ -30,7 +30,7 @@ def test_the_wheel_holds_every_module_and_every_config(tmp_path: Path, repositor
     for name in ("projects", "configs"):
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(repository / name, checkout / name, ignore=ignore)
-    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(repository / name, checkout)
     wanted = {
         (prefix / path.relative_to(checkout / name)).as_posix()
