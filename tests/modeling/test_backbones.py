@@ -32,8 +32,10 @@ class TestStaticBatchNorm:
         norm.running_mean += 0.5
         assert torch.equal(norm.train()(x), norm.eval()(x))
 
-    def test_inside_a_model_that_is_set_to_train(self) -> None:
-        model = small().train()
+    @pytest.mark.parametrize("prepare", [nn.Module.train, lambda model: model])
+    def test_inside_a_model_set_to_train_or_just_built(self, prepare) -> None:
+        model = prepare(small())
+        assert model.training
         before = {k: v.clone() for k, v in model.named_buffers()}
         model(torch.randn(2, 3, 64, 64))
         changed = [k for k, v in model.named_buffers() if not torch.equal(v, before[k])]

@@ -30,6 +30,11 @@ class StaticBatchNorm2d(nn.BatchNorm2d):
     Detectron2's FrozenBatchNorm2d keeps weight and bias as buffers and does not train them.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A new module is in training mode without anybody having called train().
+        self.train()
+
     def train(self, mode: bool = True) -> "StaticBatchNorm2d":
         return super().train(False)
 
