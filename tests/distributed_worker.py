@@ -1,0 +1,53 @@
+"""What the processes of tests/modeling/test_distributed.py run.
+
+A module of its own on the path: a spawned process imports it by name.
+"""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from tiny import tiny_atss, tiny_vfnet
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+MODELS = {"vfnet": tiny_vfnet, "atss": tiny_atss}
+
+
+def step(model: nn.Module, batch: list[dict[str, Any]]) -> dict[str, Any]:
+    """Losses and gradients of one training step."""
+    losses = model(batch)
+    sum(losses.values()).backward()
+    module = model.module if isinstance(model, DistributedDataParallel) else model
+    return {
+        "losses": {k: v.item() for k, v in losses.items()},
+        "grads": {k: p.grad for k, p in module.named_parameters()},
+    }
+
+
+def run_rank(rank: int, world_size: int, folder: str, cases: list[tuple[str, str]]) -> None:
+    """For each (model, batches) train one step on this rank's part of ``folder/batches.pt``.
+
+    Writes ``<rank>.pt``: a list of :func:`step`'s results.
+    """
+    torch.set_num_threads(1)
+    root = Path(folder)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{root / 'rendezvous'}",
+        rank=rank,
+        world_size=world_size,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    try:
+        batches = torch.load(root / "batches.pt", weights_only=False)
+        results = []
+        for name, case in cases:
+            # No buffer changes in training: batch norms have static statistics.
+            model = DistributedDataParallel(MODELS[name](), broadcast_buffers=False)
+            results.append(step(model, batches[case][rank]))
+        torch.save(results, root / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
