@@ -7,49 +7,65 @@ from detectron2.modeling import build_backbone
 
 from .layers.nms import HardNMS
 from .modeling.assigners import ATSSAssigner, FCOSAssigner
-from .modeling.heads import VFNetHead
+from .modeling.heads import PointHead, VFNetHead
 from .modeling.losses import FocalLoss, VarifocalLoss
 from .modeling.points import PointGenerator
 from .modeling.postprocess import PostProcessor
 
 
-def add_vfnet_config(cfg: CfgNode) -> None:
-    """Add the keys below ``MODEL.VFNET`` with the paper's values to ``cfg``."""
-    node = CfgNode()
+def _add_common_keys(node: CfgNode) -> None:
+    """Keys of every detector with one box for each location."""
     node.NUM_CLASSES = 80
     node.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
-    node.NUM_CONVS = 3
     node.CONV_CHANNELS = 256
     node.NORM = "GN"
-    node.REG_DENOM = [64.0, 128.0, 256.0, 512.0, 1024.0]
-    node.REFINE = True
     node.DCN_ON_LAST_CONV = False
     node.PRIOR_PROB = 0.01
     node.POINT_OFFSET = 0.0
     node.OCTAVE_BASE_SCALE = 8.0
     node.ASSIGNER = "ATSS"  # or "FCOS"
     node.ATSS_TOPK = 9
-    node.CLS_LOSS = "VFL"  # or "FL"
     node.VFL_ALPHA = 0.75
     node.VFL_GAMMA = 2.0
     node.VFL_IOU_WEIGHTED = True
     node.FOCAL_ALPHA = 0.25
     node.FOCAL_GAMMA = 2.0
-    node.BOX_INIT_WEIGHT = 1.5
     node.BOX_WEIGHT = 2.0
     node.SCORE_THRESH_TEST = 0.05
     node.TOPK_CANDIDATES_TEST = 1000
     node.NMS_THRESH_TEST = 0.6
     node.CLASS_AGNOSTIC_NMS = False
     node.CANDIDATES = "pair"  # or "location"
+
+
+def add_vfnet_config(cfg: CfgNode) -> None:
+    """Add the keys below ``MODEL.VFNET`` with the paper's values to ``cfg``."""
+    node = CfgNode()
+    _add_common_keys(node)
+    node.NUM_CONVS = 3
+    node.REG_DENOM = [64.0, 128.0, 256.0, 512.0, 1024.0]
+    node.REFINE = True
+    node.CLS_LOSS = "VFL"  # or "FL"
+    node.BOX_INIT_WEIGHT = 1.5
     cfg.MODEL.VFNET = node
+
+
+def add_atss_config(cfg: CfgNode) -> None:
+    """Add the keys below ``MODEL.ATSS``, FCOS+ATSS with centerness, to ``cfg``."""
+    node = CfgNode()
+    _add_common_keys(node)
+    node.NUM_CONVS = 4
+    node.CLS_LOSS = "FL"  # or "VFL"
+    node.CENTERNESS_WEIGHT = 1.0
+    cfg.MODEL.ATSS = node
 
 
 def get_cfg_with_keys() -> CfgNode:
     """Detectron2's default config with this project's keys."""
     cfg = get_cfg()
     add_vfnet_config(cfg)
-    # Detectron2's own rule for biases spares nothing; the VFNet recipe's is in engine/optim.py.
+    add_atss_config(cfg)
+    # The batch that BASE_LR and MAX_ITER are meant for; `--auto-scale` goes by it.
     cfg.SOLVER.REFERENCE_BATCH_SIZE = 16
     return cfg
 
@@ -61,38 +77,41 @@ def vfnet_arguments(cfg: CfgNode) -> dict[str, Any]:
         KeyError: ``ASSIGNER`` or ``CLS_LOSS`` is not one of the known names.
     """
     node = cfg.MODEL.VFNET
+    arguments, head = _common_arguments(cfg, "VFNET")
+    arguments["head"] = VFNetHead(**head, reg_denom=node.REG_DENOM, refine=node.REFINE)
+    arguments["box_init_weight"] = node.BOX_INIT_WEIGHT
+    return arguments
+
+
+def atss_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Constructor arguments of :class:`ATSS`; errors as of :func:`vfnet_arguments`."""
+    arguments, head = _common_arguments(cfg, "ATSS")
+    arguments["head"] = PointHead(**head, centerness=True)
+    arguments["centerness_weight"] = cfg.MODEL.ATSS.CENTERNESS_WEIGHT
+    return arguments
+
+
+def _common_arguments(cfg: CfgNode, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments that all detectors take, and those of their heads."""
+    node = cfg.MODEL[name]
     backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
-    strides = [shapes[name].stride for name in node.IN_FEATURES]
-    head = VFNetHead(
-        in_channels=shapes[node.IN_FEATURES[0]].channels,
-        num_classes=node.NUM_CLASSES,
-        conv_channels=node.CONV_CHANNELS,
-        num_convs=node.NUM_CONVS,
-        strides=strides,
-        reg_denom=node.REG_DENOM,
-        norm=node.NORM,
-        refine=node.REFINE,
-        dcn_on_last_conv=node.DCN_ON_LAST_CONV,
-        prior_prob=node.PRIOR_PROB,
-    )
-    return {
+    strides = [shapes[feature].stride for feature in node.IN_FEATURES]
+    arguments = {
         "backbone": backbone,
-        "head": head,
         "points": PointGenerator(strides, node.POINT_OFFSET, node.OCTAVE_BASE_SCALE),
         "assigner": _choose(
-            "MODEL.VFNET.ASSIGNER",
+            f"MODEL.{name}.ASSIGNER",
             node.ASSIGNER,
             ATSS=lambda: ATSSAssigner(node.ATSS_TOPK),
             FCOS=lambda: FCOSAssigner(strides=strides),
         ),
         "cls_loss": _choose(
-            "MODEL.VFNET.CLS_LOSS",
+            f"MODEL.{name}.CLS_LOSS",
             node.CLS_LOSS,
             VFL=lambda: VarifocalLoss(node.VFL_ALPHA, node.VFL_GAMMA, node.VFL_IOU_WEIGHTED),
             FL=lambda: FocalLoss(node.FOCAL_ALPHA, node.FOCAL_GAMMA),
         ),
-        "box_init_weight": node.BOX_INIT_WEIGHT,
         "box_weight": node.BOX_WEIGHT,
         "postprocessor": PostProcessor(
             score_thresh=node.SCORE_THRESH_TEST,
@@ -107,6 +126,17 @@ def vfnet_arguments(cfg: CfgNode) -> dict[str, Any]:
         "input_format": cfg.INPUT.FORMAT,
         "head_in_features": node.IN_FEATURES,
     }
+    head = {
+        "in_channels": shapes[node.IN_FEATURES[0]].channels,
+        "num_classes": node.NUM_CLASSES,
+        "conv_channels": node.CONV_CHANNELS,
+        "num_convs": node.NUM_CONVS,
+        "strides": strides,
+        "norm": node.NORM,
+        "dcn_on_last_conv": node.DCN_ON_LAST_CONV,
+        "prior_prob": node.PRIOR_PROB,
+    }
+    return arguments, head
 
 
 def _choose(key: str, name: str, **choices: Any) -> Any:

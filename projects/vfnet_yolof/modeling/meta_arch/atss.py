@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,6 +25,7 @@ class ATSS(PointDetector):
         **kwargs: see :class:`PointDetector`.
     """
 
+    @configurable
     def __init__(
         self,
         *,
@@ -36,6 +38,13 @@ class ATSS(PointDetector):
         self.cls_loss = cls_loss if cls_loss is not None else FocalLoss()
         self.box_weight = box_weight
         self.centerness_weight = centerness_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.yacs`."""
+        from ...yacs import atss_arguments
+
+        return atss_arguments(cfg)
 
     def losses(self, predictions: PointPredictions, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses by name."""
