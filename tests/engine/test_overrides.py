@@ -148,3 +148,28 @@ def test_the_packaged_options_are_the_defaults():
     )
     del complete.train.output_dir, complete.train.max_iter
     assert complete.train == defaults
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("model.nmu_classes=3", "model.num_classes"),
+        ("model.head.num_cnvs=4", "model.head.num_convs"),
+        ("model.postprocessor.score_tresh=0.1", "model.postprocessor.score_thresh"),
+        ("optimizer.lrr=1", "optimizer.lr"),
+    ],
+)
+def test_mistakes_in_a_real_config_name_each_nearest_key_once(override, nearest):
+    """Also below a class that hands ``**kwargs`` on to its base."""
+    with pytest.raises(ConfigError) as error:
+        apply_overrides(load_config("vfnet/vfnet_r50_fpn_1x.py"), [override])
+    suggested = str(error.value).partition("Did you mean ")[2].rstrip("?").split(" or ")
+    assert suggested[0] == nearest
+    assert len(set(suggested)) == len(suggested)
+
+
+def test_a_parameter_that_only_the_base_class_names_can_be_set():
+    cfg = load_config("vfnet/vfnet_r50_fpn_1x.py")
+    del cfg.model.head_in_features
+    apply_overrides(cfg, ["model.head_in_features=[p3,p4]"])
+    assert list(cfg.model.head_in_features) == ["p3", "p4"]

@@ -49,6 +49,7 @@ class ConfigError(ValueError):
 
 def suggestion(key: str, known: list[str]) -> str:
     """`` Did you mean ...?`` with the nearest of the known dotted keys, or nothing."""
+    known = list(dict.fromkeys(known))
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     if not near:  # right name in the wrong place, or only the last part misspelt
         by_leaf: dict[str, str] = {}

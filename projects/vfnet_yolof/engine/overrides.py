@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from detectron2.utils.registry import locate
@@ -61,10 +61,30 @@ def parameters_of(node: DictConfig) -> dict[str, inspect.Parameter] | None:
     target = target._value() if target is not None else None
     if isinstance(target, str):
         target = locate(target)
-    if not callable(target):
-        return None
+    if inspect.isclass(target):
+        return _constructor_parameters(target)
+    return _parameters(target) if callable(target) else None
+
+
+def _constructor_parameters(cls: type) -> dict[str, inspect.Parameter] | None:
+    """Of a class and, where its constructor passes on ``**kwargs``, of its bases."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        # Whatever a subclass hands on by name or not, the first one to define it decides.
+        signature = inspect.signature(base.__init__).parameters.values()
+        for parameter in list(signature)[1:]:
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                found.setdefault(parameter.name, parameter)
+        if not any(p.kind is p.VAR_KEYWORD for p in signature):
+            return found
+    return None
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
     try:
-        found = inspect.signature(target).parameters
+        found = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return None
     if any(p.kind is p.VAR_KEYWORD for p in found.values()):
