@@ -6,7 +6,7 @@
 
 from ..common.data.small import dataloader
 from ..common.models.vfnet_small import model
-from ..common.optim import optimizer
+from ..common.optim_small import optimizer
 from ..common.schedule import step_schedule as _step_schedule
 from ..common.train import train
 

@@ -7,21 +7,15 @@ Give the same annotations for training and validation; AP50 on them should pass 
 """
 
 import detectron2.data.transforms as T
-import torch
 from detectron2.config import LazyCall as L
 
 from ..common.data.small import dataloader
 from ..common.models.vfnet_small import model
-from ..common.optim import optimizer
+from ..common.optim_small import optimizer
 from ..common.schedule import step_schedule as _step_schedule
 from ..common.train import train
 
 _max_iter = 1200
-
-optimizer._target_ = torch.optim.AdamW
-optimizer.lr = 0.001
-optimizer.weight_decay = 0.0001
-del optimizer.momentum
 
 dataloader.train.mapper.augmentations = [
     L(T.ResizeShortestEdge)(short_edge_length=256, max_size=427)

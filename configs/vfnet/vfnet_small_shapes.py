@@ -5,7 +5,7 @@ python tools/train_net.py --config-file vfnet/vfnet_small_shapes.py
 
 from ..common.data.shapes import dataloader
 from ..common.models.vfnet_small import model
-from ..common.optim import optimizer
+from ..common.optim_small import optimizer
 from ..common.schedule import step_schedule as _step_schedule
 from ..common.train import train
 
