@@ -1,0 +1,135 @@
+"""The yacs config builds, through Detectron2's registry, what the lazy one builds."""
+
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode, instantiate
+from detectron2.modeling import build_model
+from vfnet_yolof.configs import find_config, load_config
+from vfnet_yolof.modeling.assigners import FCOSAssigner
+from vfnet_yolof.modeling.losses import FocalLoss
+from vfnet_yolof.yacs import get_cfg_with_keys
+
+YAML = "vfnet/vfnet_r50_fpn_1x.yaml"
+
+
+def yacs_config(*options: Any) -> CfgNode:
+    cfg = get_cfg_with_keys()
+    cfg.merge_from_file(find_config(YAML))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *options])
+    return cfg
+
+
+def small(*options: Any) -> torch.nn.Module:
+    """The yacs model with ResNet-18, quickly built."""
+    return build_model(
+        yacs_config("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64, *options)
+    )
+
+
+def options_of(part: Any) -> dict[str, Any]:
+    """Public attributes of a part that is no module, down to the numbers."""
+    return {
+        k: options_of(v) if hasattr(v, "__dict__") else v
+        for k, v in vars(part).items()
+        if not k.startswith("_")
+    } | {"": type(part)}
+
+
+def test_is_the_model_of_the_lazy_config() -> None:
+    lazy = instantiate(load_config("vfnet/vfnet_r50_fpn_1x.py").model)
+    yacs = build_model(yacs_config())
+    assert type(yacs) is type(lazy)
+    assert repr(yacs) == repr(lazy)
+    lazy_state, yacs_state = lazy.state_dict(), yacs.state_dict()
+    assert {k: v.shape for k, v in yacs_state.items()} == {
+        k: v.shape for k, v in lazy_state.items()
+    }
+    trained = {k for k, p in lazy.named_parameters() if p.requires_grad}
+    assert {k for k, p in yacs.named_parameters() if p.requires_grad} == trained
+    for part in ("points", "assigner", "cls_loss", "postprocessor"):
+        assert options_of(getattr(yacs, part)) == options_of(getattr(lazy, part)), part
+    for name in ("strides", "reg_denom", "gradient_mul", "refine"):
+        assert getattr(yacs.head, name) == getattr(lazy.head, name), name
+    for name in ("box_init_weight", "box_weight", "num_classes", "input_format"):
+        assert getattr(yacs, name) == getattr(lazy, name), name
+    assert list(yacs.head_in_features) == list(lazy.head_in_features)
+    assert torch.equal(yacs.pixel_mean, lazy.pixel_mean)
+    assert torch.equal(yacs.pixel_std, lazy.pixel_std)
+    prior = torch.full((80,), 0.01)
+    torch.testing.assert_close(yacs.head.cls_logits.bias.sigmoid(), prior)
+
+
+def test_recipe_is_that_of_the_lazy_config() -> None:
+    cfg, lazy = yacs_config().SOLVER, load_config("vfnet/vfnet_r50_fpn_1x.py")
+    assert (lazy.optimizer.lr, lazy.optimizer.momentum) == (cfg.BASE_LR, cfg.MOMENTUM)
+    assert lazy.optimizer.weight_decay == cfg.WEIGHT_DECAY
+    assert lazy.optimizer.params.bias_lr_factor == cfg.BIAS_LR_FACTOR
+    assert lazy.optimizer.params.weight_decay_bias == cfg.WEIGHT_DECAY_BIAS
+    assert lazy.dataloader.train.total_batch_size == cfg.IMS_PER_BATCH
+    assert lazy.train.max_iter == cfg.MAX_ITER
+    multiplier = instantiate(lazy.lr_multiplier)
+    for step, factor in zip(cfg.STEPS, (0.1, 0.01), strict=True):
+        assert multiplier((step - 1) / cfg.MAX_ITER) == pytest.approx(10 * factor)
+        assert multiplier((step + 1) / cfg.MAX_ITER) == pytest.approx(factor)
+    assert multiplier(0.0) == pytest.approx(cfg.WARMUP_FACTOR)
+    end = cfg.WARMUP_ITERS / cfg.MAX_ITER
+    assert multiplier(0.9 * end) < multiplier(end) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "part", "name", "value"),
+    [
+        (("NUM_CLASSES", 3), "head.cls_logits", "out_channels", 3),
+        (("CLASS_AGNOSTIC_NMS", True), "postprocessor.nms", "class_agnostic", True),
+        (("NMS_THRESH_TEST", 0.4), "postprocessor.nms", "iou_threshold", 0.4),
+        (("CANDIDATES", "location"), "postprocessor", "candidates", "location"),
+        (("TOPK_CANDIDATES_TEST", 7), "postprocessor", "topk_candidates", 7),
+        (("SCORE_THRESH_TEST", 0.2), "postprocessor", "score_thresh", 0.2),
+        (("ATSS_TOPK", 5), "assigner", "topk", 5),
+        (("VFL_ALPHA", 0.5), "cls_loss", "alpha", 0.5),
+        (("VFL_GAMMA", 1.0), "cls_loss", "gamma", 1.0),
+        (("VFL_IOU_WEIGHTED", False), "cls_loss", "iou_weighted", False),
+        (("POINT_OFFSET", 0.5), "points", "offset", 0.5),
+        (("OCTAVE_BASE_SCALE", 4.0), "points", "octave_base_scale", 4.0),
+        (("REFINE", False), "head", "refine", False),
+        (("BOX_WEIGHT", 5.0), "", "box_weight", 5.0),
+        (("BOX_INIT_WEIGHT", 5.0), "", "box_init_weight", 5.0),
+        (("CONV_CHANNELS", 64), "head.cls_logits", "in_channels", 64),
+    ],
+)
+def test_keys_reach_the_model(options, part: str, name: str, value: Any) -> None:
+    key, setting = options
+    node = small(f"MODEL.VFNET.{key}", setting)
+    for attribute in filter(None, part.split(".")):
+        node = getattr(node, attribute)
+    assert getattr(node, name) == value
+
+
+def test_choices_by_name() -> None:
+    model = small("MODEL.VFNET.ASSIGNER", "FCOS", "MODEL.VFNET.CLS_LOSS", "FL")
+    assert isinstance(model.assigner, FCOSAssigner)
+    assert isinstance(model.cls_loss, FocalLoss)
+    with pytest.raises(KeyError, match="MODEL.VFNET.ASSIGNER must be one of .*got 'SimOTA'"):
+        small("MODEL.VFNET.ASSIGNER", "SimOTA")
+    with pytest.raises(KeyError, match="MODEL.VFNET.CLS_LOSS must be one of .*got 'QFL'"):
+        small("MODEL.VFNET.CLS_LOSS", "QFL")
+
+
+def test_atss_is_in_the_registry_too() -> None:
+    model = small("MODEL.META_ARCHITECTURE", "ATSS", "MODEL.ATSS.CENTERNESS_WEIGHT", 0.5)
+    assert type(model).__name__ == "ATSS"
+    assert model.head.centerness is not None
+    assert len(model.head.cls_tower) == 4
+    assert model.centerness_weight == 0.5
+
+
+def test_deformable_stages_by_key() -> None:
+    on = "MODEL.RESNETS.DEFORM_ON_PER_STAGE"
+    cfg = yacs_config(on, [False, True, True, True], "MODEL.RESNETS.DEFORM_MODULATED", True)
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        model = build_model(cfg)
+    deformed = {k.split(".")[2] for k in model.state_dict() if "conv_offset" in k}
+    assert deformed == {"res3", "res4", "res5"}
