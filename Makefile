@@ -1,7 +1,9 @@
-# make demo    train and evaluate a small detector on generated images
-# make test    the test suite, without the tests marked slow
-# make lint    ruff
-# make setup   only the environment
+# make demo       train and evaluate a small detector on generated images
+# make test       the test suite, without the tests marked slow
+# make test-slow  the tests marked slow
+# make lint       ruff
+# make setup      only the environment
+# make clean      remove the environment and the caches
 #
 # Each makes the virtual environment .venv first if it is missing or out of date. Variables:
 #   PYTHON=python3.12          the Python to make it with (3.10 or newer)
@@ -18,7 +20,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # One thread for each test process: more only get into each other's way.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 .PHONY: help demo test test-slow lint setup clean
 
@@ -29,10 +31,10 @@ demo: $(STAMP)
 	@$(BIN)/python tools/run_demo.py
 
 test: $(STAMP)
-	@$(TEST) -m "not slow" $(if $(CI),--require-golden)
+	@$(TEST) -n 2 -m "not slow" $(if $(CI),--require-golden)
 
 test-slow: $(STAMP)
-	@$(TEST) -m slow --timeout 1200
+	@$(TEST) -m slow --timeout 1200  # one by one: these start processes of their own
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
