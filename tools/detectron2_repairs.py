@@ -38,6 +38,12 @@ REPAIRS: tuple[Repair, ...] = (
     ),
     Repair("detectron2/data/build.py", "dtype=np.int\n", "dtype=int\n", _NUMPY_ALIASES),
     Repair("detectron2/data/build.py", "dtype=np.int)", "dtype=int)", _NUMPY_ALIASES),
+    Repair(
+        "detectron2/data/benchmark.py",
+        'interpolation="nearest"',
+        'method="nearest"',
+        "NumPy 2.4 removed this name of the argument, so tools/benchmark.py --task data fails",
+    ),
     Repair("detectron2/data/datasets/pascal_voc.py", "dtype=np.str)", "dtype=str)", _NUMPY_ALIASES),
     Repair(
         "detectron2/structures/masks.py",

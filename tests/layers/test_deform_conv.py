@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision import ops
 from vfnet_yolof.layers import deform_forms, deform_gather
-from vfnet_yolof.layers.deform_conv import deform_conv2d, deform_conv_implementation
+from vfnet_yolof.layers.deform_conv import (
+    DeformConv2d,
+    deform_conv2d,
+    deform_conv_implementation,
+)
 
 OWN_FORMS = ("embedding_bag", "grid_sample")
 
@@ -362,3 +366,22 @@ def test_cuda_equals_cpu(form: str, modulated: bool):
     want_grads = case.gradients(want)
     for name, grad in on_gpu.gradients(got).items():
         torch.testing.assert_close(grad.cpu(), want_grads[name], rtol=1e-3, atol=1e-3)
+
+
+def test_backward_inside_of_autocast_is_the_one_outside() -> None:
+    """Users call ``backward()`` on either side; the kernel stays in float32."""
+    gradients = []
+    for inside in (False, True):
+        torch.manual_seed(0)
+        layer = DeformConv2d(8, 8, kernel_size=3, padding=1)
+        x = torch.randn(1, 8, 6, 6, requires_grad=True)
+        offset = torch.randn(1, 18, 6, 6, requires_grad=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = layer(x, offset).square().sum()
+            if inside:
+                loss.backward()
+        if not inside:
+            loss.backward()
+        gradients.append((x.grad, offset.grad, layer.weight.grad))
+    for outside, within in zip(*gradients, strict=True):
+        torch.testing.assert_close(within, outside)

@@ -152,6 +152,7 @@ class _GatheredProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @torch.autocast("cpu", enabled=False)  # also when backward() is called inside of one
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         pixels, rows, weights, weight = ctx.saved_tensors
         need_pixels, _, need_weights, need_kernel = ctx.needs_input_grad
