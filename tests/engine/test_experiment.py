@@ -11,7 +11,6 @@ from vfnet_yolof.engine.experiment import joined_pairs, prepare
 YAML = """
 MODEL:
   META_ARCHITECTURE: VFNet
-  DEVICE: cpu
   WEIGHTS: ""
   BACKBONE: {NAME: build_retinanet_resnet_fpn_backbone, FREEZE_AT: 0}
   RESNETS: {DEPTH: 18, OUT_FEATURES: [res3, res4, res5], RES2_OUT_CHANNELS: 64, NORM: BN}
@@ -83,6 +82,7 @@ def test_faulty_data_stops_before_training(own_data, tmp_path):
 def test_a_yaml_config_trains_on_own_data_and_resumes(toy, own_data, tmp_path):
     toy.config = str(tmp_path / "small.yaml")
     (tmp_path / "small.yaml").write_text(YAML)
+    own_data = ["--num-gpus", "0", *own_data]  # whatever MODEL.DEVICE says
     assert toy.run(*own_data, "train.ema.enabled=True") == 0
     final = toy.load()
     assert final["iteration"] == 1

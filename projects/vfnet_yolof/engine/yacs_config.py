@@ -57,12 +57,15 @@ def yacs_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
 
 
 def build_yacs_model(yaml: str, num_classes: int) -> nn.Module:
-    """The model of a whole yacs config, given as text, with another number of classes."""
+    """The model of a whole yacs config, given as text, with another number of classes; on the CPU.
+
+    ``train.device``, which MODEL.DEVICE has become, may have fallen back to the CPU since.
+    """
     from vfnet_yolof.yacs import get_cfg_with_keys
 
     cfg = get_cfg_with_keys()
     cfg.merge_from_other_cfg(CfgNode.load_cfg(yaml))
-    cfg.merge_from_list([num_classes_key(cfg), num_classes])
+    cfg.merge_from_list([num_classes_key(cfg), num_classes, "MODEL.DEVICE", "cpu"])
     return build_model(cfg)
 
 
