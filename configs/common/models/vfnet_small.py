@@ -10,6 +10,3 @@ model.backbone.bottom_up.res2_channels = 32
 model.backbone.out_channels = 64
 model.head.conv_channels = 64
 model.head.num_convs = 2
-# In small pictures objects are small: start from boxes of two strides, as FCOS does, instead of
-# the 128 pixels and more that suit COCO at 800. The reference has both.
-model.head.reg_denom = "${..points.strides}"
