@@ -17,6 +17,10 @@ from ..common.train import train
 
 _max_iter = 1200
 
+# By heart: biases may run ahead, and nothing pulls the weights back.
+optimizer.params.bias_lr_factor = 2.0
+optimizer.weight_decay = 0.0001
+
 dataloader.train.mapper.augmentations = [
     L(T.ResizeShortestEdge)(short_edge_length=256, max_size=427)
 ]
