@@ -3,7 +3,7 @@
 from .centerness import centerness_target
 from .focal import FocalLoss
 from .iou import aligned_iou, giou_loss
-from .normalizer import synced_mean
+from .normalizer import each_worker_alone, synced_mean
 from .varifocal import VarifocalLoss, varifocal_loss
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "VarifocalLoss",
     "aligned_iou",
     "centerness_target",
+    "each_worker_alone",
     "giou_loss",
     "synced_mean",
     "varifocal_loss",
