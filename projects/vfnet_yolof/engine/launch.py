@@ -98,8 +98,8 @@ def launch(
     """Call ``function(*args)`` in as many processes as asked for and wait for them.
 
     With variables of torchrun or srun in the environment, this is one of their processes and
-    starts no others. Otherwise there are ``num_gpus`` processes per machine, one per GPU, or
-    ``num_processes`` on the CPU.
+    starts no others; ``num_gpus`` 0 means the CPU here, too. Otherwise there are ``num_gpus``
+    processes per machine, one per GPU, or ``num_processes`` on the CPU.
 
     Returns:
         what ``function`` returns where it runs in this process, else None.
@@ -110,7 +110,8 @@ def launch(
     """
     ranks = ranks_from_environment()
     if ranks is not None:
-        return _run_as_rank(ranks, function, args)
+        use_cuda = num_gpus > 0 and torch.cuda.is_available()
+        return _run_as_rank(ranks, function, args, use_cuda=use_cuda)
     if num_gpus > 1 and num_gpus > torch.cuda.device_count():
         raise ConfigError(
             f"--num-gpus {num_gpus}: there are {torch.cuda.device_count()}. "
@@ -146,8 +147,9 @@ def launch(
     return None
 
 
-def _run_as_rank(ranks: Ranks, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    use_cuda = torch.cuda.is_available()
+def _run_as_rank(
+    ranks: Ranks, function: Callable[..., Any], args: tuple[Any, ...], *, use_cuda: bool
+) -> Any:
     if use_cuda:
         # Slurm may show each task its own GPU only.
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
