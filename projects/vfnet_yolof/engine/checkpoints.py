@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .options import ConfigError
 from .state import write_atomically
 
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -64,17 +65,17 @@ class CheckpointFiles:
         """Content of a checkpoint of ours, on the CPU; no code of the file runs.
 
         Raises:
-            ValueError: damaged, or not written by this trainer.
+            ConfigError: damaged, or not written by this trainer.
         """
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # zip, pickle and torch each have their own
-            raise ValueError(
+            raise ConfigError(
                 f"Cannot read checkpoint {path}: {error}. To continue from another one, write its "
                 f"name into {self.folder / 'last_checkpoint'}: {self._others()}"
             ) from error
         if not isinstance(content, dict) or "trainer" not in content:
-            raise ValueError(
+            raise ConfigError(
                 f"{path} holds no training state, so training cannot be resumed from it. "
                 f"To start from its weights: --init-from {path}, without --resume."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import logging.handlers
+import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +14,20 @@ import torch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..checkpoint.rules import CheckpointError
+from ..data.loader import DataLoadingError
 from .experiment import prepare, save_run_record, versions
 from .launch import launch
 from .options import ConfigError
 from .run import evaluate_model, train_model, use_device
 
+EXPECTED = (
+    ConfigError,
+    FileNotFoundError,
+    CheckpointError,
+    DataLoadingError,
+    FloatingPointError,
+)
 _LOGGERS = ("detectron2", "fvcore", "vfnet_yolof")
 
 _EPILOG = """examples:
@@ -67,7 +77,9 @@ def main(args: argparse.Namespace) -> int:
     """Train or evaluate in as many processes as asked for; returns the exit status.
 
     Raises:
-        ConfigError, FileNotFoundError: something is wrong with the arguments, config or data.
+        ConfigError, FileNotFoundError, CheckpointError: something is wrong with the arguments,
+            the config, the data or a checkpoint.
+        DataLoadingError, FloatingPointError: training came upon a broken picture or a NaN.
     """
     status = launch(
         run_process,
@@ -82,7 +94,16 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run_process(args: argparse.Namespace) -> int:
-    """What each process does."""
+    """What each process does. One that :func:`launch` has started tells of mistakes itself."""
+    try:
+        return _run(args)
+    except EXPECTED as error:
+        if multiprocessing.parent_process() is None:
+            raise
+        raise SystemExit(_report(error)) from None
+
+
+def _run(args: argparse.Namespace) -> int:
     with _messages_kept() as messages:
         cfg, changes = prepare(args)
         for name in _LOGGERS:
@@ -124,6 +145,15 @@ def command_line(arguments: Sequence[str] | None = None) -> int:
     args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
     try:
         return main(args)
-    except (ConfigError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except EXPECTED as error:
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Print what is wrong; returns the exit status."""
+    message = str(error).strip()
+    if isinstance(error, DataLoadingError) and message.startswith("Caught "):
+        # A worker of the loader hands its traceback on as text; the message is its last line.
+        message = message.splitlines()[-1].partition(": ")[2]
+    print(f"error: {message}", file=sys.stderr)
+    return 1 if isinstance(error, DataLoadingError | FloatingPointError) else 2

@@ -85,6 +85,7 @@ def load_checkpoint_for_evaluation(model: nn.Module, train: DictConfig) -> int:
         )
     content = None if path.endswith((".pkl", ".pyth")) else _read(path)
     if content is None or content.get("matching_heuristics"):
+        _require_file(path)
         DetectionCheckpointer(model).load(path)
         return -1
     report = _load(model, _model_weights(content), path)

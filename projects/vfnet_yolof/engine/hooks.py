@@ -16,7 +16,9 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..modeling.losses import each_worker_alone
 from .checkpoints import BEST, FINAL, CheckpointFiles
+from .options import ConfigError
 from .state import rng_state, set_rng_state
 
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -34,7 +36,7 @@ class EMAHook(HookBase):
 
     def __init__(self, model: nn.Module, *, decay: float, warmup: bool = True) -> None:
         if not 0.0 <= decay < 1.0:
-            raise ValueError(f"train.ema.decay={decay}: must be in [0, 1).")
+            raise ConfigError(f"train.ema.decay={decay}: must be in [0, 1).")
         self.decay, self.warmup = decay, warmup
         self.updates = 0
         self._source = model
@@ -113,7 +115,7 @@ class BestCheckpointHook(_AfterEvaluation):
     ) -> None:
         super().__init__(eval_period)
         if mode not in ("max", "min"):
-            raise ValueError(f"train.best_checkpoint.mode={mode!r}: 'max' or 'min'.")
+            raise ConfigError(f"train.best_checkpoint.mode={mode!r}: 'max' or 'min'.")
         self._files = files
         self.metric, self.mode = metric, mode
         self.best: float | None = None
@@ -184,7 +186,7 @@ class EarlyStoppingHook(_AfterEvaluation):
     def __init__(self, best: BestCheckpointHook, eval_period: int, patience: int) -> None:
         super().__init__(eval_period)
         if eval_period <= 0:
-            raise ValueError("train.early_stopping.patience needs train.eval_period > 0.")
+            raise ConfigError("train.early_stopping.patience needs train.eval_period > 0.")
         self._best, self._patience = best, patience
 
     def before_train(self) -> None:
@@ -243,6 +245,7 @@ class ValidationLossHook(_AfterEvaluation):
         device = next(model.parameters()).device.type
         with (
             losses_without_side_effects(model),
+            each_worker_alone(),  # shares of the images differ in length
             torch.autocast(device, dtype=self._amp_dtype, enabled=self._amp_dtype is not None),
             EventStorage(),  # what the model logs is not about training images
         ):
@@ -254,7 +257,7 @@ class ValidationLossHook(_AfterEvaluation):
         shares = comm.all_gather(({name: float(s) for name, s in sums.items()}, count))
         images = sum(n for _, n in shares)
         if images == 0:
-            raise ValueError("train.val_loss.enabled: the validation set has no images.")
+            raise ConfigError("train.val_loss.enabled: the validation set has no images.")
         names = sorted(set().union(*(s for s, _ in shares)))
         return {name: sum(s.get(name, 0.0) for s, _ in shares) / images for name in names}
 

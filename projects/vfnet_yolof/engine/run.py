@@ -53,14 +53,14 @@ class Evaluation:
     @property
     def loader(self) -> Any:
         if self._loader is None:
-            self._loader = instantiate(self.cfg.dataloader.test)
+            self._loader = built("dataloader.test", self.cfg.dataloader.test)
         return self._loader
 
     def __call__(self, model: nn.Module) -> dict[str, Any]:
         """Results as the evaluator gives them, on every process."""
         if "evaluator" not in self.cfg.dataloader:
             return {}
-        evaluator = instantiate(self.cfg.dataloader.evaluator)
+        evaluator = built("dataloader.evaluator", self.cfg.dataloader.evaluator)
         results = inference_on_dataset(model, self.loader, evaluator)
         if comm.is_main_process() and results:
             print_csv_format(results)
@@ -72,13 +72,29 @@ class Evaluation:
         cfg = OmegaConf.masked_copy(self.cfg, [k for k in self.cfg if k != "model"])
         if OmegaConf.select(cfg, "dataloader.test.mapper.is_train") is not None:
             cfg.dataloader.test.mapper.is_train = True
-        return instantiate(cfg.dataloader.test)
+        return built("dataloader.test", cfg.dataloader.test)
+
+
+def built(key: str, node: DictConfig) -> Any:
+    """What the node at ``key`` of the config describes.
+
+    Raises:
+        ConfigError: a value in it is refused by the class that it is for.
+    """
+    try:
+        return instantiate(node)
+    except ConfigError:
+        raise
+    except (KeyError, ValueError) as error:
+        # str() of a KeyError is its message in quotes
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ConfigError(f"{key}: {reason}") from error
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
     """The model on ``cfg.train.device``, the same on every process for the same seed."""
     seed_everything(cfg.train.seed)
-    model = instantiate(cfg.model)
+    model = built("model", cfg.model)
     return model.to(cfg.train.device)
 
 
@@ -88,15 +104,17 @@ def wrap_distributed(model: nn.Module, cfg: DictConfig) -> nn.Module:
     if cfg.train.device == "cpu":
         options["device_ids"] = None
         options.pop("fp16_compression")
+    else:  # not the local rank: Slurm may show each process its own GPU only
+        options["device_ids"] = [torch.cuda.current_device()]
     return create_ddp_model(model, **options)
 
 
 def build_trainer(cfg: DictConfig, model: nn.Module) -> Trainer:
     """Optimizer, loader and step; hooks come later."""
     cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
+    optimizer = built("optimizer", cfg.optimizer)
     del cfg.optimizer.params.model
-    loader = instantiate(cfg.dataloader.train)
+    loader = built("dataloader.train", cfg.dataloader.train)
     train, clip = cfg.train, cfg.train.clip_grad
     step = TrainStep(
         wrap_distributed(model, cfg),
@@ -141,7 +159,7 @@ def build_hooks(
         )
     return [
         hooks.IterationTimer(),
-        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+        hooks.LRScheduler(scheduler=built("lr_multiplier", cfg.lr_multiplier)),
         ema,
         validation,
         EvaluationHook(train.eval_period, lambda: evaluation(model_to_test()))
@@ -193,7 +211,7 @@ def train_model(
     settle_seed(cfg, saved)
     model = build_model(cfg)
     if saved is not None:
-        model.load_state_dict(saved["model"])
+        _load_model(model, saved["model"], files)
     elif init_from:
         load_for_fine_tuning(model, init_from)
     elif cfg.train.init_checkpoint:
@@ -236,6 +254,17 @@ def _last_checkpoint(files: CheckpointFiles, resume: bool) -> dict[str, Any] | N
             files.folder,
         )
     return None
+
+
+def _load_model(model: nn.Module, weights: dict[str, Any], files: CheckpointFiles) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise ConfigError(
+            f"{files.last()} is of another model ({first[0].strip()}). Resume with the config of "
+            "the first run, or start from the weights: --init-from, without --resume."
+        ) from error
 
 
 def settle_seed(cfg: DictConfig, saved: dict[str, Any] | None = None) -> None:
@@ -328,7 +357,26 @@ def evaluate_model(cfg: DictConfig) -> dict[str, Any]:
 
 
 def use_device(cfg: DictConfig) -> None:
-    """Fall back to the CPU, with a line that says so, where CUDA is asked for but not there."""
-    if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
+    """Make ``train.device`` the current one; the CPU, with a line that says so, without CUDA.
+
+    Raises:
+        ConfigError: a device that does not exist, or one GPU named for several processes.
+    """
+    name = cfg.train.device
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise ConfigError(f"train.device={name}: cpu, cuda or cuda:N expected.")
+    if kind == "cpu":
+        if comm.get_world_size() > 1 and torch.distributed.get_backend() == "nccl":
+            raise ConfigError("train.device=cpu: add --num-gpus 0, so that processes can talk.")
+        cfg.train.device = "cpu"
+        return
+    if not torch.cuda.is_available():
         logger.warning("CUDA is not available: training on the CPU")
         cfg.train.device = "cpu"
+    elif index:
+        if comm.get_world_size() > 1:
+            raise ConfigError(f"train.device={name}: several processes need train.device=cuda.")
+        if int(index) >= torch.cuda.device_count():
+            raise ConfigError(f"train.device={name}: there are {torch.cuda.device_count()} GPUs.")
+        torch.cuda.set_device(int(index))  # events and random states are the current device's

@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from .options import ConfigError
+
 logger = logging.getLogger(f"detectron2.{__name__}")
 
 _PERIODS = ("train.max_iter", "train.eval_period", "train.checkpointer.period")
@@ -25,11 +27,11 @@ def auto_scale(cfg: DictConfig, total_batch: int) -> list[str]:
         one line ``key: old -> new`` for each change; none if the sizes agree.
 
     Raises:
-        ValueError: ``total_batch`` is not positive.
+        ConfigError: ``total_batch`` is not positive.
     """
     reference = cfg.train.reference_batch_size
     if total_batch <= 0:
-        raise ValueError(f"dataloader.train.total_batch_size={total_batch}: must be positive.")
+        raise ConfigError(f"dataloader.train.total_batch_size={total_batch}: must be positive.")
     ratio = total_batch / reference
     if ratio == 1.0:
         return []

@@ -14,6 +14,8 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..data.loader import DataLoadingError
+from .options import ConfigError
 from .state import rng_state, set_rng_state
 from .step import TrainStep
 
@@ -87,8 +89,13 @@ class Trainer(TrainerBase):
         with EventStorage(start_iter) as self.storage:
             try:
                 self._loop()
-            except Exception:
-                logger.exception("Training failed at iteration %d", self.iter)
+            except Exception as error:
+                # Of a broken picture or a NaN the message says all; of others the place matters.
+                told = isinstance(error, DataLoadingError | FloatingPointError)
+                reason = (str(error).splitlines() or [type(error).__name__])[-1]
+                logger.error(
+                    "Training failed at iteration %d: %s", self.iter, reason, exc_info=not told
+                )
                 for hook in self._hooks:
                     if isinstance(hook, hooks.PeriodicWriter):
                         hook.after_train()
@@ -170,14 +177,14 @@ class Trainer(TrainerBase):
         config; differences are logged.
 
         Raises:
-            ValueError: the optimizer's state is for other parameters.
+            ConfigError: the optimizer's state is for other parameters.
         """
         super().load_state_dict(state_dict)
         self._last_done = self.iter
         own = self.optimizer.state_dict()["param_groups"]
         saved = state_dict["optimizer"]["param_groups"]
         if [len(g["params"]) for g in own] != [len(g["params"]) for g in saved]:
-            raise ValueError(
+            raise ConfigError(
                 "The optimizer of the checkpoint has other parameter groups than this config's. "
                 "Resume with the config of the first run, or start from the weights: --init-from."
             )
