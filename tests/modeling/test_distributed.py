@@ -6,7 +6,6 @@ descends on, is ``(S1 / ((P1 + P2) / 2) + S2 / ((P1 + P2) / 2)) / 2 = (S1 + S2) 
 the loss of the joined batch, even where one of them has no positives.
 """
 
-
 import pytest
 import torch
 import torch.multiprocessing as mp
