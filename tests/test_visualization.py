@@ -5,10 +5,13 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 from vfnet_yolof.visualization import (
+    DISTRIBUTION_BOX_COLOR,
+    DISTRIBUTION_COLOR,
     INITIAL_BOX_COLOR,
     REFINED_BOX_COLOR,
     STAR_POINT_COLOR,
     class_color,
+    draw_distributions,
     draw_instances,
     draw_star,
 )
@@ -97,3 +100,91 @@ def test_star(image):
 def test_star_needs_its_fields(image):
     with pytest.raises(ValueError, match="no init_boxes.*predict_star"):
         draw_star(image, detections([], [], []), NAMES)
+
+
+STEP = 8.0  # px between the bins
+
+
+def with_distributions(
+    boxes: list[list[float]], center: tuple[float, float], probabilities: torch.Tensor
+) -> Instances:
+    """Boxes around ``center``, cut off at the picture's edges as a model does it."""
+    found = detections(boxes, [0] * len(boxes), [0.9] * len(boxes))
+    found.pred_boxes.clip((120, 160))
+    found.side_probabilities = probabilities
+    found.side_points = torch.tensor([center] * len(boxes))
+    found.side_intervals = torch.full((len(boxes), 4), STEP)
+    return found
+
+
+def sure(bins: list[int], count: int = 9) -> torch.Tensor:
+    """(1, 4, count): everything in one bin for each side."""
+    return torch.eye(count)[torch.tensor(bins)][None]
+
+
+def orange(drawn: np.ndarray) -> np.ndarray:
+    """(H, W) bool: lines of the curves."""
+    return (drawn == DISTRIBUTION_COLOR).all(-1)
+
+
+class TestDistributions:
+    """A box from (48, 36) to (112, 84) around (80, 60): 4 and 3 bins of 8 px."""
+
+    BOX = (48.0, 36.0, 112.0, 84.0)
+
+    def draw(self, image, probabilities, **options) -> np.ndarray:
+        found = with_distributions([list(self.BOX)], (80, 60), probabilities)
+        return draw_distributions(image, found, NAMES, line_width=1, curve_height=20, **options)
+
+    def test_certain_sides_are_peaks_at_the_sides(self, image):
+        drawn = self.draw(image, sure([4, 3, 4, 3]))
+        peaks = orange(drawn)
+        for x in (48, 112):  # they rise from the middle of the side; the lines at 56 are bases
+            assert peaks[60 - 19, x - 1 : x + 2].any()
+            assert not peaks[60 - 19, [x - 5, x + 5]].any()
+        assert peaks[83:86, 80 + 19].any()
+        assert tuple(drawn[70, 48]) == DISTRIBUTION_BOX_COLOR
+
+    def test_an_unclear_side_is_low_and_broad(self, image):
+        unclear = sure([4, 3, 4, 3])
+        unclear[0, 0] = 1 / 9  # the mean is bin 4, as before
+        drawn = orange(self.draw(image, unclear))
+        assert not drawn[60 - 19 : 60 - 5, :80].any()
+        columns = np.flatnonzero(drawn[57:60, :80].any(0))
+        assert columns.min() == 80 - 8 * STEP  # bin 8
+        assert drawn[60 - 19, 111:114].any()  # the other side is as sure as it was
+
+    def test_height_is_probability(self, image):
+        half = sure([4, 3, 4, 3])
+        half[0, 0] = 0
+        half[0, 0, [3, 5]] = 0.5
+        drawn = orange(self.draw(image, half))
+        for x in (40, 56):
+            assert drawn[60 - 10, x - 1 : x + 2].any()
+            assert not drawn[: 60 - 11, x].any()
+
+    def test_a_side_beyond_the_picture_does_not_shift_the_others(self, image):
+        probabilities = sure([4, 3, 4, 3])
+        found = with_distributions([[-12.0, 36, 52, 84]], (20, 60), probabilities)
+        assert found.pred_boxes.tensor[0, 0] == 0
+        drawn = orange(draw_distributions(image, found, NAMES, line_width=1, curve_height=20))
+        assert drawn[60 - 19, 51:54].any()
+        assert not drawn[60 - 19, :20].any()  # the cut side peaks outside
+
+    def test_the_two_directions_may_have_other_scales(self, image):
+        """As in a picture that was not resized equally."""
+        found = with_distributions([[64.0, 36, 96, 84]], (80, 60), sure([4, 3, 4, 3]))
+        found.side_intervals = torch.tensor([[4.0, 8.0, 4.0, 8.0]])
+        drawn = orange(draw_distributions(image, found, NAMES, line_width=1, curve_height=20))
+        assert drawn[60 - 19, 63:66].any()
+        assert drawn[60 - 19, 95:98].any()
+        assert drawn[83:86, 80 + 19].any()
+
+    def test_nothing_found(self, image):
+        found = with_distributions([list(self.BOX)], (80, 60), sure([4, 3, 4, 3]))
+        drawn = draw_distributions(image, found, NAMES, score_thresh=0.95)
+        assert (drawn == image).all()
+
+    def test_fields_are_needed(self, image):
+        with pytest.raises(ValueError, match="no side_probabilities.*predict_distributions"):
+            draw_distributions(image, detections([], [], []), NAMES)

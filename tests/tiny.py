@@ -52,6 +52,10 @@ def tiny_atss(**options: Any) -> nn.Module:
     return tiny_model("ablations/vfnet_t3_fcos_atss.py", **options)
 
 
+def tiny_gfl(**options: Any) -> nn.Module:
+    return tiny_model("gfl/gfl_small_shapes.py", **options)
+
+
 def picture(
     boxes: Sequence[Sequence[float]] | Tensor = BOXES,
     classes: Sequence[int] | None = None,

@@ -27,8 +27,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, help="folder for the drawn results")
     parser.add_argument("--json", help="file for the detections in COCO's result format")
     parser.add_argument("--score-threshold", type=float, default=0.3)
-    parser.add_argument(
+    inner = parser.add_mutually_exclusive_group()
+    inner.add_argument(
         "--draw-star", action="store_true", help="VFNet: initial box, star points, refined box"
+    )
+    inner.add_argument(
+        "--draw-distributions",
+        action="store_true",
+        help="GFL: at each side of a box how probable it is where",
     )
     parser.add_argument("--device", help="cuda, cuda:1, cpu, ...; by default a GPU if there is one")
     parser.add_argument("--batch-size", type=int, default=4, help="pictures or frames at once")
@@ -52,7 +58,11 @@ def main(argv: list[str] | None = None) -> int:
             batch_size=args.batch_size,
             overrides=args.opts,
         )
-        options = {"star": args.draw_star, "max_frames": args.max_frames}
+        options = {
+            "star": args.draw_star,
+            "distributions": args.draw_distributions,
+            "max_frames": args.max_frames,
+        }
         if args.webcam is not None:
             result = run_on_camera(predictor, args.webcam, args.output, **options)
         else:

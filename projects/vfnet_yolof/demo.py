@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from .data.mapper import ImageReadError
 from .predictor import Predictor, to_array
-from .visualization import draw_instances, draw_star
+from .visualization import draw_distributions, draw_instances, draw_star
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -86,20 +86,23 @@ def run_on_files(
     output: str | os.PathLike[str],
     *,
     star: bool = False,
+    distributions: bool = False,
     max_frames: int | None = None,
 ) -> DemoResult:
     """Predict, draw and write each of ``sources`` below the folder ``output``.
 
     A picture or video that cannot be read is listed in ``failures``, and the rest goes on.
-    star: draw VFNet's intermediate results. max_frames: stop a video there.
+    star: draw VFNet's intermediate results. distributions: draw those of the boxes' sides, which
+    GFL predicts. max_frames: stop a video there.
 
-    Raises :class:`InputError` if an output would replace its own input.
+    Raises :class:`InputError` if an output would replace its own input, or if the model has no such
+    things to draw.
     """
     output = Path(output)
     for source in sources:
         if (output / source.output).resolve() == source.path.resolve():
             raise InputError(f"{source.path} would be overwritten; choose another output folder")
-    run = _Run(predictor, star, output)
+    run = _Run(predictor, output, star, distributions)
     pictures = [s for s in sources if not s.is_video]
     with _progress(len(pictures), "pictures") as bar:
         for start in range(0, len(pictures), predictor.batch_size):
@@ -120,13 +123,14 @@ def run_on_camera(
     output: str | os.PathLike[str],
     *,
     star: bool = False,
+    distributions: bool = False,
     max_frames: int | None = None,
 ) -> DemoResult:
     """Record camera number ``camera`` with its detections until Ctrl-C (or ``max_frames``).
 
     Raises :class:`InputError` when the camera cannot be opened.
     """
-    run = _Run(predictor, star, Path(output))
+    run = _Run(predictor, Path(output), star, distributions)
     run.video(camera, f"camera {camera}", Path(f"camera_{camera}.mp4"), max_frames)
     return run.result
 
@@ -154,13 +158,22 @@ def category_ids(class_names: Sequence[str], dataset_name: str | None) -> list[i
 class _Run:
     """State of one run: the predictor, what is drawn and what has been found so far."""
 
-    def __init__(self, predictor: Predictor, star: bool, output: Path) -> None:
-        if star and not hasattr(predictor.model, "keep_star"):
-            raise InputError(f"{type(predictor.model).__name__} has no star points to draw")
+    def __init__(self, predictor: Predictor, output: Path, star: bool, distributions: bool) -> None:
+        model = predictor.model
+        if star and distributions:
+            raise InputError("star points and distributions cannot be drawn together")
+        if star and not hasattr(model, "keep_star"):
+            raise InputError(f"{type(model).__name__} has no star points to draw")
+        if distributions and not hasattr(model, "keep_distributions"):
+            raise InputError(f"{type(model).__name__} has no distributions to draw")
         self.predictor = predictor
         self.output = output
-        self.predict = predictor.predict_star if star else predictor
-        self.draw: Callable[..., np.ndarray] = draw_star if star else draw_instances
+        self.predict: Callable[..., Any] = predictor
+        self.draw: Callable[..., np.ndarray] = draw_instances
+        if star:
+            self.predict, self.draw = predictor.predict_star, draw_star
+        elif distributions:
+            self.predict, self.draw = predictor.predict_distributions, draw_distributions
         self.category_ids = category_ids(predictor.class_names, predictor.cfg.dataset_name)
         self.result = DemoResult()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -136,14 +137,34 @@ class Predictor:
         (x, y) of the sampling points. Both in pixels of the given image. Raises TypeError for other
         models.
         """
-        if not hasattr(self.model, "keep_star"):
-            raise TypeError(f"{type(self.model).__name__} has no star points; VFNet has")
-        before = self.model.keep_star
-        self.model.keep_star = True
-        try:
+        with self._keeping("keep_star", "star points; VFNet has"):
             return self(images, input_format=input_format)
+
+    def predict_distributions(
+        self, images: ImageLike | Iterable[ImageLike], *, input_format: str = "BGR"
+    ) -> Instances | list[Instances]:
+        """As calling the predictor, with what GFL believes of each side (GFL, section 3).
+
+        Adds for the left, top, right and bottom side of each box, in pixels of the given image,
+        ``side_mean`` and ``side_std`` (P, 4), the distance from ``side_points`` (P, 2) and its
+        uncertainty; ``side_entropy`` (P, 4) in nats; and of general distributions
+        ``side_probabilities`` (P, 4, bins) with ``side_intervals`` (P, 4) between the bins. Raises
+        TypeError for other models.
+        """
+        with self._keeping("keep_distributions", "distributions of box sides; GFL has"):
+            return self(images, input_format=input_format)
+
+    @contextmanager
+    def _keeping(self, option: str, what: str) -> Iterator[None]:
+        """The model with ``option`` switched on, which adds fields to its results."""
+        if not hasattr(self.model, option):
+            raise TypeError(f"{type(self.model).__name__} has no {what}")
+        before = getattr(self.model, option)
+        setattr(self.model, option, True)
+        try:
+            yield
         finally:
-            self.model.keep_star = before
+            setattr(self.model, option, before)
 
     def _predict(self, images: Sequence[ImageLike], input_format: str) -> list[Instances]:
         inputs = [self._to_input(image, input_format) for image in images]

@@ -17,6 +17,11 @@ INITIAL_BOX_COLOR = (255, 40, 40)
 STAR_POINT_COLOR = (255, 225, 25)
 REFINED_BOX_COLOR = (40, 100, 255)
 
+# A predicted box and the distributions of its sides (Generalized Focal Loss, figure 3).
+DISTRIBUTION_BOX_COLOR = (40, 220, 60)
+DISTRIBUTION_COLOR = (255, 130, 0)
+_DRAWN_SHARE = 0.05  # of the highest probability: less likely bins at the ends are left out
+
 Color = tuple[int, int, int]
 
 
@@ -51,9 +56,7 @@ def draw_instances(
     boxes = instances.pred_boxes.tensor.tolist()
     for box, label in zip(boxes, classes, strict=True):
         canvas.box(box, class_color(label))
-    # Labels lie above all boxes, so that none is crossed by a line.
-    for box, label, score in zip(boxes, classes, instances.scores.tolist(), strict=True):
-        canvas.label(box, f"{class_names[label]} {score:.0%}", class_color(label))
+    canvas.labels(instances, class_names, [class_color(label) for label in classes])
     return canvas.array()
 
 
@@ -75,16 +78,51 @@ def draw_star(
             raise ValueError(f"instances have no {name}; Predictor.predict_star adds them")
     canvas = _Canvas(image, line_width)
     instances = _best_last(instances, score_thresh)
-    boxes = instances.pred_boxes.tensor.tolist()
     for box in instances.init_boxes.tensor.tolist():
         canvas.box(box, INITIAL_BOX_COLOR)
-    for box in boxes:
+    for box in instances.pred_boxes.tensor.tolist():
         canvas.box(box, REFINED_BOX_COLOR)
     for x, y in instances.star_points.flatten(0, 1).tolist():
         canvas.point(x, y, STAR_POINT_COLOR)
-    classes, scores = instances.pred_classes.tolist(), instances.scores.tolist()
-    for box, label, score in zip(boxes, classes, scores, strict=True):
-        canvas.label(box, f"{class_names[label]} {score:.0%}", REFINED_BOX_COLOR)
+    canvas.labels(instances, class_names, [REFINED_BOX_COLOR] * len(instances))
+    return canvas.array()
+
+
+def draw_distributions(
+    image: np.ndarray,
+    instances: Instances,
+    class_names: Sequence[str],
+    *,
+    score_thresh: float = 0.0,
+    line_width: int | None = None,
+    curve_height: float | None = None,
+) -> np.ndarray:
+    """Draw boxes (green) and, at the middle of each side, how probable it is where (orange).
+
+    As :func:`draw_instances`, with the fields ``side_probabilities`` (P, 4, bins), ``side_points``
+    (P, 2) and ``side_intervals`` (P, 4) of :meth:`Predictor.predict_distributions` (Generalized
+    Focal Loss, figure 3). A curve runs along the axis on which its side can move, each bin at the
+    place in the picture that it stands for; all have the same scale of probability. A sharp peak is
+    a clear border, a low and broad curve an unclear one.
+
+    curve_height: px that probability 1 stands for; by default it grows with the image.
+
+    Raises ValueError without the fields.
+    """
+    for name in ("side_probabilities", "side_points", "side_intervals"):
+        if not instances.has(name):
+            raise ValueError(
+                f"instances have no {name}; Predictor.predict_distributions adds them for a GFL "
+                "whose sides are general distributions"
+            )
+    canvas = _Canvas(image, line_width)
+    height = curve_height if curve_height is not None else max(16.0, max(image.shape[:2]) / 6)
+    instances = _best_last(instances, score_thresh)
+    for box in instances.pred_boxes.tensor.tolist():
+        canvas.box(box, DISTRIBUTION_BOX_COLOR)
+    for curve in _side_curves(instances, height):
+        canvas.curve(curve, DISTRIBUTION_COLOR)
+    canvas.labels(instances, class_names, [DISTRIBUTION_BOX_COLOR] * len(instances))
     return canvas.array()
 
 
@@ -93,6 +131,26 @@ def _best_last(instances: Instances, score_thresh: float) -> Instances:
     instances = instances.to("cpu")
     instances = instances[instances.scores >= score_thresh]
     return instances[instances.scores.argsort(stable=True)]
+
+
+def _side_curves(instances: Instances, height: float) -> list[list[tuple[float, float]]]:
+    """A polygon of (x, y) for each side of each box: out along its curve, back on its base."""
+    probabilities = instances.side_probabilities.numpy()
+    points, intervals = instances.side_points.numpy(), instances.side_intervals.numpy()
+    boxes = instances.pred_boxes.tensor.numpy()
+    curves = []
+    for side, (axis, sign) in enumerate(((0, -1), (1, -1), (0, 1), (1, 1))):
+        middle = (boxes[:, 1 - axis] + boxes[:, 3 - axis]) / 2
+        for row, p in enumerate(probabilities[:, side]):
+            likely = np.flatnonzero(p >= _DRAWN_SHARE * p.max())
+            bins = np.arange(max(likely[0] - 1, 0), min(likely[-1] + 2, len(p)))
+            along = points[row, axis] + sign * bins * intervals[row, side]
+            along = np.concatenate([along[:1], along, along[-1:]])
+            across = np.concatenate([[0.0], height * p[bins], [0.0]])
+            # Curves of the left and right side rise, those of the others lean to the right.
+            x, y = (along, middle[row] - across) if axis == 0 else (middle[row] + across, along)
+            curves.append(list(zip(x.tolist(), y.tolist(), strict=True)))
+    return curves
 
 
 class _Canvas:
@@ -114,6 +172,25 @@ class _Canvas:
     def point(self, x: float, y: float, color: Color) -> None:
         radius = self.width + 0.5
         self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), color, (0, 0, 0))
+
+    def curve(self, points: Sequence[tuple[float, float]], color: Color) -> None:
+        """A polygon that lets the picture shine through, with a solid line around it."""
+        ImageDraw.Draw(self.image, "RGBA").polygon(points, fill=(*color, 120))
+        self.draw.line([*points, points[0]], fill=color, width=self.width)
+
+    def labels(
+        self, instances: Instances, class_names: Sequence[str], colors: Sequence[Color]
+    ) -> None:
+        """Class names and scores; drawn after everything else, so that no line crosses them."""
+        rows = zip(
+            instances.pred_boxes.tensor.tolist(),
+            instances.pred_classes.tolist(),
+            instances.scores.tolist(),
+            colors,
+            strict=True,
+        )
+        for box, label, score, color in rows:
+            self.label(box, f"{class_names[label]} {score:.0%}", color)
 
     def label(self, box: Sequence[float], text: str, color: Color) -> None:
         """On a filled strip above the box, or inside where the image ends; always in the image."""

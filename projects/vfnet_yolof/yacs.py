@@ -7,10 +7,11 @@ from detectron2.modeling import build_backbone
 
 from .layers.nms import HardNMS
 from .modeling.assigners import ATSSAssigner, FCOSAssigner
-from .modeling.heads import PointHead, VFNetHead
-from .modeling.losses import FocalLoss, VarifocalLoss
+from .modeling.heads import GFLHead, PointHead, VFNetHead
+from .modeling.losses import FocalLoss, QualityFocalLoss, VarifocalLoss
 from .modeling.points import PointGenerator
 from .modeling.postprocess import PostProcessor
+from .modeling.representations import GeneralDistribution
 
 
 def _add_common_keys(node: CfgNode) -> None:
@@ -25,11 +26,6 @@ def _add_common_keys(node: CfgNode) -> None:
     node.OCTAVE_BASE_SCALE = 8.0
     node.ASSIGNER = "ATSS"  # or "FCOS"
     node.ATSS_TOPK = 9
-    node.VFL_ALPHA = 0.75
-    node.VFL_GAMMA = 2.0
-    node.VFL_IOU_WEIGHTED = True
-    node.FOCAL_ALPHA = 0.25
-    node.FOCAL_GAMMA = 2.0
     node.BOX_WEIGHT = 2.0
     node.SCORE_THRESH_TEST = 0.05
     node.TOPK_CANDIDATES_TEST = 1000
@@ -38,10 +34,20 @@ def _add_common_keys(node: CfgNode) -> None:
     node.CANDIDATES = "pair"  # or "location"
 
 
+def _add_varifocal_and_focal_keys(node: CfgNode) -> None:
+    """Keys of the two losses that VFNet's tables compare."""
+    node.VFL_ALPHA = 0.75
+    node.VFL_GAMMA = 2.0
+    node.VFL_IOU_WEIGHTED = True
+    node.FOCAL_ALPHA = 0.25
+    node.FOCAL_GAMMA = 2.0
+
+
 def add_vfnet_config(cfg: CfgNode) -> None:
     """Add the keys below ``MODEL.VFNET`` with the paper's values to ``cfg``."""
     node = CfgNode()
     _add_common_keys(node)
+    _add_varifocal_and_focal_keys(node)
     node.NUM_CONVS = 3
     node.REG_DENOM = [64.0, 128.0, 256.0, 512.0, 1024.0]
     node.REFINE = True
@@ -54,10 +60,23 @@ def add_atss_config(cfg: CfgNode) -> None:
     """Add the keys below ``MODEL.ATSS``, FCOS+ATSS with centerness, to ``cfg``."""
     node = CfgNode()
     _add_common_keys(node)
+    _add_varifocal_and_focal_keys(node)
     node.NUM_CONVS = 4
     node.CLS_LOSS = "FL"  # or "VFL"
     node.CENTERNESS_WEIGHT = 1.0
     cfg.MODEL.ATSS = node
+
+
+def add_gfl_config(cfg: CfgNode) -> None:
+    """Add the keys below ``MODEL.GFL`` with the paper's values to ``cfg``."""
+    node = CfgNode()
+    _add_common_keys(node)
+    node.NUM_CONVS = 4
+    node.QFL_BETA = 2.0
+    node.REG_MAX = 16
+    node.BIN_INTERVAL = 1.0  # in strides; the last bin is at REG_MAX * BIN_INTERVAL
+    node.DFL_WEIGHT = 0.25
+    cfg.MODEL.GFL = node
 
 
 def get_cfg_with_keys() -> CfgNode:
@@ -65,6 +84,7 @@ def get_cfg_with_keys() -> CfgNode:
     cfg = get_cfg()
     add_vfnet_config(cfg)
     add_atss_config(cfg)
+    add_gfl_config(cfg)
     # The batch that BASE_LR and MAX_ITER are meant for; `--auto-scale` goes by it.
     cfg.SOLVER.REFERENCE_BATCH_SIZE = 16
     return cfg
@@ -79,6 +99,7 @@ def vfnet_arguments(cfg: CfgNode) -> dict[str, Any]:
     node = cfg.MODEL.VFNET
     arguments, head = _common_arguments(cfg, "VFNET")
     arguments["head"] = VFNetHead(**head, reg_denom=node.REG_DENOM, refine=node.REFINE)
+    arguments["cls_loss"] = _varifocal_or_focal("VFNET", node)
     arguments["box_init_weight"] = node.BOX_INIT_WEIGHT
     return arguments
 
@@ -87,7 +108,23 @@ def atss_arguments(cfg: CfgNode) -> dict[str, Any]:
     """Constructor arguments of :class:`ATSS`; errors as of :func:`vfnet_arguments`."""
     arguments, head = _common_arguments(cfg, "ATSS")
     arguments["head"] = PointHead(**head, centerness=True)
+    arguments["cls_loss"] = _varifocal_or_focal("ATSS", cfg.MODEL.ATSS)
     arguments["centerness_weight"] = cfg.MODEL.ATSS.CENTERNESS_WEIGHT
+    return arguments
+
+
+def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Constructor arguments of :class:`GFL`.
+
+    Raises:
+        KeyError: ``ASSIGNER`` is not one of the known names.
+    """
+    node = cfg.MODEL.GFL
+    arguments, head = _common_arguments(cfg, "GFL")
+    representation = GeneralDistribution(node.REG_MAX, node.BIN_INTERVAL)
+    arguments["head"] = GFLHead(**head, representation=representation)
+    arguments["cls_loss"] = QualityFocalLoss(node.QFL_BETA)
+    arguments["dfl_weight"] = node.DFL_WEIGHT
     return arguments
 
 
@@ -105,12 +142,6 @@ def _common_arguments(cfg: CfgNode, name: str) -> tuple[dict[str, Any], dict[str
             node.ASSIGNER,
             ATSS=lambda: ATSSAssigner(node.ATSS_TOPK),
             FCOS=lambda: FCOSAssigner(strides=strides),
-        ),
-        "cls_loss": _choose(
-            f"MODEL.{name}.CLS_LOSS",
-            node.CLS_LOSS,
-            VFL=lambda: VarifocalLoss(node.VFL_ALPHA, node.VFL_GAMMA, node.VFL_IOU_WEIGHTED),
-            FL=lambda: FocalLoss(node.FOCAL_ALPHA, node.FOCAL_GAMMA),
         ),
         "box_weight": node.BOX_WEIGHT,
         "postprocessor": PostProcessor(
@@ -137,6 +168,15 @@ def _common_arguments(cfg: CfgNode, name: str) -> tuple[dict[str, Any], dict[str
         "prior_prob": node.PRIOR_PROB,
     }
     return arguments, head
+
+
+def _varifocal_or_focal(name: str, node: CfgNode) -> VarifocalLoss | FocalLoss:
+    return _choose(
+        f"MODEL.{name}.CLS_LOSS",
+        node.CLS_LOSS,
+        VFL=lambda: VarifocalLoss(node.VFL_ALPHA, node.VFL_GAMMA, node.VFL_IOU_WEIGHTED),
+        FL=lambda: FocalLoss(node.FOCAL_ALPHA, node.FOCAL_GAMMA),
+    )
 
 
 def _choose(key: str, name: str, **choices: Any) -> Any:

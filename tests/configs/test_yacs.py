@@ -11,21 +11,39 @@ from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.losses import FocalLoss
 from vfnet_yolof.yacs import get_cfg_with_keys
 
-YAML = "vfnet/vfnet_r50_fpn_1x.yaml"
+VFNET, GFL = "vfnet/vfnet_r50_fpn_1x", "gfl/gfl_r50_fpn_1x"
+# Of each config: what the model, and what its head, is made of.
+PARTS = {
+    VFNET: (
+        ("points", "assigner", "cls_loss", "postprocessor"),
+        ("box_init_weight", "box_weight", "num_classes", "input_format", "min_positives"),
+        ("strides", "reg_denom", "gradient_mul", "refine"),
+    ),
+    GFL: (
+        (
+            *("points", "assigner", "cls_loss", "postprocessor"),
+            *("cls_quality", "box_quality", "representation"),
+        ),
+        (
+            *("box_weight", "dfl_weight", "num_classes", "input_format", "min_positives"),
+            *("quality", "keep_distributions"),
+        ),
+        ("strides", "quality"),
+    ),
+}
 
 
-def yacs_config(*options: Any) -> CfgNode:
+def yacs_config(*options: Any, name: str = VFNET) -> CfgNode:
     cfg = get_cfg_with_keys()
-    cfg.merge_from_file(find_config(YAML))
+    cfg.merge_from_file(find_config(name + ".yaml"))
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", *options])
     return cfg
 
 
-def small(*options: Any) -> torch.nn.Module:
+def small(*options: Any, name: str = VFNET) -> torch.nn.Module:
     """The yacs model with ResNet-18, quickly built."""
-    return build_model(
-        yacs_config("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64, *options)
-    )
+    shallow = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64)
+    return build_model(yacs_config(*shallow, *options, name=name))
 
 
 def options_of(part: Any) -> dict[str, Any]:
@@ -37,9 +55,10 @@ def options_of(part: Any) -> dict[str, Any]:
     } | {"": type(part)}
 
 
-def test_is_the_model_of_the_lazy_config() -> None:
-    lazy = instantiate(load_config("vfnet/vfnet_r50_fpn_1x.py").model)
-    yacs = build_model(yacs_config())
+@pytest.mark.parametrize("name", PARTS)
+def test_is_the_model_of_the_lazy_config(name: str) -> None:
+    lazy = instantiate(load_config(name + ".py").model)
+    yacs = build_model(yacs_config(name=name))
     assert type(yacs) is type(lazy)
     assert repr(yacs) == repr(lazy)
     lazy_state, yacs_state = lazy.state_dict(), yacs.state_dict()
@@ -48,12 +67,13 @@ def test_is_the_model_of_the_lazy_config() -> None:
     }
     trained = {k for k, p in lazy.named_parameters() if p.requires_grad}
     assert {k for k, p in yacs.named_parameters() if p.requires_grad} == trained
-    for part in ("points", "assigner", "cls_loss", "postprocessor"):
+    parts, of_the_model, of_the_head = PARTS[name]
+    for part in parts:
         assert options_of(getattr(yacs, part)) == options_of(getattr(lazy, part)), part
-    for name in ("strides", "reg_denom", "gradient_mul", "refine"):
-        assert getattr(yacs.head, name) == getattr(lazy.head, name), name
-    for name in ("box_init_weight", "box_weight", "num_classes", "input_format"):
-        assert getattr(yacs, name) == getattr(lazy, name), name
+    for option in of_the_model:
+        assert getattr(yacs, option) == getattr(lazy, option), option
+    for option in of_the_head:
+        assert getattr(yacs.head, option) == getattr(lazy.head, option), option
     assert list(yacs.head_in_features) == list(lazy.head_in_features)
     assert torch.equal(yacs.pixel_mean, lazy.pixel_mean)
     assert torch.equal(yacs.pixel_std, lazy.pixel_std)
@@ -61,8 +81,9 @@ def test_is_the_model_of_the_lazy_config() -> None:
     torch.testing.assert_close(yacs.head.cls_logits.bias.sigmoid(), prior)
 
 
-def test_recipe_is_that_of_the_lazy_config() -> None:
-    cfg, lazy = yacs_config().SOLVER, load_config("vfnet/vfnet_r50_fpn_1x.py")
+@pytest.mark.parametrize("name", PARTS)
+def test_recipe_is_that_of_the_lazy_config(name: str) -> None:
+    cfg, lazy = yacs_config(name=name).SOLVER, load_config(name + ".py")
     assert (lazy.optimizer.lr, lazy.optimizer.momentum) == (cfg.BASE_LR, cfg.MOMENTUM)
     assert lazy.optimizer.weight_decay == cfg.WEIGHT_DECAY
     assert lazy.optimizer.params.bias_lr_factor == cfg.BIAS_LR_FACTOR
@@ -102,6 +123,26 @@ def test_recipe_is_that_of_the_lazy_config() -> None:
 def test_keys_reach_the_model(options, part: str, name: str, value: Any) -> None:
     key, setting = options
     node = small(f"MODEL.VFNET.{key}", setting)
+    for attribute in filter(None, part.split(".")):
+        node = getattr(node, attribute)
+    assert getattr(node, name) == value
+
+
+@pytest.mark.parametrize(
+    ("options", "part", "name", "value"),
+    [
+        (("NUM_CLASSES", 3), "head.cls_logits", "out_channels", 3),
+        (("QFL_BETA", 1.0), "cls_loss", "beta", 1.0),
+        (("REG_MAX", 8), "head.reg", "out_channels", 36),
+        (("BIN_INTERVAL", 2.0), "representation", "interval", 2.0),
+        (("DFL_WEIGHT", 0.5), "", "dfl_weight", 0.5),
+        (("BOX_WEIGHT", 5.0), "", "box_weight", 5.0),
+        (("ATSS_TOPK", 5), "assigner", "topk", 5),
+    ],
+)
+def test_keys_of_gfl_reach_the_model(options, part: str, name: str, value: Any) -> None:
+    key, setting = options
+    node = small(f"MODEL.GFL.{key}", setting, name=GFL)
     for attribute in filter(None, part.split(".")):
         node = getattr(node, attribute)
     assert getattr(node, name) == value

@@ -7,8 +7,21 @@ import pytest
 import torch
 from vfnet_yolof.layers.nms import HardNMS
 from vfnet_yolof.modeling.assigners import ATSSAssigner
-from vfnet_yolof.modeling.box_coders import boxes_to_distances, clip_boxes, distances_to_boxes
-from vfnet_yolof.modeling.losses import FocalLoss, aligned_iou, giou_loss, varifocal_loss
+from vfnet_yolof.modeling.box_coders import (
+    boxes_to_distances,
+    clip_boxes,
+    distances_to_boxes,
+    integral,
+)
+from vfnet_yolof.modeling.losses import (
+    FocalLoss,
+    aligned_iou,
+    distribution_focal_loss,
+    giou_loss,
+    quality_focal_loss,
+    varifocal_loss,
+)
+from vfnet_yolof.modeling.representations import GeneralDistribution
 
 pytestmark = pytest.mark.golden
 UNITS = Path(__file__).parents[1] / "data" / "units"
@@ -54,6 +67,51 @@ def test_varifocal_loss(numbers: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(total.item(), numbers["loss"], rtol=1e-5, atol=1e-7)
     total.backward()
     np.testing.assert_allclose(logits.grad.numpy(), numbers["grad_logits"], rtol=1e-4, atol=1e-7)
+
+
+@params("quality_focal_loss")
+def test_quality_focal_loss(numbers: dict[str, np.ndarray]) -> None:
+    logits = torch.from_numpy(numbers["logits"]).requires_grad_()
+    target = torch.zeros_like(logits)
+    label = torch.from_numpy(numbers["label"])
+    positive = (label < logits.shape[1]).nonzero()[:, 0]
+    target[positive, label[positive]] = torch.from_numpy(numbers["score"])[positive]
+    weight = torch.from_numpy(numbers["weight"])[:, None] if "weight" in numbers else 1.0
+    loss = quality_focal_loss(logits, target, beta=float(numbers["beta"]), reduction="none")
+    loss = (float(numbers["loss_weight"]) * loss * weight).sum(1)
+    np.testing.assert_allclose(loss.detach().numpy(), numbers["loss_none"], rtol=1e-5, atol=1e-6)
+    total = reduce_as_reference(loss, numbers)
+    np.testing.assert_allclose(total.item(), numbers["loss"], rtol=1e-5, atol=1e-7)
+    total.backward()
+    np.testing.assert_allclose(logits.grad.numpy(), numbers["grad_logits"], rtol=1e-4, atol=1e-7)
+
+
+@params("distribution_focal_loss")
+def test_distribution_focal_loss(numbers: dict[str, np.ndarray]) -> None:
+    logits = torch.from_numpy(numbers["logits"]).requires_grad_()
+    target = torch.from_numpy(numbers["target"])
+    weight = torch.from_numpy(numbers["weight"]) if "weight" in numbers else 1.0
+    loss = distribution_focal_loss(logits, target, reduction="none")
+    loss = float(numbers["loss_weight"]) * loss * weight
+    np.testing.assert_allclose(loss.detach().numpy(), numbers["loss_none"], rtol=1e-5, atol=1e-6)
+    total = reduce_as_reference(loss, numbers)
+    np.testing.assert_allclose(total.item(), numbers["loss"], rtol=1e-5, atol=1e-7)
+    total.backward()
+    np.testing.assert_allclose(logits.grad.numpy(), numbers["grad_logits"], rtol=1e-4, atol=1e-7)
+
+
+@params("integral")
+def test_integral(numbers: dict[str, np.ndarray]) -> None:
+    logits = torch.from_numpy(numbers["logits"]).requires_grad_()
+    by_side = logits.unflatten(-1, (4, -1))
+    distances = integral(by_side)
+    np.testing.assert_allclose(distances.detach().numpy(), numbers["distances"], rtol=1e-5)
+    representation = GeneralDistribution(reg_max=by_side.shape[-1] - 1)
+    assert torch.equal(representation.decode(logits), distances)
+    if "loss_weights" in numbers:
+        (distances * torch.from_numpy(numbers["loss_weights"])).sum().backward()
+        want = numbers["grad_logits"]
+        np.testing.assert_allclose(logits.grad.numpy(), want, rtol=1e-4, atol=1e-6)
 
 
 @params("sigmoid_focal_loss")

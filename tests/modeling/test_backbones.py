@@ -7,7 +7,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 from vfnet_yolof.configs import load_config
 from vfnet_yolof.layers.deform_conv import DeformConvPack, ModulatedDeformConvPack
-from vfnet_yolof.modeling.backbones import StaticBatchNorm2d, build_resnet
+from vfnet_yolof.modeling.backbones import LastLevelP6P7NoReLU, StaticBatchNorm2d, build_resnet
 
 
 def small(depth: int = 50, **options) -> nn.Module:
@@ -76,19 +76,24 @@ def test_other_norms(norm: str, kind: type) -> None:
 
 # Millions of parameters of the reference's detectors with 80 classes. It counts the weights and
 # biases of frozen batch norms, which are buffers here.
+X101_32, X101_64 = ({"depth": 101, "num_groups": n, "width_per_group": 4} for n in (32, 64))
 SIZES = {
-    "R-50": ({}, 32.89),
-    "R-50 with DCN": ({"dcn": True}, 33.89),
-    "R-101": ({"depth": 101}, 51.88),
-    "X-101-32x4d": ({"depth": 101, "num_groups": 32, "width_per_group": 4}, 51.51),
-    "X-101-64x4d": ({"depth": 101, "num_groups": 64, "width_per_group": 4}, 90.79),
+    "VFNet R-50": ({}, 32.89),
+    "VFNet R-50 with DCN": ({"dcn": True}, 33.89),
+    "VFNet R-101": ({"depth": 101}, 51.88),
+    "VFNet X-101-32x4d": (X101_32, 51.51),
+    "VFNet X-101-64x4d": (X101_64, 90.79),
+    "GFL R-50": ({}, 32.44),
+    "GFL R-101": ({"depth": 101}, 51.4),
+    "GFL X-101-32x4d": (X101_32, 51.1),
 }
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_number_of_parameters_of_vfnet(name: str) -> None:
+def test_number_of_parameters(name: str) -> None:
     options, want = SIZES[name]
-    config = load_config("vfnet/vfnet_r50_fpn_1x.py")
+    detector = name.split()[0].lower()
+    config = load_config(f"{detector}/{detector}_r50_fpn_1x.py")
     options = dict(options)
     if options.pop("dcn", False):
         config.model.backbone.bottom_up.deform_stages = [3, 4, 5]
@@ -101,6 +106,16 @@ def test_number_of_parameters_of_vfnet(name: str) -> None:
         if isinstance(module, FrozenBatchNorm2d):
             count += module.weight.numel() + module.bias.numel()
     assert count / 1e6 == pytest.approx(want, rel=0.005)
+
+
+def test_p7_without_a_relu() -> None:
+    """What is negative on P6 reaches P7."""
+    block = LastLevelP6P7NoReLU(4, 4, in_feature="p5")
+    assert {k.split(".")[0] for k in block.state_dict()} == {"p6", "p7"}
+    p6, p7 = block(torch.randn(1, 4, 8, 8))
+    assert (p6 < 0).any()
+    assert torch.equal(p7, block.p7(p6))
+    assert not torch.equal(p7, block.p7(p6.relu()))
 
 
 def test_widths() -> None:

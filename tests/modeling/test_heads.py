@@ -2,11 +2,17 @@
 
 import pytest
 import torch
-from tiny import empty_picture, picture, tiny_atss, tiny_vfnet
+from tiny import empty_picture, picture, tiny_atss, tiny_gfl, tiny_vfnet
 from vfnet_yolof.layers.conv import ConvNormAct, Scale, bias_for_prior, conv_tower
 from vfnet_yolof.layers.deform_conv import ModulatedDeformConvPack
 from vfnet_yolof.layers.star_conv import star_offsets
-from vfnet_yolof.modeling.heads import PointHead, VFNetHead
+from vfnet_yolof.modeling.heads import GFLHead, PointHead, VFNetHead
+from vfnet_yolof.modeling.quality import IoUTarget
+from vfnet_yolof.modeling.representations import (
+    DiracDelta,
+    GaussianDistribution,
+    GeneralDistribution,
+)
 
 STRIDES = (8, 16)
 SMALL = dict(in_channels=32, conv_channels=32, num_classes=5, num_convs=2, strides=STRIDES)
@@ -20,6 +26,11 @@ def vfnet_head(**options) -> VFNetHead:
 def point_head(**options) -> PointHead:
     torch.manual_seed(0)
     return PointHead(**{**SMALL, **options})
+
+
+def gfl_head(**options) -> GFLHead:
+    torch.manual_seed(0)
+    return GFLHead(**{**SMALL, **options})
 
 
 def features(seed: int = 0) -> list[torch.Tensor]:
@@ -43,7 +54,25 @@ def test_shapes_of_point_predictions() -> None:
     assert point_head(centerness=False)(features()).centerness is None
 
 
-@pytest.mark.parametrize("head", [vfnet_head(), point_head()])
+@pytest.mark.parametrize(
+    ("representation", "channels"),
+    [
+        (None, 68),
+        (GeneralDistribution(8, 2.0), 36),
+        (DiracDelta(), 4),
+        (GaussianDistribution(), 8),
+    ],
+)
+def test_shapes_of_side_predictions(representation, channels: int) -> None:
+    got = gfl_head(representation=representation)(features())
+    assert [tuple(x.shape) for x in got.logits] == [(2, 5, 6, 7), (2, 5, 3, 4)]
+    assert [tuple(x.shape) for x in got.sides] == [(2, channels, 6, 7), (2, channels, 3, 4)]
+    assert got.quality is None
+    got = gfl_head(representation=representation, quality=True)(features())
+    assert [tuple(x.shape) for x in got.quality] == [(2, 1, 6, 7), (2, 1, 3, 4)]
+
+
+@pytest.mark.parametrize("head", [vfnet_head(), point_head(), gfl_head()])
 def test_initial_scores_are_the_prior(head) -> None:
     for logits in head(features()).logits:
         assert logits.sigmoid().mean().item() == pytest.approx(0.01, rel=0.1)
@@ -119,7 +148,7 @@ def test_without_refinement_the_initial_box_is_the_final_one() -> None:
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("make", [vfnet_head, point_head])
+@pytest.mark.parametrize("make", [vfnet_head, point_head, gfl_head])
 def test_dcn_on_last_conv_makes_only_each_towers_last_one_deformable(make) -> None:
     head = make(dcn_on_last_conv=True)
     deformable = {k for k, m in head.named_modules() if isinstance(m, ModulatedDeformConvPack)}
@@ -140,6 +169,24 @@ def test_every_level_has_its_own_scale() -> None:
     after = head(features()).ltrb
     assert torch.equal(before[0], after[0])
     torch.testing.assert_close((after[1] / 16).log(), (before[1] / 16).log() * 3)
+
+
+def test_scales_of_gfl_multiply_the_logits_of_the_sides() -> None:
+    head = gfl_head()
+    before = head(features()).sides
+    head.scales[1].scale.data.fill_(3.0)
+    after = head(features()).sides
+    assert torch.equal(before[0], after[0])
+    torch.testing.assert_close(after[1], 3 * before[1])
+
+
+def test_gfl_begins_without_an_opinion_on_the_sides() -> None:
+    """About uniform distributions, so boxes of about 8 strides to each side."""
+    head = gfl_head()
+    for raw in head(features()).sides:
+        got = head.representation.statistics(raw.permute(0, 2, 3, 1))
+        assert got.mean.mean().item() == pytest.approx(8, rel=0.05)
+        assert got.entropy.min() > 0.9 * torch.tensor(17.0).log()
 
 
 def test_the_number_of_levels_must_fit() -> None:
@@ -174,6 +221,9 @@ class TestTower:
         (tiny_vfnet, {"head__dcn_on_last_conv": True}),
         (tiny_atss, {}),
         (tiny_atss, {"head__dcn_on_last_conv": True}),
+        (tiny_gfl, {}),
+        (tiny_gfl, {"head__quality": True, "quality": IoUTarget()}),
+        (tiny_gfl, {"head__representation": GaussianDistribution()}),
     ],
 )
 class TestEveryParameter:

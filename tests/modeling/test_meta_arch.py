@@ -6,15 +6,16 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from tiny import BOXES, NUM_CLASSES, empty_picture, picture, tiny_atss, tiny_vfnet
+from tiny import BOXES, NUM_CLASSES, empty_picture, picture, tiny_atss, tiny_gfl, tiny_vfnet
 from torch import Tensor, nn
 from vfnet_yolof.layers.star_conv import star_points
 from vfnet_yolof.modeling.losses import FocalLoss, VarifocalLoss, aligned_iou
 
-DETECTORS = pytest.mark.parametrize("make", [tiny_vfnet, tiny_atss])
+DETECTORS = pytest.mark.parametrize("make", [tiny_vfnet, tiny_atss, tiny_gfl])
 LOSSES = {
     tiny_vfnet: {"loss_box_init", "loss_box", "loss_cls"},
     tiny_atss: {"loss_box", "loss_cls", "loss_centerness"},
+    tiny_gfl: {"loss_box", "loss_cls", "loss_dfl"},
 }
 
 

@@ -89,7 +89,7 @@ def recognise_layout(keys: Iterable[str]) -> Layout:
     for layout in LAYOUTS:
         if layout.matches(keys):
             return layout
-    known = ", ".join(layout.name.strip() for layout in LAYOUTS)
+    known = ", ".join(layout.name.strip() for layout in LAYOUTS if not layout.refusal)
     raise CheckpointError(
         f"unknown checkpoint layout (known: {known}); the first of its {len(keys)} tensors are "
         f"{shorten_list(keys)}"
@@ -126,11 +126,14 @@ def convert_state_dict(
     differs raises :class:`CheckpointMismatchError`. Without it every renamed tensor is returned,
     counters included. Tensors are not copied.
 
-    Raises :class:`CheckpointError` for an unknown layout or source tensors that no rule knows.
+    Raises :class:`CheckpointError` for an unknown layout, for one that means other boxes with the
+    same weights, and for source tensors that no rule knows.
     """
     entry, source = _unwrap(source)
     target = None if model_or_keys is None else _target_shapes(model_or_keys)
     layout = _choose_layout(source, target)
+    if layout.refusal:
+        raise CheckpointError(f"this is a {layout.name} checkpoint, {layout.refusal}")
     converted, report = apply_rules(source, layout.rules)
     report.entry = entry
     report.layout = layout.name.strip()

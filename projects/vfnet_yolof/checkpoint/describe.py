@@ -21,7 +21,8 @@ class ModelDescription:
 
     ``depth``: "50", "101", ... ; ``groups`` and ``width_per_group`` of the 3x3 convolutions (1 and
     64 for ResNet); ``dcn_stages``: e.g. ("res3", "res4"); ``dcn_version`` and ``head_dcn_version``:
-    1, 2 or 0 for none; ``num_convs``: convolutions per tower.
+    1, 2 or 0 for none; ``num_convs``: convolutions per tower; ``num_bins``: of each side's
+    distribution (GFL).
     """
 
     detector: str | None = None
@@ -33,6 +34,7 @@ class ModelDescription:
     has_fpn: bool = False
     num_convs: int | None = None
     head_dcn_version: int = 0
+    num_bins: int | None = None
     num_classes: int | None = None
 
     def __str__(self) -> str:
@@ -45,6 +47,8 @@ class ModelDescription:
             parts.append(f"DCNv{self.head_dcn_version} in the head")
         if self.num_convs is not None:
             parts.append(f"{self.num_convs} convolutions per tower")
+        if self.num_bins is not None:
+            parts.append(f"{self.num_bins} bins per side")
         if self.num_classes is not None:
             parts.append(f"{self.num_classes} classes")
         return ", ".join(parts)
@@ -64,9 +68,10 @@ def describe(shapes: Mapping[str, Sequence[int]]) -> ModelDescription:
     depth, groups, width = _resnet(shapes)
     stages, version = _deformable(shapes, re.escape(_BODY) + r"(res\d)\..*")
     _, head_version = _deformable(shapes, r"head\.(.*)")
+    num_bins = _bins(shapes)
     cls_tower = {m[1] for key in shapes if (m := re.match(r"head\.cls_tower\.(\d+)\.", key))}
     return ModelDescription(
-        detector="VFNet" if "head.cls_star.weight" in shapes else None,
+        detector=_detector(shapes, num_bins),
         depth=depth,
         groups=groups,
         width_per_group=width,
@@ -75,10 +80,23 @@ def describe(shapes: Mapping[str, Sequence[int]]) -> ModelDescription:
         has_fpn=any(key.startswith("backbone.fpn_output") for key in shapes),
         num_convs=len(cls_tower) or None,
         head_dcn_version=head_version,
+        num_bins=num_bins,
         num_classes=int(shapes["head.cls_logits.weight"][0])
         if "head.cls_logits.weight" in shapes
         else None,
     )
+
+
+def _detector(shapes: Mapping[str, Sequence[int]], num_bins: int | None) -> str | None:
+    if "head.cls_star.weight" in shapes:
+        return "VFNet"
+    return None if num_bins is None else "GFL"
+
+
+def _bins(shapes: Mapping[str, Sequence[int]]) -> int | None:
+    """Bins of each of the four sides; a side of one or two numbers is no distribution."""
+    channels = int(shapes.get("head.reg.weight", (0,))[0])
+    return channels // 4 if channels % 4 == 0 and channels > 8 else None
 
 
 def _resnet(shapes: Mapping[str, Sequence[int]]) -> tuple[str | None, int | None, int | None]:

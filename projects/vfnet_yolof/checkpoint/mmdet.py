@@ -69,12 +69,15 @@ FPN_RULES: tuple[Rule, ...] = (
     ),
 )
 
-VFNET_HEAD_RULES: tuple[Rule, ...] = (
+TOWER_RULES: tuple[Rule, ...] = (
     Rule(
         r"bbox_head\.(cls|reg)_convs\.(\d+)\.conv\.(weight|bias|conv_offset\.(?:weight|bias))",
         r"head.\1_tower.\2.conv.\3",
     ),
     Rule(r"bbox_head\.(cls|reg)_convs\.(\d+)\.gn\.(weight|bias)", r"head.\1_tower.\2.norm.\3"),
+)
+
+VFNET_HEAD_RULES: tuple[Rule, ...] = (
     Rule(r"bbox_head\.vfnet_reg_conv\.conv\.(weight|bias)", r"head.reg_conv.conv.\1"),
     Rule(r"bbox_head\.vfnet_reg_conv\.gn\.(weight|bias)", r"head.reg_conv.norm.\1"),
     Rule(r"bbox_head\.vfnet_reg\.(weight|bias)", r"head.reg_init.\1"),
@@ -84,6 +87,19 @@ VFNET_HEAD_RULES: tuple[Rule, ...] = (
     Rule(r"bbox_head\.scales_refine\.(\d+)\.scale", r"head.scales_refine.\1.scale"),
     Rule(r"bbox_head\.vfnet_cls_dconv\.weight", "head.cls_star.weight"),
     Rule(r"bbox_head\.vfnet_cls\.(weight|bias)", r"head.cls_logits.\1"),
+)
+
+# The channels of the regression are four sides (left, top, right, bottom) of reg_max + 1 bins each,
+# there and here.
+GFL_HEAD_RULES: tuple[Rule, ...] = (
+    Rule(r"bbox_head\.gfl_cls\.(weight|bias)", r"head.cls_logits.\1"),
+    Rule(r"bbox_head\.gfl_reg\.(weight|bias)", r"head.reg.\1"),
+    Rule(r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
+    Rule(
+        r"bbox_head\.integral\.project",
+        None,
+        "positions of the bins, set by the configuration (reg_max)",
+    ),
 )
 
 COMMON_RULES: tuple[Rule, ...] = (
@@ -98,6 +114,27 @@ LAYOUTS: tuple[Layout, ...] = (
         project=PROJECT,
         detector="VFNet",
         signature=(r"bbox_head\.vfnet_cls\.weight", r"backbone\.layer1\.0\.conv1\.weight"),
-        rules=RESNET_RULES + FPN_RULES + VFNET_HEAD_RULES + COMMON_RULES,
+        rules=RESNET_RULES + FPN_RULES + TOWER_RULES + VFNET_HEAD_RULES + COMMON_RULES,
+    ),
+    # The authors' first release stands on MMDetection 1.x. Its tensors would fit (81 classes there
+    # count the background, its sigmoid scores do not: 80 channels in the order of the categories),
+    # but its boxes are others: anchors lie at (i + 0.5) * stride - 0.5 and x2, y2 are the last
+    # pixels inside, half a pixel more on every side. No configuration here says that exactly.
+    Layout(
+        project="GFocal (MMDetection 1.x)",
+        detector="GFL",
+        signature=(r"bbox_head\.gfl_cls\.weight", r"bbox_head\.distribution_project\.project"),
+        rules=(),
+        refusal=(
+            "whose weights mean other boxes than MMDetection 2.x's (anchors half a cell further, "
+            "x2 and y2 inside the box): it would load and lose several AP. MMDetection 2.x and 3.x "
+            "publish the same models; convert those"
+        ),
+    ),
+    Layout(
+        project=PROJECT,
+        detector="GFL",
+        signature=(r"bbox_head\.gfl_cls\.weight", r"backbone\.layer1\.0\.conv1\.weight"),
+        rules=RESNET_RULES + FPN_RULES + TOWER_RULES + GFL_HEAD_RULES + COMMON_RULES,
     ),
 )

@@ -46,13 +46,14 @@ class Layout:
     """How one project names the tensors of one detector.
 
     ``signature``: patterns; a checkpoint has this layout when each of them matches at least one key
-    completely.
+    completely. ``refusal``: why checkpoints of this layout cannot be converted, if so.
     """
 
     project: str
     detector: str
     signature: tuple[str, ...]
     rules: tuple[Rule, ...]
+    refusal: str = ""
 
     @property
     def name(self) -> str:

@@ -26,3 +26,22 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.stack(
         [x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1
     )
+
+
+def integral(logits: Tensor, interval: float = 1.0) -> Tensor:
+    """Expectation of a distribution over evenly spaced values (GFL, equation 5).
+
+    Args:
+        logits: (..., bins) before the softmax. interval: distance of neighbouring values, the
+            first of which is 0.
+
+    Returns:
+        (...) in [0, (bins - 1) * interval].
+    """
+    return logits.softmax(-1) @ bin_values(logits, interval)
+
+
+def bin_values(logits: Tensor, interval: float = 1.0) -> Tensor:
+    """The values (bins,) that the last dimension of ``logits`` stands for."""
+    bins = torch.arange(logits.shape[-1], device=logits.device, dtype=logits.dtype)
+    return bins * interval

@@ -48,6 +48,16 @@ class PointGenerator:
             torch.cat([p - half, p + half], dim=-1) for p, half in zip(points, sides, strict=True)
         ]
 
+    def strides_of(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+        """Stride of each point, (R,) float32 over all levels."""
+        self._check(sizes)
+        return torch.cat(
+            [
+                torch.full((h * w,), float(stride), device=device)
+                for (h, w), stride in zip(sizes, self.strides, strict=True)
+            ]
+        )
+
     def valid_mask(
         self, sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int], device: torch.device
     ) -> Tensor:

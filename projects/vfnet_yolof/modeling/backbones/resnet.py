@@ -12,6 +12,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from torch import nn
 
 from ...layers.deform_conv import DeformConvPack, ModulatedDeformConvPack
+from .top_block import LastLevelP6P7NoReLU
 
 NUM_BLOCKS = {
     18: (2, 2, 2, 2),
@@ -126,6 +127,16 @@ def build_resnet(
 @BACKBONE_REGISTRY.register()
 def build_vfnet_yolof_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """ResNet and FPN P3-P7 from yacs keys, P6 and P7 from P5 as in the VFNet reference."""
+    return _resnet_fpn(cfg, input_shape, LastLevelP6P7)
+
+
+@BACKBONE_REGISTRY.register()
+def build_vfnet_yolof_resnet_fpn_no_relu_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """The same without the ReLU between P6 and P7, as in the GFL reference."""
+    return _resnet_fpn(cfg, input_shape, LastLevelP6P7NoReLU)
+
+
+def _resnet_fpn(cfg: CfgNode, input_shape: ShapeSpec, top_block: type[LastLevelP6P7]) -> FPN:
     keys = cfg.MODEL.RESNETS
     bottom_up = build_resnet(
         keys.DEPTH,
@@ -147,6 +158,6 @@ def build_vfnet_yolof_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) 
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=channels,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelP6P7(channels, channels, in_feature="p5"),
+        top_block=top_block(channels, channels, in_feature="p5"),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...layers.conv import Scale, bias_for_prior, conv_tower, prediction_conv
+from ...layers.conv import prediction_conv
 from .predictions import PointPredictions
+from .tower_head import TowerHead
 
 
-class PointHead(nn.Module):
+class PointHead(TowerHead):
     """Class scores and one box for each location (FCOS, section 3.1).
 
     Args:
@@ -34,23 +35,26 @@ class PointHead(nn.Module):
         dcn_on_last_conv: bool = False,
         prior_prob: float = 0.01,
     ) -> None:
-        super().__init__()
-        self.strides = tuple(strides)
-        tower = dict(norm=norm, dcn_on_last_conv=dcn_on_last_conv)
-        self.cls_tower = conv_tower(in_channels, conv_channels, num_convs, **tower)
-        self.reg_tower = conv_tower(in_channels, conv_channels, num_convs, **tower)
-        self.cls_logits = prediction_conv(conv_channels, num_classes, bias_for_prior(prior_prob))
-        self.reg = prediction_conv(conv_channels, 4)
-        self.scales = nn.ModuleList(Scale() for _ in strides)
+        super().__init__(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            conv_channels=conv_channels,
+            num_convs=num_convs,
+            strides=strides,
+            reg_channels=4,
+            norm=norm,
+            dcn_on_last_conv=dcn_on_last_conv,
+            prior_prob=prior_prob,
+        )
         self.centerness = prediction_conv(conv_channels, 1) if centerness else None
 
     def forward(self, features: Sequence[Tensor]) -> PointPredictions:
         """Predict on every level; ``features`` are (N, C, H, W), finest first."""
         logits, ltrb, centerness = [], [], []
-        for x, scale, stride in zip(features, self.scales, self.strides, strict=True):
-            reg_feature = self.reg_tower(x)
-            logits.append(self.cls_logits(self.cls_tower(x)))
-            ltrb.append(scale(self.reg(reg_feature)).float().exp() * stride)
+        levels = self.levels(features)
+        for stride, (scores, raw, reg_feature) in zip(self.strides, levels, strict=True):
+            logits.append(scores)
+            ltrb.append(raw.float().exp() * stride)
             if self.centerness is not None:
                 centerness.append(self.centerness(reg_feature))
         return PointPredictions(logits, ltrb, centerness=centerness or None)

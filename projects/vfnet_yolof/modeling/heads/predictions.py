@@ -20,3 +20,28 @@ class PointPredictions(NamedTuple):
     ltrb: list[Tensor]
     ltrb_init: list[Tensor] | None = None
     centerness: list[Tensor] | None = None
+
+    @property
+    def sides(self) -> list[Tensor]:
+        """Box numbers as the detector decodes them; here they are distances already."""
+        return self.ltrb
+
+    @property
+    def quality(self) -> list[Tensor] | None:
+        """Logits of a factor on the scores."""
+        return self.centerness
+
+
+class SidePredictions(NamedTuple):
+    """Raw predictions of a head whose box sides have a representation of their own.
+
+    Attributes:
+        logits: (N, K, H, W) classification scores before the sigmoid.
+        sides: (N, 4 * channels, H, W), side-major, see
+            :mod:`vfnet_yolof.modeling.representations`.
+        quality: (N, 1, H, W) logits; None without a quality branch.
+    """
+
+    logits: list[Tensor]
+    sides: list[Tensor]
+    quality: list[Tensor] | None = None

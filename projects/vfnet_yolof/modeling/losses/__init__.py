@@ -1,18 +1,30 @@
 """Loss functions. They know no model and no assigner."""
 
 from .centerness import centerness_target
+from .distribution_focal import distribution_focal_loss
 from .focal import FocalLoss
+from .guided_focal import GuidedFocalLoss
 from .iou import aligned_iou, giou_loss
 from .normalizer import each_worker_alone, synced_mean
+from .quality_focal import (
+    QualityFocalLoss,
+    generalized_focal_loss,
+    quality_focal_loss,
+)
 from .varifocal import VarifocalLoss, varifocal_loss
 
 __all__ = [
     "FocalLoss",
+    "GuidedFocalLoss",
+    "QualityFocalLoss",
     "VarifocalLoss",
     "aligned_iou",
     "centerness_target",
+    "distribution_focal_loss",
     "each_worker_alone",
+    "generalized_focal_loss",
     "giou_loss",
+    "quality_focal_loss",
     "synced_mean",
     "varifocal_loss",
 ]

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .reduction import reduce_loss
+
 
 def varifocal_loss(
     logits: Tensor,
@@ -30,7 +32,7 @@ def varifocal_loss(
     positive_weight = target if iou_weighted else torch.ones_like(target)
     weight = torch.where(target > 0, positive_weight, negative_weight)
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
-    return _reduce(loss, reduction)
+    return reduce_loss(loss, reduction)
 
 
 class VarifocalLoss:
@@ -56,11 +58,3 @@ class VarifocalLoss:
         return varifocal_loss(
             logits, target, alpha=self.alpha, gamma=self.gamma, iou_weighted=self.iou_weighted
         )
-
-
-def _reduce(loss: Tensor, reduction: str) -> Tensor:
-    if reduction == "sum":
-        return loss.sum()
-    if reduction == "none":
-        return loss
-    raise ValueError(f"reduction must be 'sum' or 'none', got {reduction!r}")

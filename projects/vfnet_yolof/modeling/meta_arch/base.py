@@ -7,11 +7,10 @@ import torch
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import ImageList, Instances
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from ..box_coders import distances_to_boxes
-from ..heads.predictions import PointPredictions
+from ..events import log_scalar
 from ..losses.normalizer import synced_mean
 from ..points import PointGenerator
 from ..postprocess import Detections, PostProcessor
@@ -23,22 +22,30 @@ class Targets(NamedTuple):
     Attributes:
         pos_idx: (P,) int64 row of each positive location, each at most once.
         classes: (P,) int64 in [0, K). boxes: (P, 4) xyxy pixels. points: (P, 2) pixels.
+        strides: (P,) float32, stride of each positive's level.
         num_pos: scalar float32, positives per worker (mean over workers), at least 1.
+        valid: (N * R,) bool, False where a location lies beyond its image's own padded size; None
+            where a detector does not ask, or where all of them are valid.
     """
 
     pos_idx: Tensor
     classes: Tensor
     boxes: Tensor
     points: Tensor
+    strides: Tensor
     num_pos: Tensor
+    valid: Tensor | None = None
 
 
 class PointDetector(DenseDetector):
-    """Assignment and inference on :class:`PointPredictions`; subclasses add the losses.
+    """Assignment and inference; subclasses add the losses.
+
+    The head's predictions are a named tuple with ``logits``, ``sides`` and ``quality`` (or None):
+    :class:`PointPredictions` or :class:`SidePredictions`.
 
     Args:
         backbone: features for the head, from fine to coarse.
-        head: gives :class:`PointPredictions`.
+        head: gives the predictions.
         points: locations and anchors.
         assigner: see :mod:`vfnet_yolof.modeling.assigners`.
         postprocessor: see :mod:`vfnet_yolof.modeling.postprocess`.
@@ -46,6 +53,7 @@ class PointDetector(DenseDetector):
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
         input_format: channel order of the images, ``"RGB"`` or ``"BGR"``.
         head_in_features: features for the head; all by default.
+        min_positives: how many positives each image counts for at least in ``num_pos``.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class PointDetector(DenseDetector):
         pixel_std: Sequence[float],
         input_format: str = "RGB",
         head_in_features: Sequence[str] | None = None,
+        min_positives: int = 0,
     ) -> None:
         super().__init__(
             backbone,
@@ -74,12 +83,24 @@ class PointDetector(DenseDetector):
         self.postprocessor = postprocessor
         self.num_classes = num_classes
         self.input_format = input_format
+        self.min_positives = min_positives
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses in training, else ``[{"instances": Instances}]``; see Detectron2's models."""
+        outputs = super().forward(batched_inputs)
+        if not self.training:
+            for inputs, output in zip(batched_inputs, outputs, strict=True):
+                instances = output["instances"]
+                height, width = instances.image_size
+                size = inputs["image"].shape[-2:]
+                self.rescale_fields(instances, width / size[1], height / size[0])
+        return outputs
 
     def forward_training(
         self,
         images: ImageList,
         features: list[Tensor],
-        predictions: PointPredictions,
+        predictions: Any,
         gt_instances: list[Instances],
     ) -> dict[str, Tensor]:
         """Weighted losses, in float32 whatever precision the network ran in."""
@@ -87,7 +108,7 @@ class PointDetector(DenseDetector):
             targets = self.assign(images, feature_sizes(features), gt_instances)
             return self.losses(predictions, targets)
 
-    def losses(self, predictions: PointPredictions, targets: Targets) -> dict[str, Tensor]:
+    def losses(self, predictions: Any, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses by name."""
         raise NotImplementedError(f"{type(self).__name__} defines no losses")
 
@@ -106,14 +127,15 @@ class PointDetector(DenseDetector):
         first_box = torch.tensor([0, *counts[:-1]]).cumsum(0).to(self.device)
         gt_idx = assigned[image_idx, location] + first_box[image_idx]
         num_locations = assigned.shape[1]
-        num_pos = synced_mean(torch.tensor(float(len(gt_idx)), device=self.device))
-        _log("num_pos", float(len(gt_idx)) / max(1, len(counts)))
+        num_pos = (assigned >= 0).sum(1).clamp(min=self.min_positives).sum()
+        log_scalar("num_pos", float(len(gt_idx)) / max(1, len(counts)))
         return Targets(
             pos_idx=image_idx * num_locations + location,
             classes=torch.cat([x.gt_classes for x in gt_instances])[gt_idx],
             boxes=torch.cat([x.gt_boxes.tensor for x in gt_instances]).float()[gt_idx],
             points=torch.cat(points)[location],
-            num_pos=num_pos,
+            strides=self.points.strides_of(sizes, self.device)[location],
+            num_pos=synced_mean(num_pos),
         )
 
     @torch.no_grad()
@@ -127,32 +149,43 @@ class PointDetector(DenseDetector):
         """(N, R) int64: index of the box that each location learns, -1 for background."""
         anchors = torch.cat(self.points.anchors(points))
         level_sizes = [len(x) for x in points]
-        divisor = max(1, self.backbone.size_divisibility)
-        assigned = []
-        for instances, (height, width) in zip(gt_instances, images.image_sizes, strict=True):
-            padded = (-(-height // divisor) * divisor, -(-width // divisor) * divisor)
-            valid = None
-            if padded != tuple(images.tensor.shape[-2:]):
-                valid = self.points.valid_mask(sizes, padded, self.device)
-            boxes = instances.gt_boxes.tensor
-            assigned.append(self.assigner(anchors, boxes, level_sizes=level_sizes, valid=valid))
+        valid = self.valid_locations(images, sizes)
+        assigned = [
+            self.assigner(
+                anchors,
+                instances.gt_boxes.tensor,
+                level_sizes=level_sizes,
+                valid=None if valid is None else valid[i],
+            )
+            for i, instances in enumerate(gt_instances)
+        ]
         return torch.stack(assigned)
 
+    @torch.no_grad()
+    def valid_locations(self, images: ImageList, sizes: Sequence[tuple[int, int]]) -> Tensor | None:
+        """(N, R) bool: which locations lie in an image's own padded size; None if all do."""
+        divisor = max(1, self.backbone.size_divisibility)
+        padded = [tuple(-(-x // divisor) * divisor for x in size) for size in images.image_sizes]
+        if all(size == tuple(images.tensor.shape[-2:]) for size in padded):
+            return None
+        return torch.stack([self.points.valid_mask(sizes, size, self.device) for size in padded])
+
     def forward_inference(
-        self, images: ImageList, features: list[Tensor], predictions: PointPredictions
+        self, images: ImageList, features: list[Tensor], predictions: Any
     ) -> list[Instances]:
         """Detections of each image, in the pixels of the network's input."""
         points = self.points.points(feature_sizes(features), self.device)
         logits = flatten_levels(predictions.logits)
-        ltrb = flatten_levels(predictions.ltrb)
+        sides = flatten_levels(predictions.sides)
         quality = None
-        if predictions.centerness is not None:
-            quality = [x[..., 0].float().sigmoid() for x in flatten_levels(predictions.centerness)]
+        if predictions.quality is not None:
+            quality = [x[..., 0].float().sigmoid() for x in flatten_levels(predictions.quality)]
         results = []
         for i, image_size in enumerate(images.image_sizes):
 
             def decode(level: int, index: Tensor, image: int = i) -> Tensor:
-                return distances_to_boxes(points[level][index], ltrb[level][image, index])
+                ltrb = self.decode_sides(sides[level][image, index], level)
+                return distances_to_boxes(points[level][index], ltrb)
 
             detections = self.postprocessor(
                 [x[i] for x in logits],
@@ -163,20 +196,33 @@ class PointDetector(DenseDetector):
             results.append(self.finish(detections, predictions, points, i))
         return results
 
+    def decode_sides(self, raw: Tensor, level: int) -> Tensor:
+        """Distances (P, 4) in pixels from the head's box numbers (P, C) at a level's candidates."""
+        return raw
+
     def finish(
         self,
         detections: Detections,
-        predictions: PointPredictions,
+        predictions: Any,
         points: Sequence[Tensor],
         image: int,
     ) -> Instances:
         """Hook for further fields on the detections of image number ``image``."""
         return detections.instances
 
+    def rescale_fields(self, instances: Instances, scale_x: float, scale_y: float) -> None:
+        """Hook to bring what :meth:`finish` added to the pixels of the output image."""
+
 
 def feature_sizes(features: Sequence[Tensor]) -> list[tuple[int, int]]:
     """(H, W) of each level."""
     return [(int(x.shape[-2]), int(x.shape[-1])) for x in features]
+
+
+def detection_rows(detections: Detections, points: Sequence[Tensor]) -> Tensor:
+    """(D,) row of each detection's location over all levels of its image."""
+    first = torch.tensor([0, *(len(x) for x in points[:-1])]).cumsum(0)
+    return first.to(detections.level.device)[detections.level] + detections.index
 
 
 def flatten_levels(maps: Sequence[Tensor]) -> list[Tensor]:
@@ -187,11 +233,3 @@ def flatten_levels(maps: Sequence[Tensor]) -> list[Tensor]:
 def flatten_rows(maps: Sequence[Tensor]) -> Tensor:
     """(N, C, H, W) of each level -> (N * R, C) float32, the row order of :class:`Targets`."""
     return torch.cat(flatten_levels(maps), dim=1).flatten(0, 1).float()
-
-
-def _log(name: str, value: float) -> None:
-    try:
-        storage = get_event_storage()
-    except AssertionError:  # outside of a trainer there is nothing to log to
-        return
-    storage.put_scalar(name, value)

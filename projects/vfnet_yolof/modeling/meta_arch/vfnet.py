@@ -14,7 +14,7 @@ from ..box_coders import distances_to_boxes
 from ..heads.predictions import PointPredictions
 from ..losses import VarifocalLoss, aligned_iou, giou_loss, synced_mean
 from ..postprocess import Detections
-from .base import PointDetector, Targets, flatten_levels, flatten_rows
+from .base import PointDetector, Targets, detection_rows, flatten_levels, flatten_rows
 
 MIN_IOU = 1e-6  # the reference's lower bound: a positive keeps some weight
 
@@ -57,14 +57,6 @@ class VFNet(PointDetector):
 
         return vfnet_arguments(cfg)
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Losses in training, else ``[{"instances": Instances}]``; see Detectron2's models."""
-        outputs = super().forward(batched_inputs)
-        if not self.training and self.keep_star:
-            for inputs, output in zip(batched_inputs, outputs, strict=True):
-                _rescale_star(output["instances"], inputs["image"].shape[-2:])
-        return outputs
-
     def losses(self, predictions: PointPredictions, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses of equation 3, by name."""
         losses = {}
@@ -89,16 +81,20 @@ class VFNet(PointDetector):
         instances = detections.instances
         if not self.keep_star:
             return instances
-        first = [0]
-        for x in points[:-1]:
-            first.append(first[-1] + len(x))
-        rows = torch.tensor(first, device=self.device)[detections.level] + detections.index
+        rows = detection_rows(detections, points)
         initial = predictions.ltrb_init or predictions.ltrb
         ltrb = torch.cat([x[image] for x in flatten_levels(initial)])[rows]
         centers = torch.cat(list(points))[rows]
         instances.init_boxes = Boxes(distances_to_boxes(centers, ltrb))
         instances.star_points = star_points(centers, ltrb)
         return instances
+
+    def rescale_fields(self, instances: Instances, scale_x: float, scale_y: float) -> None:
+        if not self.keep_star:
+            return
+        instances.init_boxes.scale(scale_x, scale_y)
+        scale = instances.star_points.new_tensor([scale_x, scale_y])
+        instances.star_points = instances.star_points * scale
 
 
 def _weighted_giou_loss(ltrb: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
@@ -115,13 +111,3 @@ def _weighted_giou_loss(ltrb: Tensor, targets: Targets) -> tuple[Tensor, Tensor]
     # Without positives the empty sum is 0 and still part of the graph, which distributed
     # training waits for.
     return (giou_loss(boxes, targets.boxes) * iou).sum() / synced_mean(iou.sum()), iou
-
-
-def _rescale_star(instances: Instances, input_size: Sequence[int]) -> None:
-    """From the pixels of the network's input (H, W) to those of the output image."""
-    height, width = instances.image_size
-    scale_x, scale_y = width / input_size[1], height / input_size[0]
-    instances.init_boxes.scale(scale_x, scale_y)
-    instances.star_points = instances.star_points * instances.star_points.new_tensor(
-        [scale_x, scale_y]
-    )

@@ -1,0 +1,14 @@
+"""GFL table 2a, ATSS, "General": a general distribution, trained by its mean alone.
+
+Published AP on val2017, not measured here: 39.3. Schedule: 1x. As in all rows without QFL, a
+centerness branch represents the quality.
+"""
+
+from vfnet_yolof.modeling.quality import CenternessTarget as _CenternessTarget
+
+from ..common.models.gfl_parts import quality_branch as _quality_branch
+from ..gfl.gfl_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
+
+model.dfl_weight = 0.0
+_quality_branch(model, _CenternessTarget)
+train.output_dir = "./output/ablations/gfl_t2a_general"

@@ -1,0 +1,13 @@
+"""GFL table 3, row 3: DFL alone.
+
+Published AP on val2017, not measured here: 39.5. Schedule: 1x. General distributions with focal
+loss and centerness branch.
+"""
+
+from vfnet_yolof.modeling.quality import CenternessTarget as _CenternessTarget
+
+from ..common.models.gfl_parts import quality_branch as _quality_branch
+from ..gfl.gfl_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
+
+_quality_branch(model, _CenternessTarget)
+train.output_dir = "./output/ablations/gfl_t3_dfl"

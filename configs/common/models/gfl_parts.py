@@ -1,0 +1,40 @@
+"""Parts of GFL's comparisons, each a change of a GFL model."""
+
+from detectron2.config import LazyCall as L
+from vfnet_yolof.modeling.assigners import FCOSAssigner
+from vfnet_yolof.modeling.losses import FocalLoss, GuidedFocalLoss
+from vfnet_yolof.modeling.quality import EqualQuality
+from vfnet_yolof.modeling.representations import DiracDelta
+
+
+def dirac_delta(model):
+    """One number for each side, in place of a distribution."""
+    model.head.representation = L(DiracDelta)()
+    model.dfl_weight = 0.0
+
+
+def no_quality(model):
+    """Hard labels; nothing represents how good a box is, so all boxes weigh the same."""
+    model.cls_loss = L(FocalLoss)(alpha=0.25, gamma=2.0)
+    model.box_quality = L(EqualQuality)()
+
+
+def quality_branch(model, measure):
+    """Hard labels, and a branch that learns ``measure``, which weighs the boxes as well."""
+    model.cls_loss = L(FocalLoss)(alpha=0.25, gamma=2.0)
+    model.box_quality = L(measure)()
+    model.head.quality = True
+    model.quality = L(measure)()
+
+
+def guided(model, measure):
+    """Hard labels whose loss ``measure`` weighs; it weighs the boxes as well."""
+    model.cls_loss = L(GuidedFocalLoss)(alpha=0.25, gamma=2.0, eta=1.5)
+    model.cls_quality = L(measure)()
+    model.box_quality = L(measure)()
+
+
+def fcos_regions(model):
+    """FCOS's region rule with centre sampling instead of ATSS; points on the cells' centres."""
+    model.points.offset = 0.5
+    model.assigner = L(FCOSAssigner)(strides="${..points.strides}", center_radius=1.5)

@@ -1,0 +1,8 @@
+"""GFL table 3 in small, row 4: QFL and DFL, on the embedded shapes.
+
+The full model. All four rows with several seeds: docs/gfl.md.
+"""
+
+from .gfl_small_shapes import dataloader, lr_multiplier, model, optimizer, train
+
+train.output_dir = "./output/small_t3_both_shapes"

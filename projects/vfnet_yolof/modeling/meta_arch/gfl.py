@@ -1,0 +1,187 @@
+"""GFL (Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList, Instances
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..box_coders import boxes_to_distances, distances_to_boxes
+from ..heads.predictions import SidePredictions
+from ..losses import QualityFocalLoss, giou_loss, synced_mean
+from ..postprocess import Detections
+from ..quality import IoUTarget, Positives, PredictedScore
+from ..range_monitor import RangeMonitor
+from .base import PointDetector, Targets, detection_rows, flatten_levels, flatten_rows
+
+CERTAIN_BACKGROUND = -1e4  # a logit whose loss and gradient are exactly 0
+
+
+@META_ARCH_REGISTRY.register()
+class GFL(PointDetector):
+    """Qualified scores and distributed boxes, with the losses of equation 11.
+
+    Box losses are in units of the stride, weighted with a quality and divided by the sum of the
+    weights; the classification loss is divided by the number of positives, where an image
+    without any counts as one. What lies beyond an image's own padded size is no example.
+
+    Args:
+        cls_loss: sum over locations and classes, given sparse positives and their quality;
+            :class:`QualityFocalLoss` by default; :class:`FocalLoss` and :class:`GuidedFocalLoss`
+            are table 1a's comparisons.
+        cls_quality: measure that ``cls_loss`` is given, see :mod:`vfnet_yolof.modeling.quality`;
+            the IoU by default.
+        box_quality: measure that weights the box losses; the predicted score by default.
+        quality: measure that the head's quality branch learns with a binary cross entropy, and
+            that multiplies the scores at test time; None for a head without the branch.
+        box_weight: weight of the GIoU loss (lambda 0).
+        dfl_weight: weight of the representation's own loss, averaged over the sides (lambda 1);
+            0 or None to train the boxes with the GIoU loss alone.
+        quality_weight: weight of the quality branch's loss.
+        keep_distributions: add to the detections what is known about their sides, in the
+            order left, top, right, bottom and the pixels of the output image: ``side_mean``,
+            ``side_std`` (D, 4), ``side_entropy`` (D, 4) in nats, the location ``side_points``
+            (D, 2) that distances start from, and of a :class:`GeneralDistribution`
+            ``side_probabilities`` (D, 4, bins) with ``side_intervals`` (D, 4) between the bins.
+        min_positives: see :class:`PointDetector`. **kwargs: see there.
+
+    Raises:
+        ValueError: the head's quality branch and ``quality`` do not go together, or
+            ``dfl_weight`` or ``keep_distributions`` are asked of a representation without a
+            distribution.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        cls_loss: Any = None,
+        cls_quality: Any = None,
+        box_quality: Any = None,
+        quality: Any = None,
+        box_weight: float = 2.0,
+        dfl_weight: float | None = 0.25,
+        quality_weight: float = 1.0,
+        keep_distributions: bool = False,
+        min_positives: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(min_positives=min_positives, **kwargs)
+        self.cls_loss = cls_loss if cls_loss is not None else QualityFocalLoss()
+        self.cls_quality = cls_quality if cls_quality is not None else IoUTarget()
+        self.box_quality = box_quality if box_quality is not None else PredictedScore()
+        self.quality = quality
+        self.box_weight = box_weight
+        self.dfl_weight = dfl_weight or 0.0
+        self.quality_weight = quality_weight
+        self.keep_distributions = keep_distributions
+        self.representation = self.head.representation
+        self.range_monitor = RangeMonitor(self.representation.max_distance)
+        self._check()
+
+    def _check(self) -> None:
+        if (self.quality is None) != (self.head.quality is None):
+            raise ValueError(
+                "a quality branch needs both head.quality=True and model.quality, the measure it "
+                f"learns; got a head {'without' if self.head.quality is None else 'with'} the "
+                f"branch and quality={self.quality!r}"
+            )
+        if self.representation.loss_name is None and (self.dfl_weight or self.keep_distributions):
+            raise ValueError(
+                f"{type(self.representation).__name__} has no distribution: it needs dfl_weight=0 "
+                "and keep_distributions=False"
+            )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.yacs`."""
+        from ...yacs import gfl_arguments
+
+        return gfl_arguments(cfg)
+
+    @torch.no_grad()
+    def assign(
+        self,
+        images: ImageList,
+        sizes: Sequence[tuple[int, int]],
+        gt_instances: Sequence[Instances],
+    ) -> Targets:
+        """Targets of a batch, with the locations that are valid."""
+        targets = super().assign(images, sizes, gt_instances)
+        valid = self.valid_locations(images, sizes)
+        return targets._replace(valid=None if valid is None else valid.flatten())
+
+    def losses(self, predictions: SidePredictions, targets: Targets) -> dict[str, Tensor]:
+        """Weighted losses of equation 11, by name."""
+        logits = flatten_rows(predictions.logits)
+        raw = flatten_rows(predictions.sides)[targets.pos_idx]
+        stride = targets.strides[:, None]
+        points, boxes = targets.points / stride, targets.boxes / stride
+        pred_boxes = distances_to_boxes(points, self.representation.decode(raw))
+        positives = Positives(points, boxes, pred_boxes.detach(), logits.detach()[targets.pos_idx])
+        ltrb = boxes_to_distances(points, boxes)
+        self.range_monitor(ltrb)
+
+        losses = {}
+        # Without positives the empty sums are 0 and still part of the graph.
+        weight = self.box_quality(positives)
+        divisor = synced_mean(weight.sum())
+        giou = (giou_loss(pred_boxes, boxes) * weight).sum() / divisor
+        losses["loss_box"] = self.box_weight * giou
+        if self.dfl_weight:
+            side = self.representation.side_loss(raw, ltrb).mean(1)
+            losses[self.representation.loss_name] = (
+                self.dfl_weight * (side * weight).sum() / divisor
+            )
+        if self.quality is not None:
+            bce = F.binary_cross_entropy_with_logits(
+                flatten_rows(predictions.quality)[targets.pos_idx, 0],
+                self.quality(positives),
+                reduction="sum",
+            )
+            losses["loss_quality"] = self.quality_weight * bce / targets.num_pos
+
+        if targets.valid is not None:
+            logits = logits.masked_fill(~targets.valid[:, None], CERTAIN_BACKGROUND)
+        cls = self.cls_loss(logits, targets.pos_idx, targets.classes, self.cls_quality(positives))
+        losses["loss_cls"] = cls / targets.num_pos
+        return losses
+
+    def decode_sides(self, raw: Tensor, level: int) -> Tensor:
+        return self.representation.decode(raw.float()) * self.points.strides[level]
+
+    def finish(
+        self,
+        detections: Detections,
+        predictions: SidePredictions,
+        points: Sequence[Tensor],
+        image: int,
+    ) -> Instances:
+        instances = detections.instances
+        if not self.keep_distributions:
+            return instances
+        rows = detection_rows(detections, points)
+        raw = torch.cat([x[image] for x in flatten_levels(predictions.sides)])[rows].float()
+        stride = raw.new_tensor(self.points.strides)[detections.level][:, None].expand(-1, 4)
+        found = self.representation.statistics(raw)
+        instances.side_points = torch.cat(list(points))[rows]
+        instances.side_mean = found.mean * stride
+        instances.side_std = found.std * stride
+        instances.side_entropy = found.entropy
+        if found.probabilities is not None:
+            instances.side_probabilities = found.probabilities
+            instances.side_intervals = self.representation.interval * stride
+        return instances
+
+    def rescale_fields(self, instances: Instances, scale_x: float, scale_y: float) -> None:
+        if not self.keep_distributions:
+            return
+        scale = instances.side_mean.new_tensor([scale_x, scale_y, scale_x, scale_y])
+        for name in ("side_mean", "side_std", "side_intervals"):
+            if instances.has(name):
+                instances.set(name, instances.get(name) * scale)
+        instances.side_points = instances.side_points * scale[:2]

@@ -1,0 +1,150 @@
+"""How the four sides of a box are predicted (Generalized Focal Loss, section 3, table 2a).
+
+A representation reads ``channels`` numbers for each side, side-major in the order left, top,
+right, bottom. Distances are in units of the level's stride.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .box_coders import bin_values, integral
+from .losses.distribution_focal import distribution_focal_loss
+
+
+class SideStatistics(NamedTuple):
+    """What is known about each side's distance, in strides.
+
+    Attributes:
+        probabilities: (..., 4, bins), or None where the representation has no bins.
+        mean, std: (..., 4). entropy: (..., 4) nats; of a density if there are no bins.
+    """
+
+    probabilities: Tensor | None
+    mean: Tensor
+    std: Tensor
+    entropy: Tensor
+
+
+class GeneralDistribution:
+    """Any distribution over ``reg_max + 1`` evenly spaced distances (equations 4 to 6).
+
+    Args:
+        reg_max: n, index of the last bin. interval: distance of neighbouring bins; the last bin
+            stands for ``reg_max * interval`` strides, so table 2c's interval of 0.5 goes with a
+            ``reg_max`` of 32.
+    """
+
+    loss_name = "loss_dfl"
+
+    def __init__(self, reg_max: int = 16, interval: float = 1.0) -> None:
+        if reg_max < 1:
+            raise ValueError(f"reg_max must be at least 1, got {reg_max}")
+        if not interval > 0:
+            raise ValueError(f"interval must be positive, got {interval}")
+        self.reg_max = reg_max
+        self.interval = interval
+
+    @property
+    def channels(self) -> int:
+        """Numbers for each side."""
+        return self.reg_max + 1
+
+    @property
+    def max_distance(self) -> float:
+        """Longest distance that can be represented, in strides."""
+        return self.reg_max * self.interval
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """(..., 4 * channels) -> distances (..., 4): the expectations of the distributions."""
+        return integral(_by_side(raw, self.channels), self.interval)
+
+    def side_loss(self, raw: Tensor, target: Tensor) -> Tensor:
+        """DFL, unreduced: (P, 4 * channels) and distances (P, 4) -> (P, 4).
+
+        Targets are counted in bins, ``distance / interval``, so that the two neighbours' weights
+        sum to 1 at any interval (equation 6 as written would weigh them with ``interval``).
+        They are clamped to [0, reg_max - 0.1], as in the reference.
+        """
+        bins = (target / self.interval).clamp(0, self.reg_max - 0.1)
+        return distribution_focal_loss(_by_side(raw, self.channels), bins, reduction="none")
+
+    def statistics(self, raw: Tensor) -> SideStatistics:
+        """Of (..., 4 * channels)."""
+        logits = _by_side(raw, self.channels)
+        log_probabilities = logits.log_softmax(-1)
+        probabilities = log_probabilities.exp()
+        values = bin_values(logits, self.interval)
+        mean = probabilities @ values
+        variance = (probabilities * (values - mean[..., None]).square()).sum(-1)
+        entropy = -(probabilities * log_probabilities).sum(-1)
+        return SideStatistics(probabilities, mean, variance.sqrt(), entropy)
+
+
+class DiracDelta:
+    """One number for each side: distances are ``exp(raw)``, as in FCOS (equation 3)."""
+
+    channels = 1
+    max_distance = math.inf
+    loss_name = None
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """(..., 4) -> distances (..., 4)."""
+        return raw.exp()
+
+    def side_loss(self, raw: Tensor, target: Tensor) -> None:
+        """None: a point has no shape to learn."""
+        return None
+
+    def statistics(self, raw: Tensor) -> SideStatistics:
+        """All of the probability is at one point, whose (differential) entropy is -inf."""
+        mean = self.decode(raw)
+        return SideStatistics(None, mean, torch.zeros_like(mean), torch.full_like(mean, -math.inf))
+
+
+class GaussianDistribution:
+    """Mean and variance of each side: ``exp(raw[0])`` and ``exp(raw[1])``, in strides.
+
+    GFL compares with this assumption without giving its loss. Here it is that of He et al. (2019,
+    "Bounding box regression with uncertainty", equations 9 and 10), which GFL cites: up to a
+    constant the Kullback-Leibler divergence between the ground truth, a Dirac delta, and the
+    prediction, in the logarithm of the variance, linear in errors above one stride. The mean alone
+    makes the box, which the GIoU loss trains as ever.
+
+    Args:
+        max_log_variance: bound on the magnitude of the logarithm of the variance.
+    """
+
+    channels = 2
+    max_distance = math.inf
+    loss_name = "loss_kl"
+
+    def __init__(self, max_log_variance: float = 8.0) -> None:
+        self.max_log_variance = max_log_variance
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """(..., 8) -> distances (..., 4): the means."""
+        return _by_side(raw, 2)[..., 0].exp()
+
+    def side_loss(self, raw: Tensor, target: Tensor) -> Tensor:
+        """(P, 8) and distances (P, 4) -> (P, 4), unreduced; may be negative."""
+        log_variance = self._log_variance(raw)
+        error = F.smooth_l1_loss(self.decode(raw), target, reduction="none")
+        return (-log_variance).exp() * error + 0.5 * log_variance
+
+    def statistics(self, raw: Tensor) -> SideStatistics:
+        """Of (..., 8); the entropy is that of the normal density."""
+        log_variance = self._log_variance(raw)
+        entropy = 0.5 * (log_variance + math.log(2 * math.pi * math.e))
+        return SideStatistics(None, self.decode(raw), (0.5 * log_variance).exp(), entropy)
+
+    def _log_variance(self, raw: Tensor) -> Tensor:
+        return _by_side(raw, 2)[..., 1].clamp(-self.max_log_variance, self.max_log_variance)
+
+
+def _by_side(raw: Tensor, channels: int) -> Tensor:
+    """(..., 4 * channels) -> (..., 4, channels)."""
+    return raw.unflatten(-1, (4, channels))

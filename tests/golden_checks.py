@@ -1,0 +1,150 @@
+"""Checks of a converted detector against reference numbers, shared by all detectors' tests."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+from golden_recipe import batch
+from torch import Tensor, nn
+from vfnet_yolof.checkpoint.convert import convert_state_dict
+from vfnet_yolof.configs import load_config
+from vfnet_yolof.modeling.meta_arch.base import feature_sizes
+
+CASES = ("main", "img1_empty", "all_empty", "uneven")
+LEVELS = ("P3", "P4", "P5", "P6", "P7")
+
+
+def converted_model(config_name: str, source: dict[str, Tensor]) -> nn.Module:
+    """The full model of a packaged config with the reference's weights, converted."""
+    model = instantiate(load_config(config_name).model)
+    converted, report = convert_state_dict(source, model)
+    missing, unexpected = model.load_state_dict(converted, strict=False)
+    assert not missing and not unexpected, (missing, unexpected, report)
+    return model
+
+
+def check_checkpointer(
+    model: nn.Module, config_name: str, source: dict[str, Tensor], folder: Path
+) -> None:
+    """Detectron2's checkpointer reads what was converted, and nothing is left over."""
+    converted, _ = convert_state_dict(source, model)
+    path = str(folder / "converted.pth")
+    torch.save({"model": converted}, path)
+    checkpointer = DetectionCheckpointer(instantiate(load_config(config_name).model))
+    incompatible = checkpointer._load_model(checkpointer._load_file(path))
+    assert not incompatible.missing_keys
+    assert not incompatible.unexpected_keys
+    assert not incompatible.incorrect_shapes
+
+
+def check_input(model: nn.Module, golden: Path, numbers: dict[str, np.ndarray]) -> None:
+    images = model.preprocess_image(batch(golden, "main", rgb=True))
+    want = numbers["input_normalised/img0_row0_first16_per_channel"]
+    np.testing.assert_allclose(images.tensor[0, :, 0, :16].numpy(), want, rtol=1e-5, atol=1e-6)
+
+
+def check_features(model: nn.Module, golden: Path, numbers: dict[str, np.ndarray]) -> None:
+    features = pyramid(model, golden)
+    full = 0
+    for level in LEVELS:
+        got = features[level.lower()].double()
+        want = numbers[f"neck/{level}/mean_absmean_sum_abssum"]
+        np.testing.assert_allclose(got.abs().mean().item(), want[1], rtol=1e-4)
+        if f"neck/{level}" in numbers:
+            assert_close(got.numpy(), numbers[f"neck/{level}"])
+            full += 1
+    assert full >= 3
+
+
+@torch.no_grad()
+def pyramid(model: nn.Module, golden: Path) -> dict[str, Tensor]:
+    model.train()
+    return model.backbone(model.preprocess_image(batch(golden, "main", rgb=True)).tensor)
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, golden: Path) -> Any:
+    """What the head gives for case ``main`` in training mode."""
+    features = pyramid(model, golden)
+    return model.head([features[name] for name in model.head_in_features])
+
+
+def check_assignment(
+    model: nn.Module, golden: Path, numbers: dict[str, np.ndarray], case: str
+) -> None:
+    items = batch(golden, case, rgb=True)
+    images = model.preprocess_image(items)
+    maps = [torch.empty(1, 1, -(-256 // s), -(-320 // s)) for s in model.points.strides]
+    sizes = feature_sizes(maps)
+    points = model.points.points(sizes, torch.device("cpu"))
+    got = model.assign_gt(images, points, sizes, [x["instances"] for x in items])
+    want = numbers[f"{case}/assigned_gt"]
+    np.testing.assert_array_equal(got.numpy(), np.where(want == -2, -1, want))
+    assert (want >= 0).any() == (case != "all_empty")
+    valid = model.valid_locations(images, sizes)
+    assert (valid is None) == (case != "uneven")
+    if valid is not None:
+        np.testing.assert_array_equal(valid.numpy(), want != -2)
+
+
+@torch.no_grad()
+def training_losses(model: nn.Module, golden: Path, case: str) -> dict[str, float]:
+    model.train()
+    return {k: v.item() for k, v in model(batch(golden, case, rgb=True)).items()}
+
+
+def check_gradients(
+    model: nn.Module, source: dict[str, Tensor], golden: Path, numbers: dict[str, np.ndarray]
+) -> None:
+    """Of every parameter that the reference numbers name."""
+    model.train()
+    model.zero_grad()
+    sum(model(batch(golden, "main", rgb=True)).values()).backward()
+    names = {k.split("/")[1] for k in numbers if k.startswith("grad/")}
+    assert len(names) >= 14
+    by_theirs = gradients_by_reference_name(model, source)
+    for name in sorted(names):
+        grad = by_theirs[name]
+        want = float(numbers[f"grad/{name}/norm"])
+        np.testing.assert_allclose(grad.norm().item(), want, rtol=1e-3, err_msg=name)
+        first = numbers[f"grad/{name}/first16"]
+        got = grad.flatten()[: len(first)].numpy()
+        np.testing.assert_allclose(got, first, atol=2e-3 * want, err_msg=name)
+    model.zero_grad()
+
+
+def gradients_by_reference_name(model: nn.Module, source: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients under the reference's names: its tensors, numbered, go through the converter."""
+    order = list(source)
+    numbered = {
+        k: torch.full_like(v, i, dtype=torch.float64) for i, (k, v) in enumerate(source.items())
+    }
+    converted, _ = convert_state_dict(numbered, model)
+    reference_name = {k: order[int(v.flatten()[0])] for k, v in converted.items()}
+    return {reference_name[k]: p.grad for k, p in model.named_parameters() if p.grad is not None}
+
+
+@torch.no_grad()
+def check_detections(
+    model: nn.Module, golden: Path, numbers: dict[str, np.ndarray], case: str, candidates: str
+) -> None:
+    model.eval()
+    model.postprocessor.candidates = candidates
+    outputs = model(batch(golden, case, rgb=True))
+    model.postprocessor.candidates = "pair"
+    for i, output in enumerate(outputs):
+        got = output["instances"]
+        scores = numbers[f"{case}/det/{i}/scores"]
+        assert len(got) == len(scores) == 100
+        np.testing.assert_allclose(got.scores.numpy(), scores, atol=1e-4)
+        classes = numbers[f"{case}/det/{i}/labels"]
+        np.testing.assert_array_equal(got.pred_classes.numpy(), classes)
+        boxes = numbers[f"{case}/det/{i}/boxes"]
+        np.testing.assert_allclose(got.pred_boxes.tensor.numpy(), boxes, atol=5e-3)
+
+
+def assert_close(got: np.ndarray, want: np.ndarray) -> None:
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
