@@ -227,6 +227,23 @@ def test_missing_weights_are_an_error(tmp_path: Path, capsys):
     assert "absent.pth does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--opts", "model.num_clases=2"], "Did you mean model.num_classes"),
+        (["--opts", "model.num_classes=two"], "model.num_classes=two: int expected"),
+        (["--opts", "model.num_classes"], "must have the form key=value"),
+        (["--device", "gpu"], "device 'gpu' is not known"),
+        (["--device", "cuda:99"], "CUDA devices here"),
+    ],
+)
+def test_wrong_options_are_named(arguments: list[str], message: str, tmp_path: Path, capsys):
+    picture = write_picture(tmp_path / "a.png")
+    argv = ["--config-file", CONFIG, "--input", str(picture), "--output", str(tmp_path / "out")]
+    assert tool.main([*argv, "--weights", str(tmp_path / "absent.pth"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_inputs_are_never_overwritten(predictor: Predictor, tmp_path: Path):
     picture = write_picture(tmp_path / "a.png")
     before = picture.read_bytes()

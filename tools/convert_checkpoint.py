@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         model = read_inference_config(args.config_file, args.overrides).build_model()
         path = PathManager.get_local_path(args.input)
         result, report = convert_checkpoint(path, args.output, model)
-    except (CheckpointError, OSError) as error:
+    except (CheckpointError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(report.summary())

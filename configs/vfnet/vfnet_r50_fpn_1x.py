@@ -4,7 +4,7 @@ Published AP, not measured here: 41.6 on val2017, 41.6 on test-dev.
 16 images a batch, 12 epochs, steps at 8 and 11.
 
     python tools/train_net.py --config-file vfnet/vfnet_r50_fpn_1x.py --num-gpus 8 \\
-        train.init_checkpoint=R-50.pkl
+        train.init_checkpoint=detectron2://ImageNetPretrained/torchvision/R-50.pkl
 """
 
 from ..common.data.coco import dataloader

@@ -4,6 +4,7 @@ import difflib
 import os
 from pathlib import Path
 
+import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
@@ -58,6 +59,24 @@ def find_config(name: str | os.PathLike[str]) -> str:
     near = difflib.get_close_matches(relative, config_names(), n=3, cutoff=0.3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise FileNotFoundError(f"config file {text!r} not found{hint}")
+
+
+def is_yacs_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a yacs config, whose keys are in capitals; a saved LazyConfig is YAML, too.
+
+    Raises:
+        ValueError: it is no YAML.
+    """
+    if Path(path).suffix not in (".yaml", ".yml"):
+        return False
+    with open(path, encoding="utf-8") as stream:
+        try:
+            # Tags of Python objects are of no interest here, only the keys at the top.
+            node = yaml.compose(stream, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from error
+    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    return any(key.isupper() for key in keys)
 
 
 def load_config(name: str | os.PathLike[str]) -> DictConfig:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-import yaml
 from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.data import transforms as T
 from detectron2.modeling import META_ARCH_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from .configs import find_config
-from .yacs import get_cfg_with_keys
+from .configs import find_config, is_yacs_file
+from .engine.overrides import apply_overrides
+from .engine.yacs_config import apply_yacs_overrides, load_yacs
 
 Config = str | os.PathLike[str] | DictConfig | CfgNode
 
@@ -42,41 +42,23 @@ def read_inference_config(config: Config, overrides: Sequence[str] = ()) -> Infe
     """Read a file (``.py``, ``.yaml``; packaged ones by name) or take a loaded configuration.
 
     ``overrides``: ``key=value`` strings. A given object is not changed by them.
-    Raises :class:`FileNotFoundError`, or :class:`ValueError` naming the missing key.
+    Raises :class:`FileNotFoundError`, or :class:`ValueError` naming the missing or unknown key.
     """
     name = "the given configuration"
     if isinstance(config, str | os.PathLike):
         name = find_config(config)
-        config = _load_yacs(name) if _is_yacs_file(name) else LazyConfig.load(name)
+        config = load_yacs(name) if is_yacs_file(name) else LazyConfig.load(name)
     if isinstance(config, CfgNode):
         return _from_yacs(config.clone(), overrides, name)
     if isinstance(config, DictConfig):
-        return _from_lazy(config.copy(), overrides, name)
+        return _from_lazy(copy.deepcopy(config), overrides, name)
     raise TypeError(
         f"config must be a file, a LazyConfig or a CfgNode, not {type(config).__name__}"
     )
 
 
-def _is_yacs_file(name: str) -> bool:
-    """Both kinds come as ``.yaml``: the training tools save LazyConfigs so."""
-    if Path(name).suffix not in (".yaml", ".yml"):
-        return False
-    with open(name, encoding="utf-8") as stream:
-        # unsafe tags (of saved Python objects) are of no interest here, only the top-level keys
-        node = yaml.compose(stream, Loader=yaml.SafeLoader)
-    keys = {key.value for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
-    return bool(keys & {"MODEL", "_BASE_", "DATASETS", "INPUT"})
-
-
-def _load_yacs(name: str) -> CfgNode:
-    cfg = get_cfg_with_keys()
-    cfg.merge_from_file(name)
-    return cfg
-
-
 def _from_yacs(cfg: CfgNode, overrides: Sequence[str], name: str) -> InferenceConfig:
-    pairs = [override.partition("=") for override in overrides]
-    cfg.merge_from_list([part for key, _, value in pairs for part in (key, value)])
+    apply_yacs_overrides(cfg, overrides)
     cfg.MODEL.DEVICE = "cpu"
     datasets = cfg.DATASETS.TEST
     resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
@@ -91,7 +73,7 @@ def _from_yacs(cfg: CfgNode, overrides: Sequence[str], name: str) -> InferenceCo
 
 
 def _from_lazy(cfg: DictConfig, overrides: Sequence[str], name: str) -> InferenceConfig:
-    cfg = LazyConfig.apply_overrides(cfg, list(overrides))
+    apply_overrides(cfg, overrides)
     for key in ("model", "dataloader.test.mapper.augmentations"):
         if OmegaConf.select(cfg, key) is None:
             raise ValueError(f"{name}: has no {key}, which inference needs")
@@ -117,5 +99,16 @@ def _checked_format(image_format: object, key: str, name: str) -> str:
 
 
 def default_device(device: str | torch.device | None) -> torch.device:
-    """``device``, or CUDA where there is one, or the CPU."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """``device``, or CUDA where there is one, or the CPU.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is not known: cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"device {chosen}: there are {count} CUDA devices here")
+    return chosen

@@ -82,6 +82,14 @@ def test_a_status_comes_back_and_every_process_knows_its_place(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0 of 2, 0 of 2", "1 of 2, 1 of 2"]
 
 
+@pytest.mark.slow
+def test_a_mistake_ends_several_processes_with_one_line(toy):
+    done = toy.start("--num-gpus", "0", "--num-processes", "2", "train.max_itr=3")
+    assert done.returncode == 2
+    assert "error: Unknown key train.max_itr. Did you mean train.max_iter" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def train_on(toy, processes):
     exact = ["model.norm=False", "model.dropout=0.0", "train.ema.enabled=True"]
     return toy.run("--num-gpus", "0", "--num-processes", str(processes), *exact)

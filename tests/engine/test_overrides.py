@@ -137,6 +137,22 @@ def test_a_typo_in_a_file_or_on_the_command_line_ends_with_one_line(toy, capsys,
     assert "vfnet_r50_fpn_1x.py" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.device=gpu", "train.device=gpu: cpu, cuda or cuda:N expected"),
+        ("train.ema.enabled=True train.ema.decay=1.5", "train.ema.decay=1.5"),
+        ("dataloader.train.dataset.names=shapes_trian", "Did you mean shapes_train"),
+        ("dataloader.train.total_batch_size=0", "total_batch_size=0"),
+        ("model.backbone.bottom_up.depth=19", "model: depth must be one of"),
+    ],
+)
+def test_values_that_only_their_class_refuses(toy, override, message, capsys):
+    toy.config = "vfnet/vfnet_small_shapes.py"
+    assert toy.run("train.max_iter=1", *override.split()) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_packaged_options_are_the_defaults():
     """The common config shows users what there is; it must not drift from what is used."""
     shown = load_config("vfnet/vfnet_r50_fpn_1x.py").train

@@ -290,7 +290,7 @@ def _check_against(
         lines.append(f"{len(shapes)} differ in shape: {shorten_list(shapes)}.")
     if shapes and not missing and not unexpected and all("cls_logits" in s for s in shapes):
         lines.append(
-            "Only the number of classes differs: convert with model.num_classes of the checkpoint; "
-            "fine-tuning on other classes starts from the converted file."
+            "Only the number of classes differs: set model.num_classes to the checkpoint's (the "
+            "config.yaml of a run has it); to train on other classes, start with --init-from."
         )
     raise CheckpointMismatchError("\n  ".join(lines))

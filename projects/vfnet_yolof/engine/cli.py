@@ -32,7 +32,7 @@ _LOGGERS = ("detectron2", "fvcore", "vfnet_yolof")
 
 _EPILOG = """examples:
   %(prog)s --config-file vfnet/vfnet_small_shapes.py
-  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --num-gpus 8 train.init_checkpoint=R-50.pkl
+  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --num-gpus 8 train.init_checkpoint=backbone.pkl
   %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --init-from vfnet.pth --small-batch \\
       --train-json train.json --train-images train/ --val-json val.json --val-images val/ \\
       dataloader.train.total_batch_size=4

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from .state import write_atomically
 
 TRAIN = "import sys; from vfnet_yolof.engine.cli import command_line; sys.exit(command_line())"
 DONE = "finished.json"
@@ -46,7 +46,7 @@ def command_line(description: str, arguments: Sequence[str] | None = None) -> in
     print(text)
     if args.markdown:
         command = f"python tools/compare_runs.py {shlex.join(arguments)}"
-        write_atomically(args.markdown, f"{text}\n\nMade by\n\n    {command}\n")
+        write_text(args.markdown, f"{text}\n\nMade by\n\n    {command}\n")
     return 0
 
 
@@ -70,7 +70,7 @@ def run(config: str, seed: int, folder: Path, common: Sequence[str]) -> int:
         print(f"see {folder / 'output.txt'}", file=sys.stderr)
         return status
     result = {**last_metrics(folder), "minutes": (time.monotonic() - start) / 60}
-    write_atomically(folder / DONE, json.dumps(result, indent=1))
+    write_text(folder / DONE, json.dumps(result, indent=1))
     return 0
 
 
@@ -111,12 +111,7 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} ({each})"
 
 
-def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file so that an interruption leaves the old one or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, delete=False, encoding="utf-8"
-    ) as stream:
-        stream.write(text)
-    os.replace(stream.name, path)
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file and the folders it is in; an interruption leaves the old file."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda stream: stream.write(text.encode()))

@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import platform
-import re
 import subprocess
 from pathlib import Path
 
@@ -35,11 +34,15 @@ def prepare(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     Raises:
         ConfigError, FileNotFoundError: naming the file or key and what to do.
     """
-    from vfnet_yolof.configs import find_config
+    from vfnet_yolof.configs import find_config, is_yacs_file
 
     path = find_config(args.config_file)
     overrides = joined_pairs(args.overrides)
-    if is_yacs(path):
+    try:
+        yacs = is_yacs_file(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if yacs:
         from .yacs_config import components, load_yacs
 
         upper = [o for o in overrides if o[:1].isupper()]
@@ -58,14 +61,6 @@ def prepare(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
     return cfg, changes
-
-
-def is_yacs(path: str) -> bool:
-    """Whether a file is a yacs config; a LazyConfig that was saved is ``.yaml`` as well."""
-    if not path.endswith((".yaml", ".yml")):
-        return False
-    keys = re.findall(r"^(\w+):", Path(path).read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return not any(key in _SECTIONS for key in keys)
 
 
 def load_lazy(path: str) -> DictConfig:

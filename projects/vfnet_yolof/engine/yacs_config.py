@@ -36,6 +36,13 @@ def load_yacs(path: str, overrides: Sequence[str] = ()) -> CfgNode:
         raise ConfigError(f"{path}: unknown key {key}.{suggestion(key, known)}") from error
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    apply_yacs_overrides(cfg, overrides)
+    return cfg
+
+
+def apply_yacs_overrides(cfg: CfgNode, overrides: Sequence[str]) -> None:
+    """Apply ``KEY=value`` overrides in place; errors as of :func:`load_yacs`."""
+    known = list(yacs_keys(cfg))
     for text in overrides:
         key, _, value = text.partition("=")
         if key not in known:
@@ -44,7 +51,6 @@ def load_yacs(path: str, overrides: Sequence[str] = ()) -> CfgNode:
             cfg.merge_from_list([key, value])
         except (ValueError, AssertionError) as error:
             raise ConfigError(f"{key}={value}: {error}") from error
-    return cfg
 
 
 def yacs_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
