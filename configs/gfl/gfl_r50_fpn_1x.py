@@ -5,7 +5,7 @@ Published AP, not measured here: 40.2 on val2017, 40.3 on test-dev.
 learn twice as fast and do not decay, 500 iterations from a third of the learning rate.
 
     python tools/train_net.py --config-file gfl/gfl_r50_fpn_1x.py --num-gpus 8 \\
-        train.init_checkpoint=R-50.pkl
+        train.init_checkpoint=detectron2://ImageNetPretrained/torchvision/R-50.pkl
 """
 
 from ..common.data.coco import dataloader

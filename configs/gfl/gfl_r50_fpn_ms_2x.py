@@ -5,7 +5,7 @@ Published AP, not measured here: 42.8 on val2017, 43.1 on test-dev.
 most 1333.
 
     python tools/train_net.py --config-file gfl/gfl_r50_fpn_ms_2x.py --num-gpus 8 \\
-        train.init_checkpoint=R-50.pkl
+        train.init_checkpoint=detectron2://ImageNetPretrained/torchvision/R-50.pkl
 """
 
 import detectron2.data.transforms as T
