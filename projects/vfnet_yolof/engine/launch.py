@@ -7,10 +7,11 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -182,11 +183,21 @@ def _cpu_worker(
         "gloo", init_method=dist_url, rank=rank, world_size=world_size, timeout=TIMEOUT
     )
     create_local_process_group(per_machine)
-    status = function(*args)
+    try:
+        status = function(*args)
+    except SystemExit as error:
+        _leave(error.code if isinstance(error.code, int) else 1)
     dist.barrier()  # nobody leaves while others still talk to it
     dist.destroy_process_group()
-    if isinstance(status, int) and status:
-        raise SystemExit(status)
+    _leave(status if isinstance(status, int) else 0)
+
+
+def _leave(status: int) -> NoReturn:
+    """End this process at once: while Python is torn down, gloo's threads may abort it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _exit_with_status(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
