@@ -8,13 +8,13 @@ from torch import Tensor
 class GuidedFocalLoss:
     """Focal loss whose positives are weighted with the quality of their boxes.
 
-    The paper takes it from the IoU-balanced classification loss (Wu and Li, 2019): a positive
-    weighs ``quality ** eta``, times the factor that leaves the sum of the positives' losses as it
+    Our definition, in the manner of the IoU-balanced classification loss (Wu and Li, 2019) that
+    the paper cites, but not checked against it: a positive weighs ``quality ** eta``, times the factor that leaves the sum of the positives' losses as it
     was; targets stay 1, negatives stay as they are. The weights carry no gradient. Centerness
     or IoU guides, by which of them the detector hands over as quality.
 
     Args:
-        alpha, gamma: of the focal loss. eta: exponent of the quality (1.5 in the source).
+        alpha, gamma: of the focal loss. eta: exponent of the quality.
     """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, eta: float = 1.5) -> None:
