@@ -9,9 +9,10 @@ class GuidedFocalLoss:
     """Focal loss whose positives are weighted with the quality of their boxes.
 
     Our definition, in the manner of the IoU-balanced classification loss (Wu and Li, 2019) that
-    the paper cites, but not checked against it: a positive weighs ``quality ** eta``, times the factor that leaves the sum of the positives' losses as it
-    was; targets stay 1, negatives stay as they are. The weights carry no gradient. Centerness
-    or IoU guides, by which of them the detector hands over as quality.
+    the paper cites, but not checked against it: a positive weighs ``quality ** eta``, times the
+    factor that leaves the sum of the positives' losses as it was; targets stay 1, negatives stay
+    as they are. The weights carry no gradient. Centerness or IoU guides, by which of them the
+    detector hands over as quality.
 
     Args:
         alpha, gamma: of the focal loss. eta: exponent of the quality.
