@@ -2,5 +2,6 @@
 
 from .atss import ATSSAssigner
 from .fcos import FCOSAssigner
+from .match import Match
 
-__all__ = ["ATSSAssigner", "FCOSAssigner"]
+__all__ = ["ATSSAssigner", "FCOSAssigner", "Match"]
