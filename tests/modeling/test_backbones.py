@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from detectron2.config import instantiate
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.config import get_cfg, instantiate
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
 from vfnet_yolof.configs import load_config
 from vfnet_yolof.layers.deform_conv import DeformConvPack, ModulatedDeformConvPack
@@ -167,6 +168,41 @@ def test_deformable_stages(version: int, kind: type) -> None:
         assert layer.norm.weight.grad.any(), name
 
 
+@pytest.mark.parametrize("stride_in_1x1", [False, True])
+@pytest.mark.parametrize("deform_stages", [(), (5,)])
+def test_dilated_last_stage(stride_in_1x1: bool, deform_stages: tuple[int, ...]) -> None:
+    """DC5 as Detectron2 builds it: dilation in every 3x3 convolution of res5, stride 16."""
+    options = {"stride_in_1x1": stride_in_1x1, "deform_stages": deform_stages}
+    model = small(res5_dilation=2, out_features=["res4", "res5"], **options)
+    assert {b.conv2.dilation for b in model.res5} == {(2, 2)}
+    assert {b.conv2.padding for b in model.res5} == {(2, 2)}
+    assert {m.dilation for b in model.res4 for m in b.children()} == {(1, 1)}
+    if deform_stages:
+        assert {b.conv2.conv_offset.dilation for b in model.res5} == {(2, 2)}
+    assert [s.stride for s in model.output_shape().values()] == [16, 16]
+    outputs = model(torch.randn(1, 3, 64, 64))
+    assert [x.shape[-1] for x in outputs.values()] == [4, 4]
+    plain = {k: v.shape for k, v in small(**options).state_dict().items()}
+    assert {k: v.shape for k, v in model.state_dict().items()} == plain  # same weights fit
+
+
+def test_dilated_stage_is_detectron2s() -> None:
+    """The same weights give what Detectron2's own R-50-DC5 gives."""
+    cfg = get_cfg()
+    cfg.MODEL.RESNETS.update(
+        DEPTH=50, RES5_DILATION=2, OUT_FEATURES=["res5"], STEM_OUT_CHANNELS=8, WIDTH_PER_GROUP=8
+    )
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
+    theirs = build_resnet_backbone(cfg, ShapeSpec(channels=3)).eval()
+    ours = small(norm="FrozenBN", stride_in_1x1=True, res5_dilation=2, out_features=["res5"])
+    ours.eval().load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        got, want = ours(x)["res5"], theirs(x)["res5"]
+    assert got.shape == (1, 128, 4, 6)
+    assert torch.equal(got, want)
+
+
 def test_undeformed_dcn_is_the_plain_block() -> None:
     """Offsets begin at zero, so weights of a plain ResNet mean the same (v2 begins at half)."""
     plain, deformable = small(), small(deform_stages=[3], deform_version=1)
@@ -185,3 +221,7 @@ def test_bad_options_are_refused() -> None:
         build_resnet(20)
     with pytest.raises(ValueError, match="need bottleneck blocks"):
         build_resnet(18, deform_stages=[5])
+    with pytest.raises(ValueError, match="res5_dilation must be 1 or 2, got 4"):
+        build_resnet(50, res5_dilation=4)
+    with pytest.raises(ValueError, match="res5_dilation needs bottleneck blocks"):
+        build_resnet(18, res5_dilation=2)

@@ -72,6 +72,7 @@ def build_resnet(
     res2_channels: int | None = None,
     deform_stages: Sequence[int] = (),
     deform_version: int = 2,
+    res5_dilation: int = 1,
     in_channels: int = 3,
     out_features: Sequence[str] = ("res3", "res4", "res5"),
 ) -> ResNet:
@@ -88,20 +89,30 @@ def build_resnet(
             18 and 34) by default, and every stage doubles them.
         deform_stages: stages of 2..5 whose 3x3 convolutions are deformable.
         deform_version: 1 (DCN) or 2 (DCNv2, modulated).
+        res5_dilation: 2 replaces the last stage's stride by a dilation of all its 3x3
+            convolutions, so that its output has stride 16 (YOLOF's DC5).
         in_channels: channels of the images.
         out_features: stages to return, of ``stem``, ``res2`` ... ``res5``.
+
+    Raises:
+        ValueError: an unknown depth, or an option that the depth's blocks cannot have.
     """
     if depth not in NUM_BLOCKS:
         raise ValueError(f"depth must be one of {sorted(NUM_BLOCKS)}, got {depth}")
     if deform_stages and depth < 50:
         raise ValueError("deform_stages need bottleneck blocks, that is depth >= 50")
+    if res5_dilation not in (1, 2):
+        raise ValueError(f"res5_dilation must be 1 or 2, got {res5_dilation}")
+    if res5_dilation > 1 and depth < 50:
+        raise ValueError("res5_dilation needs bottleneck blocks, that is depth >= 50")
     norm_layer: str | Callable[[int], nn.Module] = StaticBatchNorm2d if norm == "StaticBN" else norm
     bottleneck_channels = num_groups * width_per_group
     out_channels = res2_channels or (256 if depth >= 50 else 64)
     channels = stem_channels
     stages = []
     for stage, num_blocks in enumerate(NUM_BLOCKS[depth], start=2):
-        first_stride = 1 if stage == 2 else 2
+        dilation = res5_dilation if stage == 5 else 1
+        first_stride = 1 if stage == 2 or dilation > 1 else 2
         kwargs: dict[str, Any] = {
             "stride_per_block": [first_stride] + [1] * (num_blocks - 1),
             "in_channels": channels,
@@ -114,6 +125,7 @@ def build_resnet(
             kwargs["bottleneck_channels"] = bottleneck_channels
             kwargs["stride_in_1x1"] = stride_in_1x1
             kwargs["num_groups"] = num_groups
+            kwargs["dilation"] = dilation
         if stage in deform_stages:
             block = DeformBottleneckBlock
             kwargs["deform_version"] = deform_version
@@ -149,6 +161,7 @@ def _resnet_fpn(cfg: CfgNode, input_shape: ShapeSpec, top_block: type[LastLevelP
         res2_channels=keys.RES2_OUT_CHANNELS,
         deform_stages=[i for i, on in enumerate(keys.DEFORM_ON_PER_STAGE, start=2) if on],
         deform_version=2 if keys.DEFORM_MODULATED else 1,
+        res5_dilation=keys.RES5_DILATION,
         in_channels=input_shape.channels,
         out_features=keys.OUT_FEATURES,
     )
