@@ -75,9 +75,11 @@ def test_a_new_schedule_is_used_and_reported(toy):
 
 def test_another_optimizer_layout_is_refused(toy, capsys):
     assert toy.run("train.max_iter=2") == 0
+    config = (toy.output_dir / "config.yaml").read_text()
     options = ["optimizer.params.bias_lr_factor=1.0", "optimizer.params.weight_decay_bias=null"]
     assert toy.run("--resume", "train.max_iter=4", *options) == 2
     assert "other parameter groups" in capsys.readouterr().err
+    assert (toy.output_dir / "config.yaml").read_text() == config  # still that of the run
 
 
 def test_damaged_and_missing_checkpoints_are_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import logging.handlers
 import multiprocessing
@@ -119,9 +120,14 @@ def _run(args: argparse.Namespace) -> int:
     if args.eval_only:
         evaluate_model(cfg)
         return 0
-    save_run_record(cfg, changes)
+    # As configured: training puts drawn seeds into the config it works with.
+    configured = copy.deepcopy(cfg)
     return train_model(
-        cfg, resume=args.resume, init_from=args.init_from, config_file=args.config_file
+        cfg,
+        resume=args.resume,
+        init_from=args.init_from,
+        config_file=args.config_file,
+        on_start=lambda: save_run_record(configured, changes),
     )
 
 

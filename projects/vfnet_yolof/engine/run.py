@@ -192,7 +192,12 @@ def _once(build: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def train_model(
-    cfg: DictConfig, *, resume: bool = False, init_from: str = "", config_file: str = ""
+    cfg: DictConfig,
+    *,
+    resume: bool = False,
+    init_from: str = "",
+    config_file: str = "",
+    on_start: Callable[[], None] | None = None,
 ) -> int:
     """Train as the prepared config says; returns the exit status, 130 after Ctrl-C.
 
@@ -200,6 +205,8 @@ def train_model(
         resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
         init_from: checkpoint to start from; layers for another number of classes stay fresh.
         config_file: recorded in the checkpoints.
+        on_start: called when model, data and checkpoint are known to fit, before the first
+            iteration; a run that cannot start leaves an earlier run's records alone.
 
     Raises:
         FloatingPointError: a loss is not finite.
@@ -230,6 +237,8 @@ def train_model(
         start = _restore(trainer, ema, saved, cfg)
     seed_everything(cfg.train.seed + 1 + comm.get_rank())  # dropout differs between processes
     _log_run(cfg, trainer)
+    if on_start is not None:
+        on_start()
     with interruptible(trainer):
         trainer.train(start, cfg.train.max_iter)
     if trainer.stop_requested:
@@ -347,7 +356,9 @@ def evaluate_model(cfg: DictConfig) -> dict[str, Any]:
     check_num_classes(cfg, split="test")
     results = Evaluation(cfg)(model)
     if comm.is_main_process():
-        line = {"iteration": iteration, **flatten_results_dict(results)}
+        values = flatten_results_dict(results)
+        # JSON knows no NaN; null is what its readers understand.
+        line = {"iteration": iteration, **{k: v if v == v else None for k, v in values.items()}}
         path = Path(cfg.train.output_dir) / "metrics.json"
         os.makedirs(path.parent, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
