@@ -5,7 +5,8 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_backbone
 
-from .layers.nms import HardNMS
+from .layers.nms import NMS, HardNMS
+from .layers.soft_nms import SoftNMS
 from .modeling.assigners import ATSSAssigner, FCOSAssigner
 from .modeling.heads import GFLHead, PointHead, VFNetHead
 from .modeling.losses import FocalLoss, QualityFocalLoss, VarifocalLoss
@@ -29,7 +30,10 @@ def _add_common_keys(node: CfgNode) -> None:
     node.BOX_WEIGHT = 2.0
     node.SCORE_THRESH_TEST = 0.05
     node.TOPK_CANDIDATES_TEST = 1000
-    node.NMS_THRESH_TEST = 0.6
+    node.NMS_KIND = "hard"  # or "soft_linear", "soft_gaussian"
+    node.NMS_THRESH_TEST = 0.6  # of "hard" and "soft_linear"
+    node.SOFT_NMS_SIGMA = 0.5
+    node.SOFT_NMS_MIN_SCORE = 1e-3
     node.CLASS_AGNOSTIC_NMS = False
     node.CANDIDATES = "pair"  # or "location"
 
@@ -94,7 +98,7 @@ def vfnet_arguments(cfg: CfgNode) -> dict[str, Any]:
     """Constructor arguments of :class:`VFNet` from a config with its keys.
 
     Raises:
-        KeyError: ``ASSIGNER`` or ``CLS_LOSS`` is not one of the known names.
+        KeyError: ``ASSIGNER``, ``CLS_LOSS`` or ``NMS_KIND`` is not one of the known names.
     """
     node = cfg.MODEL.VFNET
     arguments, head = _common_arguments(cfg, "VFNET")
@@ -117,7 +121,7 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
     """Constructor arguments of :class:`GFL`.
 
     Raises:
-        KeyError: ``ASSIGNER`` is not one of the known names.
+        KeyError: ``ASSIGNER`` or ``NMS_KIND`` is not one of the known names.
     """
     node = cfg.MODEL.GFL
     arguments, head = _common_arguments(cfg, "GFL")
@@ -147,7 +151,7 @@ def _common_arguments(cfg: CfgNode, name: str) -> tuple[dict[str, Any], dict[str
         "postprocessor": PostProcessor(
             score_thresh=node.SCORE_THRESH_TEST,
             topk_candidates=node.TOPK_CANDIDATES_TEST,
-            nms=HardNMS(node.NMS_THRESH_TEST, node.CLASS_AGNOSTIC_NMS),
+            nms=_nms(name, node),
             max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
             candidates=node.CANDIDATES,
         ),
@@ -168,6 +172,25 @@ def _common_arguments(cfg: CfgNode, name: str) -> tuple[dict[str, Any], dict[str
         "prior_prob": node.PRIOR_PROB,
     }
     return arguments, head
+
+
+def _nms(name: str, node: CfgNode) -> NMS:
+    def soft(method: str) -> SoftNMS:
+        return SoftNMS(
+            method,
+            node.NMS_THRESH_TEST,
+            node.SOFT_NMS_SIGMA,
+            node.SOFT_NMS_MIN_SCORE,
+            node.CLASS_AGNOSTIC_NMS,
+        )
+
+    return _choose(
+        f"MODEL.{name}.NMS_KIND",
+        node.NMS_KIND,
+        hard=lambda: HardNMS(node.NMS_THRESH_TEST, node.CLASS_AGNOSTIC_NMS),
+        soft_linear=lambda: soft("linear"),
+        soft_gaussian=lambda: soft("gaussian"),
+    )
 
 
 def _varifocal_or_focal(name: str, node: CfgNode) -> VarifocalLoss | FocalLoss:

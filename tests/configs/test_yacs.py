@@ -7,6 +7,7 @@ import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import build_model
 from vfnet_yolof.configs import find_config, load_config
+from vfnet_yolof.layers.soft_nms import SoftNMS
 from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.losses import FocalLoss
 from vfnet_yolof.yacs import get_cfg_with_keys
@@ -126,6 +127,21 @@ def test_keys_reach_the_model(options, part: str, name: str, value: Any) -> None
     for attribute in filter(None, part.split(".")):
         node = getattr(node, attribute)
     assert getattr(node, name) == value
+
+
+def test_soft_nms_by_keys() -> None:
+    options = {
+        "NMS_KIND": "soft_gaussian",
+        "NMS_THRESH_TEST": 0.7,
+        "SOFT_NMS_SIGMA": 0.3,
+        "SOFT_NMS_MIN_SCORE": 0.01,
+        "CLASS_AGNOSTIC_NMS": True,
+    }
+    pairs = [x for key, value in options.items() for x in (f"MODEL.VFNET.{key}", value)]
+    nms = small(*pairs).postprocessor.nms
+    assert options_of(nms) == options_of(SoftNMS("gaussian", 0.7, 0.3, 0.01, True))
+    with pytest.raises(KeyError, match=r"MODEL\.VFNET\.NMS_KIND must be one of"):
+        small("MODEL.VFNET.NMS_KIND", "soft")
 
 
 @pytest.mark.parametrize(

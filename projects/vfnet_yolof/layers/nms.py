@@ -1,8 +1,13 @@
-"""Non-maximum suppression: the only place that removes duplicates."""
+"""Non-maximum suppression; :mod:`vfnet_yolof.layers.soft_nms` has the other kind."""
+
+from collections.abc import Callable
 
 from torch import Tensor
 from torchvision.ops import batched_nms
 from torchvision.ops import nms as hard_nms
+
+# (boxes, scores, classes, max_detections) -> indices of the kept boxes and their new scores
+NMS = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
 class HardNMS:

@@ -7,7 +7,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..layers.nms import HardNMS
+from ..layers.nms import NMS, HardNMS
 from .box_coders import clip_boxes
 
 CANDIDATE_MODES = ("pair", "location")
@@ -32,7 +32,7 @@ class PostProcessor:
     Args:
         score_thresh: detections must score above this.
         topk_candidates: candidates kept per level.
-        nms: duplicates' removal, see :mod:`vfnet_yolof.layers.nms`.
+        nms: duplicates' removal, :class:`HardNMS` (0.6 by default) or :class:`SoftNMS`.
         max_detections: per image.
         candidates: ``"pair"`` keeps the best (location, class) pairs, as MMDetection 3 and
             Detectron2 do; ``"location"`` keeps the locations with the best class score and all
@@ -44,7 +44,7 @@ class PostProcessor:
         *,
         score_thresh: float = 0.05,
         topk_candidates: int = 1000,
-        nms: HardNMS | None = None,
+        nms: NMS | None = None,
         max_detections: int = 100,
         candidates: str = "pair",
     ) -> None:
