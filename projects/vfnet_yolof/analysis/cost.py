@@ -1,0 +1,155 @@
+"""Parameters and multiply-adds of a detector, told apart by its parts.
+
+What is counted: the multiply-adds of convolutions and matrix products, one for each pair of
+factors (half of what "FLOPs" may mean elsewhere). Deformable convolutions count as the regular ones
+of their shape, and the convolutions that predict their offsets count too. Not counted:
+normalisation, activations, sampling, resizing, biases, decoding and NMS. Parameters are what
+``parameters()`` returns; the affine part of a frozen batch norm, which Detectron2 keeps in buffers,
+is none of them.
+
+Nothing is computed: tensors have shapes and no data, so that the largest model takes a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.evaluation.evaluator import inference_context
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..layers.deform_conv import deform_conv_implementation
+
+FLOPS_PER_MULTIPLY_ADD = 2
+
+
+class PartCost(NamedTuple):
+    """Numbers, not thousands or millions of them."""
+
+    parameters: int
+    multiply_adds: int
+
+
+class Cost(NamedTuple):
+    """Cost of one image by part.
+
+    Attributes:
+        backbone: the network under the innermost ``bottom_up``, or all of ``model.backbone``.
+        neck: the rest of ``model.backbone``: feature pyramid or encoder.
+        head: ``model.head``, on all feature levels.
+    """
+
+    backbone: PartCost
+    neck: PartCost
+    head: PartCost
+
+    @property
+    def parameters(self) -> int:
+        return sum(part.parameters for part in self)
+
+    @property
+    def multiply_adds(self) -> int:
+        return sum(part.multiply_adds for part in self)
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """``{"parameters": {"backbone": ..., "total": ...}, "multiply_adds": {...}}``."""
+        return {
+            name: {
+                **{part: getattr(cost, name) for part, cost in self._asdict().items()},
+                "total": getattr(self, name),
+            }
+            for name in PartCost._fields
+        }
+
+
+def build_without_memory(build: Callable[[], nn.Module]) -> nn.Module:
+    """The model that ``build()`` makes, with tensors that have no data: for :func:`count`."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return build()
+
+
+def count(model: nn.Module, size: tuple[int, int]) -> Cost:
+    """Parameters and multiply-adds of a detector for one image.
+
+    Args:
+        model: a detector with ``backbone``, ``head`` and ``head_in_features``, as Detectron2's
+            ``DenseDetector``; on any device, or made by :func:`build_without_memory`. It is not
+            changed.
+        size: (height, width) of the image in pixels. It is padded as the model pads it.
+
+    Raises:
+        ValueError: the size is not positive.
+        TypeError: the model is no such detector.
+    """
+    if min(size) < 1:
+        raise ValueError(f"size must be positive (height, width), got {tuple(size)}")
+    if not isinstance(model, DenseDetector):
+        raise TypeError(
+            f"only detectors with backbone and head can be counted, not {type(model).__name__}"
+        )
+    divisor = max(1, model.backbone.size_divisibility)
+    padded = [-(-length // divisor) * divisor for length in size]
+    body = _innermost(model.backbone)
+    counter = FlopCounterMode(display=False, custom_mapping=_deform_conv_formula())
+    after_body: list[int] = []
+    hook = body.register_forward_hook(lambda *_: after_body.append(counter.get_total_flops()))
+    try:
+        with (
+            torch.no_grad(),
+            inference_context(model),
+            deform_conv_implementation("torchvision"),
+            _fake_mode(model),
+            counter,
+        ):
+            features = model.backbone(torch.empty(1, 3, *padded, device=model.device))
+            after_neck = counter.get_total_flops()
+            model.head([features[name] for name in model.head_in_features])
+    finally:
+        hook.remove()
+    flops = [0, after_body[0], after_neck, counter.get_total_flops()]
+    total = _num_parameters(model.backbone)
+    own = _num_parameters(body)
+    parameters = (own, total - own, _num_parameters(model.head))
+    return Cost(
+        *(
+            PartCost(number, (last - first) // FLOPS_PER_MULTIPLY_ADD)
+            for number, first, last in zip(parameters, flops[:-1], flops[1:], strict=True)
+        )
+    )
+
+
+def _innermost(backbone: nn.Module) -> nn.Module:
+    """What feature pyramids and encoders are built on."""
+    while isinstance(getattr(backbone, "bottom_up", None), nn.Module):
+        backbone = backbone.bottom_up
+    return backbone
+
+
+def _fake_mode(model: nn.Module) -> FakeTensorMode:
+    """The mode in which the model was built, or a new one for a real model."""
+    for parameter in model.parameters():
+        if isinstance(parameter, FakeTensor):
+            return parameter.fake_mode
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def _num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _deform_conv_formula() -> dict[Any, Callable[..., int]]:
+    def flops(
+        _input: Sequence[int],
+        weight: Sequence[int],
+        *_: Any,
+        out_shape: Sequence[int],
+        **__: Any,
+    ) -> int:
+        return FLOPS_PER_MULTIPLY_ADD * math.prod(out_shape) * math.prod(weight[1:])
+
+    return {torch.ops.torchvision.deform_conv2d: flops}

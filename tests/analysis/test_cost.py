@@ -1,0 +1,110 @@
+"""Parameters and multiply-adds, against a count by hand and the reference's figures."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from detectron2.layers import CNNBlockBase
+from tiny import tiny_model
+from torch import nn
+from vfnet_yolof.analysis import Cost, PartCost, build_without_memory, count
+from vfnet_yolof.analysis.cost_report import analyze, command_line
+from vfnet_yolof.layers.deform_conv import DeformConv2d
+
+# Millions of parameters and 10^9 multiply-adds of the reference implementations at 800 x 1344.
+REFERENCE = {
+    "vfnet/vfnet_r50_fpn_1x.py": (32.89, 228.1),
+    "gfl/gfl_r50_fpn_1x.py": (32.44, 218.0),
+}
+
+
+@pytest.mark.parametrize("config", REFERENCE)
+def test_reference_figures(config: str) -> None:
+    cost = analyze(config, (800, 1344))
+    parameters, multiply_adds = REFERENCE[config]
+    assert cost.parameters / 1e6 == pytest.approx(parameters, rel=0.005)
+    assert cost.multiply_adds / 1e9 == pytest.approx(multiply_adds, rel=0.02)
+
+
+def by_hand(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
+    """Multiply-adds of all convolutions in a real pass: outputs times the inputs of each."""
+    found: Counter[str] = Counter()
+
+    def hook(part: str):
+        def add(conv: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+            found[part] += output.numel() * conv.weight[0].numel()
+
+        return add
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | DeformConv2d):
+            part = "backbone" if name.startswith("backbone.bottom_up.") else name.split(".")[0]
+            module.register_forward_hook(
+                hook("neck" if part == "backbone" and ".bottom_up." not in name else part)
+            )
+    with torch.no_grad():
+        features = model.backbone(torch.zeros(1, 3, *size))
+        model.head([features[name] for name in model.head_in_features])
+    return dict(found)
+
+
+def test_each_part_is_counted_as_by_hand() -> None:
+    """Strides, odd maps, 1x1 and 3x3 kernels, deformable convolutions and their offsets'."""
+    options = {"head__dcn_on_last_conv": True}
+    model = tiny_model("vfnet/vfnet_small_shapes.py", **options).eval()
+    size = (96, 160)
+    cost = count(model, (90, 130))  # padded to multiples of 32
+    assert {k: v.multiply_adds for k, v in cost._asdict().items()} == by_hand(model, size)
+    assert cost.parameters == sum(p.numel() for p in model.parameters())
+    assert cost.head.parameters == sum(p.numel() for p in model.head.parameters())
+    without_dcn = count(tiny_model("vfnet/vfnet_small_shapes.py").eval(), size)
+    assert without_dcn.head.multiply_adds < cost.head.multiply_adds
+    assert without_dcn.backbone == cost.backbone
+
+
+def test_a_model_without_data_costs_the_same_and_a_real_one_is_not_changed() -> None:
+    fake = build_without_memory(lambda: tiny_model("gfl/gfl_small_shapes.py"))
+    model = tiny_model("gfl/gfl_small_shapes.py").train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    modes = [m.training for m in model.modules()]
+    assert count(model, (64, 64)) == count(fake, (64, 64))
+    assert [m.training for m in model.modules()] == modes
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_totals() -> None:
+    cost = Cost(PartCost(1, 20), PartCost(2, 30), PartCost(3, 40))
+    assert (cost.parameters, cost.multiply_adds) == (6, 90)
+    assert cost.as_dict()["multiply_adds"] == dict(backbone=20, neck=30, head=40, total=90)
+
+
+def test_only_detectors_are_counted() -> None:
+    with pytest.raises(TypeError, match="backbone and head"):
+        count(CNNBlockBase(3, 3, 1), (64, 64))
+    with pytest.raises(ValueError, match="positive"):
+        count(tiny_model("gfl/gfl_small_shapes.py"), (0, 64))
+
+
+def test_command(tmp_path, capsys) -> None:
+    output = tmp_path / "new" / "cost.json"
+    name = "gfl/gfl_small_shapes.py"
+    arguments = [name, "--size", "64", "96", "--json", str(output), "--set", "model.num_classes=3"]
+    assert command_line("", arguments) == 0
+    assert name in capsys.readouterr().out
+    content = json.loads(output.read_text())
+    assert content["size"] == [64, 96]
+    three = analyze(name, (64, 96), ["model.num_classes=3"])
+    assert content["configs"][name] == three.as_dict()
+    assert three.head.parameters < analyze(name, (64, 96)).head.parameters  # 6 classes
+
+
+@pytest.mark.parametrize(
+    "arguments", [["gfl/no_such.py"], ["gfl/gfl_small.py", "--set", "model.num_clases=3"]]
+)
+def test_mistakes_end_with_one_line(arguments: list[str], capsys) -> None:
+    assert command_line("", arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert arguments[-1].split("=")[0].split("/")[-1].split(".")[-1] in error
