@@ -1,7 +1,9 @@
 """Backbones and their registration with Detectron2."""
 
+from .darknet import CSPDarkNet
+from .norms import StaticBatchNorm2d
+from .res2net import build_res2net
 from .resnet import (
-    StaticBatchNorm2d,
     build_resnet,
     build_vfnet_yolof_resnet_fpn_backbone,
     build_vfnet_yolof_resnet_fpn_no_relu_backbone,
@@ -9,8 +11,10 @@ from .resnet import (
 from .top_block import LastLevelP6P7NoReLU
 
 __all__ = [
+    "CSPDarkNet",
     "LastLevelP6P7NoReLU",
     "StaticBatchNorm2d",
+    "build_res2net",
     "build_resnet",
     "build_vfnet_yolof_resnet_fpn_backbone",
     "build_vfnet_yolof_resnet_fpn_no_relu_backbone",

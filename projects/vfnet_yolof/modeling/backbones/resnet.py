@@ -1,6 +1,6 @@
 """ResNets built from Detectron2's blocks, with what the references' recipes need of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -12,6 +12,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from torch import nn
 
 from ...layers.deform_conv import DeformConvPack, ModulatedDeformConvPack
+from .norms import norm_factory
 from .top_block import LastLevelP6P7NoReLU
 
 NUM_BLOCKS = {
@@ -22,22 +23,6 @@ NUM_BLOCKS = {
     152: (3, 8, 36, 3),
 }
 DEFORM_CONVS = {1: DeformConvPack, 2: ModulatedDeformConvPack}
-
-
-class StaticBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that always uses its running statistics, with a trainable affine part.
-
-    This is how the VFNet and GFL references train their backbones (``norm_eval``).
-    Detectron2's FrozenBatchNorm2d keeps weight and bias as buffers and does not train them.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # A new module is in training mode without anybody having called train().
-        self.train()
-
-    def train(self, mode: bool = True) -> "StaticBatchNorm2d":
-        return super().train(False)
 
 
 class DeformBottleneckBlock(BottleneckBlock):
@@ -80,8 +65,7 @@ def build_resnet(
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        norm: ``"StaticBN"`` (:class:`StaticBatchNorm2d`) or what Detectron2's ``get_norm``
-            takes: ``"FrozenBN"``, ``"BN"``, ``"SyncBN"``, ``"GN"``.
+        norm: as of :func:`~.norms.norm_factory`, e.g. ``"StaticBN"`` or ``"FrozenBN"``.
         freeze_at: 1 freezes the stem, 2 the stem and the first stage, and so on.
         stride_in_1x1: stride in the first 1x1 convolution (MSRA) or the 3x3 one (torchvision).
         num_groups, width_per_group: 1 x 64 is ResNet, 32 x 4 and 64 x 4 are ResNeXt.
@@ -105,7 +89,7 @@ def build_resnet(
         raise ValueError(f"res5_dilation must be 1 or 2, got {res5_dilation}")
     if res5_dilation > 1 and depth < 50:
         raise ValueError("res5_dilation needs bottleneck blocks, that is depth >= 50")
-    norm_layer: str | Callable[[int], nn.Module] = StaticBatchNorm2d if norm == "StaticBN" else norm
+    norm_layer = norm_factory(norm)
     bottleneck_channels = num_groups * width_per_group
     out_channels = res2_channels or (256 if depth >= 50 else 64)
     channels = stem_channels
