@@ -31,3 +31,6 @@ def step_schedule(milestones, epochs, max_iter, warmup_iters=500, warmup_factor=
 
 max_iter_1x = 12 * ITERATIONS_PER_EPOCH
 lr_multiplier_1x = step_schedule([8, 11], 12, max_iter_1x)
+
+max_iter_2x = 24 * ITERATIONS_PER_EPOCH
+lr_multiplier_2x = step_schedule([16, 22], 24, max_iter_2x)

@@ -8,19 +8,12 @@ most 1333.
         train.init_checkpoint=detectron2://ImageNetPretrained/torchvision/R-50.pkl
 """
 
-import detectron2.data.transforms as T
-from detectron2.config import LazyCall as L
-
-from ..common.schedule import ITERATIONS_PER_EPOCH as _ITERATIONS_PER_EPOCH
+from ..common.data.multi_scale import multi_scale as _multi_scale
+from ..common.schedule import max_iter_2x as _max_iter
 from ..common.schedule import step_schedule as _step_schedule
 from .gfl_r50_fpn_1x import dataloader, model, optimizer, train
 
-_max_iter = 24 * _ITERATIONS_PER_EPOCH
-
-dataloader.train.mapper.augmentations = [
-    L(T.ResizeShortestEdge)(short_edge_length=[480, 800], max_size=1333, sample_style="range"),
-    L(T.RandomFlip)(),
-]
+_multi_scale(dataloader, 480, 800)
 train.output_dir = "./output/gfl_r50_fpn_ms_2x"
 train.max_iter = _max_iter
 lr_multiplier = _step_schedule([16, 22], 24, _max_iter, warmup_factor=1 / 3)

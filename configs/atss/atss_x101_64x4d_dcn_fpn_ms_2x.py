@@ -1,0 +1,17 @@
+"""ATSS, ResNeXt-101-64x4d with DCNv2, 2x multi-scale: a baseline of VFNet's table 4.
+
+Published AP, not measured here: 47.7 on test-dev; no AP on val2017 is published.
+24 epochs, steps at 16 and 22; the shorter side is drawn from 640 to 800.
+DCNv2 in c3-c5 and as the last convolution of each tower, as ATSS has it.
+
+    python tools/train_net.py --config-file atss/atss_x101_64x4d_dcn_fpn_ms_2x.py --num-gpus 8 \\
+        train.init_checkpoint=resnext101_64x4d-ee2c6f71.pth
+"""
+
+from ..common.models.variants import deformable as _deformable
+from ..common.models.variants import resnext101 as _resnext101
+from .atss_r101_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
+
+_resnext101(model, groups=64, width=4)
+_deformable(model, head=True)
+train.output_dir = "./output/atss_x101_64x4d_dcn_fpn_ms_2x"
