@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..losses.iou import aligned_iou
 from .chunks import box_chunks
+from .ranking import smallest
 
 INSIDE_MARGIN = 0.01  # pixels; the reference's `min(l, t, r, b) > 0.01`
 
@@ -80,12 +81,7 @@ class ATSSAssigner:
             distance = (centers[None, level] - gt_centers[:, None]).square_().sum(-1).sqrt_()
             if valid is not None:
                 distance.masked_fill_(~valid[None, level], torch.inf)
-            # The bits of a non-negative float sort as an integer does; with the index below
-            # them no two keys are equal, so the choice is the same on every device.
-            keys = distance.view(torch.int32).to(torch.int64) << 32
-            keys += torch.arange(size, device=anchors.device)
-            nearest = keys.topk(min(self.topk, size), largest=False, sorted=False).values
-            found.append(start + (nearest & 0xFFFFFFFF))
+            found.append(start + smallest(distance, self.topk))
             start += size
         candidates = torch.cat(found, dim=1)
         if valid is None:
@@ -114,8 +110,8 @@ def _best_box(assigned: Tensor, candidates: Tensor, iou: Tensor, positive: Tenso
     """Give every location that is positive to the box with the highest IoU there."""
     num_boxes = len(candidates)
     box_idx = torch.arange(num_boxes, device=iou.device)[:, None].expand_as(candidates)
-    # As above: IoU in the upper bits, so that the maximum is the best box and, among equals,
-    # the first one.
+    # As in :func:`smallest`: IoU in the upper bits, so that the maximum is the best box and, among
+    # equals, the first one.
     keys = (iou.view(torch.int32).to(torch.int64) << 32) + (num_boxes - box_idx)
     keys = torch.where(positive, keys, -1)
     best = torch.full_like(assigned, -1).scatter_reduce_(
