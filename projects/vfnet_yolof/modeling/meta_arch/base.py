@@ -1,4 +1,4 @@
-"""What detectors with one box for each location share."""
+"""What one-stage detectors share, and those with one box for each location."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -37,23 +37,18 @@ class Targets(NamedTuple):
     valid: Tensor | None = None
 
 
-class PointDetector(DenseDetector):
-    """Assignment and inference; subclasses add the losses.
-
-    The head's predictions are a named tuple with ``logits``, ``sides`` and ``quality`` (or None):
-    :class:`PointPredictions` or :class:`SidePredictions`.
+class OneStageDetector(DenseDetector):
+    """Backbone, head, assigner and post-processing; subclasses add targets, losses and decoding.
 
     Args:
         backbone: features for the head, from fine to coarse.
         head: gives the predictions.
-        points: locations and anchors.
         assigner: see :mod:`vfnet_yolof.modeling.assigners`.
         postprocessor: see :mod:`vfnet_yolof.modeling.postprocess`.
         num_classes: K.
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
         input_format: channel order of the images, ``"RGB"`` or ``"BGR"``.
         head_in_features: features for the head; all by default.
-        min_positives: how many positives each image counts for at least in ``num_pos``.
     """
 
     def __init__(
@@ -61,7 +56,6 @@ class PointDetector(DenseDetector):
         *,
         backbone: Backbone,
         head: nn.Module,
-        points: PointGenerator,
         assigner: Any,
         postprocessor: PostProcessor,
         num_classes: int,
@@ -69,7 +63,6 @@ class PointDetector(DenseDetector):
         pixel_std: Sequence[float],
         input_format: str = "RGB",
         head_in_features: Sequence[str] | None = None,
-        min_positives: int = 0,
     ) -> None:
         super().__init__(
             backbone,
@@ -78,11 +71,54 @@ class PointDetector(DenseDetector):
             pixel_mean=list(pixel_mean),
             pixel_std=list(pixel_std),
         )
-        self.points = points
         self.assigner = assigner
         self.postprocessor = postprocessor
         self.num_classes = num_classes
         self.input_format = input_format
+
+    def forward_training(
+        self,
+        images: ImageList,
+        features: list[Tensor],
+        predictions: Any,
+        gt_instances: list[Instances],
+    ) -> dict[str, Tensor]:
+        """Weighted losses, in float32 whatever precision the network ran in."""
+        with torch.autocast(features[0].device.type, enabled=False):
+            return self.losses(
+                predictions, self.targets(images, features, predictions, gt_instances)
+            )
+
+    def targets(
+        self,
+        images: ImageList,
+        features: list[Tensor],
+        predictions: Any,
+        gt_instances: list[Instances],
+    ) -> Any:
+        """What :meth:`losses` compares the predictions with."""
+        raise NotImplementedError(f"{type(self).__name__} defines no targets")
+
+    def losses(self, predictions: Any, targets: Any) -> dict[str, Tensor]:
+        """Weighted losses by name."""
+        raise NotImplementedError(f"{type(self).__name__} defines no losses")
+
+
+class PointDetector(OneStageDetector):
+    """Assignment and inference; subclasses add the losses.
+
+    The head's predictions are a named tuple with ``logits``, ``sides`` and ``quality`` (or None):
+    :class:`PointPredictions` or :class:`SidePredictions`.
+
+    Args:
+        points: locations and anchors.
+        min_positives: how many positives each image counts for at least in ``num_pos``.
+        **kwargs: see :class:`OneStageDetector`.
+    """
+
+    def __init__(self, *, points: PointGenerator, min_positives: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.points = points
         self.min_positives = min_positives
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -96,21 +132,15 @@ class PointDetector(DenseDetector):
                 self.rescale_fields(instances, width / size[1], height / size[0])
         return outputs
 
-    def forward_training(
+    def targets(
         self,
         images: ImageList,
         features: list[Tensor],
         predictions: Any,
         gt_instances: list[Instances],
-    ) -> dict[str, Tensor]:
-        """Weighted losses, in float32 whatever precision the network ran in."""
-        with torch.autocast(features[0].device.type, enabled=False):
-            targets = self.assign(images, feature_sizes(features), gt_instances)
-            return self.losses(predictions, targets)
-
-    def losses(self, predictions: Any, targets: Targets) -> dict[str, Tensor]:
-        """Weighted losses by name."""
-        raise NotImplementedError(f"{type(self).__name__} defines no losses")
+    ) -> Targets:
+        """Positives by geometry alone, see :meth:`assign`."""
+        return self.assign(images, feature_sizes(features), gt_instances)
 
     @torch.no_grad()
     def assign(
