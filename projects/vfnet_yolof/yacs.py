@@ -3,12 +3,13 @@
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
-from detectron2.modeling import build_backbone
+from detectron2.modeling import build_anchor_generator, build_backbone
 
 from .layers.nms import NMS, HardNMS
 from .layers.soft_nms import SoftNMS
-from .modeling.assigners import ATSSAssigner, FCOSAssigner
-from .modeling.heads import GFLHead, PointHead, VFNetHead
+from .modeling.assigners import ATSSAssigner, FCOSAssigner, UniformAssigner
+from .modeling.box_coders import ClampedDeltaCoder
+from .modeling.heads import AnchorHead, GFLHead, PointHead, VFNetHead
 from .modeling.losses import FocalLoss, QualityFocalLoss, VarifocalLoss
 from .modeling.points import PointGenerator
 from .modeling.postprocess import PostProcessor
@@ -16,18 +17,9 @@ from .modeling.representations import GeneralDistribution
 
 
 def _add_common_keys(node: CfgNode) -> None:
-    """Keys of every detector with one box for each location."""
+    """Keys of every detector."""
     node.NUM_CLASSES = 80
-    node.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
-    node.CONV_CHANNELS = 256
-    node.NORM = "GN"
-    node.DCN_ON_LAST_CONV = False
     node.PRIOR_PROB = 0.01
-    node.POINT_OFFSET = 0.0
-    node.OCTAVE_BASE_SCALE = 8.0
-    node.ASSIGNER = "ATSS"  # or "FCOS"
-    node.ATSS_TOPK = 9
-    node.BOX_WEIGHT = 2.0
     node.SCORE_THRESH_TEST = 0.05
     node.TOPK_CANDIDATES_TEST = 1000
     node.NMS_KIND = "hard"  # or "soft_linear", "soft_gaussian"
@@ -36,6 +28,21 @@ def _add_common_keys(node: CfgNode) -> None:
     node.SOFT_NMS_MIN_SCORE = 1e-3
     node.CLASS_AGNOSTIC_NMS = False
     node.CANDIDATES = "pair"  # or "location"
+    node.CLIP = "before_nms"  # or "after_nms"
+
+
+def _add_point_keys(node: CfgNode) -> None:
+    """Keys of every detector with one box for each location."""
+    _add_common_keys(node)
+    node.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    node.CONV_CHANNELS = 256
+    node.NORM = "GN"
+    node.DCN_ON_LAST_CONV = False
+    node.POINT_OFFSET = 0.0
+    node.OCTAVE_BASE_SCALE = 8.0
+    node.ASSIGNER = "ATSS"  # or "FCOS"
+    node.ATSS_TOPK = 9
+    node.BOX_WEIGHT = 2.0
 
 
 def _add_varifocal_and_focal_keys(node: CfgNode) -> None:
@@ -50,7 +57,7 @@ def _add_varifocal_and_focal_keys(node: CfgNode) -> None:
 def add_vfnet_config(cfg: CfgNode) -> None:
     """Add the keys below ``MODEL.VFNET`` with the paper's values to ``cfg``."""
     node = CfgNode()
-    _add_common_keys(node)
+    _add_point_keys(node)
     _add_varifocal_and_focal_keys(node)
     node.NUM_CONVS = 3
     node.REG_DENOM = [64.0, 128.0, 256.0, 512.0, 1024.0]
@@ -63,7 +70,7 @@ def add_vfnet_config(cfg: CfgNode) -> None:
 def add_atss_config(cfg: CfgNode) -> None:
     """Add the keys below ``MODEL.ATSS``, FCOS+ATSS with centerness, to ``cfg``."""
     node = CfgNode()
-    _add_common_keys(node)
+    _add_point_keys(node)
     _add_varifocal_and_focal_keys(node)
     node.NUM_CONVS = 4
     node.CLS_LOSS = "FL"  # or "VFL"
@@ -74,7 +81,7 @@ def add_atss_config(cfg: CfgNode) -> None:
 def add_gfl_config(cfg: CfgNode) -> None:
     """Add the keys below ``MODEL.GFL`` with the paper's values to ``cfg``."""
     node = CfgNode()
-    _add_common_keys(node)
+    _add_point_keys(node)
     node.NUM_CONVS = 4
     node.QFL_BETA = 2.0
     node.REG_MAX = 16
@@ -83,12 +90,48 @@ def add_gfl_config(cfg: CfgNode) -> None:
     cfg.MODEL.GFL = node
 
 
+def add_yolof_config(cfg: CfgNode) -> None:
+    """Add the keys below ``MODEL.YOLOF`` with the paper's values to ``cfg``.
+
+    Anchors are those of ``MODEL.ANCHOR_GENERATOR``, and the dilation of the last stage is
+    ``MODEL.RESNETS.RES5_DILATION``.
+    """
+    node = CfgNode()
+    _add_common_keys(node)
+    node.CLIP = "after_nms"
+    node.CENTER_CLAMP = 32.0  # pixels; 0 for none
+    node.BOX_WEIGHT = 1.0
+    node.FOCAL_ALPHA = 0.25
+    node.FOCAL_GAMMA = 2.0
+    node.ENCODER = CfgNode()
+    node.ENCODER.IN_FEATURE = "res5"
+    node.ENCODER.CHANNELS = 512
+    node.ENCODER.MID_CHANNELS = 128
+    node.ENCODER.DILATIONS = [2, 4, 6, 8]
+    node.ENCODER.SHORTCUT = True
+    node.ENCODER.NORM = "BN"
+    node.ENCODER.ACTIVATION = "ReLU"  # or "LeakyReLU"
+    node.DECODER = CfgNode()
+    node.DECODER.CONV_CHANNELS = 512
+    node.DECODER.NUM_CLS_CONVS = 2
+    node.DECODER.NUM_REG_CONVS = 4
+    node.DECODER.NORM = "BN"
+    node.DECODER.ACTIVATION = "ReLU"  # or "LeakyReLU"
+    node.DECODER.IMPLICIT_OBJECTNESS = True
+    node.MATCHER = CfgNode()
+    node.MATCHER.TOPK = 4
+    node.MATCHER.MIN_IOU = 0.15
+    node.MATCHER.MAX_IOU = 0.7
+    cfg.MODEL.YOLOF = node
+
+
 def get_cfg_with_keys() -> CfgNode:
     """Detectron2's default config with this project's keys."""
     cfg = get_cfg()
     add_vfnet_config(cfg)
     add_atss_config(cfg)
     add_gfl_config(cfg)
+    add_yolof_config(cfg)
     # The batch that BASE_LR and MAX_ITER are meant for; `--auto-scale` goes by it.
     cfg.SOLVER.REFERENCE_BATCH_SIZE = 16
     return cfg
@@ -101,7 +144,7 @@ def vfnet_arguments(cfg: CfgNode) -> dict[str, Any]:
         KeyError: ``ASSIGNER``, ``CLS_LOSS`` or ``NMS_KIND`` is not one of the known names.
     """
     node = cfg.MODEL.VFNET
-    arguments, head = _common_arguments(cfg, "VFNET")
+    arguments, head = _point_arguments(cfg, "VFNET")
     arguments["head"] = VFNetHead(**head, reg_denom=node.REG_DENOM, refine=node.REFINE)
     arguments["cls_loss"] = _varifocal_or_focal("VFNET", node)
     arguments["box_init_weight"] = node.BOX_INIT_WEIGHT
@@ -110,7 +153,7 @@ def vfnet_arguments(cfg: CfgNode) -> dict[str, Any]:
 
 def atss_arguments(cfg: CfgNode) -> dict[str, Any]:
     """Constructor arguments of :class:`ATSS`; errors as of :func:`vfnet_arguments`."""
-    arguments, head = _common_arguments(cfg, "ATSS")
+    arguments, head = _point_arguments(cfg, "ATSS")
     arguments["head"] = PointHead(**head, centerness=True)
     arguments["cls_loss"] = _varifocal_or_focal("ATSS", cfg.MODEL.ATSS)
     arguments["centerness_weight"] = cfg.MODEL.ATSS.CENTERNESS_WEIGHT
@@ -124,7 +167,7 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
         KeyError: ``ASSIGNER`` or ``NMS_KIND`` is not one of the known names.
     """
     node = cfg.MODEL.GFL
-    arguments, head = _common_arguments(cfg, "GFL")
+    arguments, head = _point_arguments(cfg, "GFL")
     representation = GeneralDistribution(node.REG_MAX, node.BIN_INTERVAL)
     arguments["head"] = GFLHead(**head, representation=representation)
     arguments["cls_loss"] = QualityFocalLoss(node.QFL_BETA)
@@ -132,21 +175,42 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
     return arguments
 
 
-def _common_arguments(cfg: CfgNode, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments that all detectors take, and those of their heads."""
+def yolof_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Constructor arguments of :class:`YOLOF`.
+
+    Raises:
+        ValueError: the anchor generator has other numbers of anchors on its levels.
+    """
+    node = cfg.MODEL.YOLOF
+    arguments = _common_arguments(cfg, "YOLOF")
+    shapes = list(arguments["backbone"].output_shape().values())
+    anchor_generator = build_anchor_generator(cfg, shapes)
+    arguments["anchor_generator"] = anchor_generator
+    arguments["head"] = AnchorHead(
+        in_channels=shapes[0].channels,
+        num_classes=node.NUM_CLASSES,
+        num_anchors=anchor_generator.num_anchors[0],
+        conv_channels=node.DECODER.CONV_CHANNELS,
+        num_cls_convs=node.DECODER.NUM_CLS_CONVS,
+        num_reg_convs=node.DECODER.NUM_REG_CONVS,
+        norm=node.DECODER.NORM,
+        activation=node.DECODER.ACTIVATION,
+        implicit_objectness=node.DECODER.IMPLICIT_OBJECTNESS,
+        prior_prob=node.PRIOR_PROB,
+    )
+    arguments["box_coder"] = ClampedDeltaCoder(node.CENTER_CLAMP or None)
+    arguments["assigner"] = UniformAssigner(
+        node.MATCHER.TOPK, node.MATCHER.MIN_IOU, node.MATCHER.MAX_IOU
+    )
+    arguments["cls_loss"] = FocalLoss(node.FOCAL_ALPHA, node.FOCAL_GAMMA)
+    return arguments
+
+
+def _common_arguments(cfg: CfgNode, name: str) -> dict[str, Any]:
+    """Arguments that all detectors take."""
     node = cfg.MODEL[name]
-    backbone = build_backbone(cfg)
-    shapes = backbone.output_shape()
-    strides = [shapes[feature].stride for feature in node.IN_FEATURES]
-    arguments = {
-        "backbone": backbone,
-        "points": PointGenerator(strides, node.POINT_OFFSET, node.OCTAVE_BASE_SCALE),
-        "assigner": _choose(
-            f"MODEL.{name}.ASSIGNER",
-            node.ASSIGNER,
-            ATSS=lambda: ATSSAssigner(node.ATSS_TOPK),
-            FCOS=lambda: FCOSAssigner(strides=strides),
-        ),
+    return {
+        "backbone": build_backbone(cfg),
         "box_weight": node.BOX_WEIGHT,
         "postprocessor": PostProcessor(
             score_thresh=node.SCORE_THRESH_TEST,
@@ -154,13 +218,29 @@ def _common_arguments(cfg: CfgNode, name: str) -> tuple[dict[str, Any], dict[str
             nms=_nms(name, node),
             max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
             candidates=node.CANDIDATES,
+            clip=node.CLIP,
         ),
         "num_classes": node.NUM_CLASSES,
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "input_format": cfg.INPUT.FORMAT,
-        "head_in_features": node.IN_FEATURES,
     }
+
+
+def _point_arguments(cfg: CfgNode, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments that detectors with one box for each location take, and those of their heads."""
+    node = cfg.MODEL[name]
+    arguments = _common_arguments(cfg, name)
+    shapes = arguments["backbone"].output_shape()
+    strides = [shapes[feature].stride for feature in node.IN_FEATURES]
+    arguments["points"] = PointGenerator(strides, node.POINT_OFFSET, node.OCTAVE_BASE_SCALE)
+    arguments["assigner"] = _choose(
+        f"MODEL.{name}.ASSIGNER",
+        node.ASSIGNER,
+        ATSS=lambda: ATSSAssigner(node.ATSS_TOPK),
+        FCOS=lambda: FCOSAssigner(strides=strides),
+    )
+    arguments["head_in_features"] = node.IN_FEATURES
     head = {
         "in_channels": shapes[node.IN_FEATURES[0]].channels,
         "num_classes": node.NUM_CLASSES,

@@ -5,7 +5,6 @@ import math
 import torch
 from detectron2.layers import get_norm
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .deform_conv import ModulatedDeformConvPack
 
@@ -30,28 +29,48 @@ class Scale(nn.Module):
         return x * self.scale
 
 
+def make_activation(name: str) -> nn.Module:
+    """``"ReLU"`` or ``"LeakyReLU"`` (slope 0.1, as in CSPDarkNet), in place."""
+    if name == "ReLU":
+        return nn.ReLU(inplace=True)
+    if name == "LeakyReLU":
+        return nn.LeakyReLU(0.1, inplace=True)
+    raise ValueError(f"activation must be 'ReLU' or 'LeakyReLU', got {name!r}")
+
+
 class ConvNormAct(nn.Module):
-    """3x3 convolution, normalisation, ReLU: (N, C, H, W) -> (N, ``out_channels``, H, W).
+    """3x3 convolution, normalisation, activation: (N, C, H, W) -> (N, ``out_channels``, H, W).
 
     Args:
         in_channels, out_channels: channel counts.
-        norm: anything that Detectron2's ``get_norm`` takes; ``""`` for none (the convolution
-            has a bias only then). ``"GN"`` has 32 groups.
+        norm: anything that Detectron2's ``get_norm`` takes; ``""`` for none. ``"GN"`` has 32
+            groups.
         deformable: use a modulated deformable convolution (DCNv2).
+        bias: let the convolution have a bias; by default only where no norm follows.
+        activation: see :func:`make_activation`.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, norm: str = "GN", deformable: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        norm: str = "GN",
+        deformable: bool = False,
+        bias: bool | None = None,
+        activation: str = "ReLU",
     ) -> None:
         super().__init__()
         conv = ModulatedDeformConvPack if deformable else nn.Conv2d
-        self.conv = conv(in_channels, out_channels, kernel_size=3, padding=1, bias=not norm)
+        bias = not norm if bias is None else bias
+        self.conv = conv(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
         if norm == "GN" and out_channels % GROUP_NORM_GROUPS:
             raise ValueError(
                 f"norm='GN' needs a channel count divisible by {GROUP_NORM_GROUPS}, "
                 f"got {out_channels}"
             )
         self.norm = get_norm(norm, out_channels)
+        self.activation = make_activation(activation)
         nn.init.normal_(self.conv.weight, std=0.01)
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
@@ -60,7 +79,7 @@ class ConvNormAct(nn.Module):
         x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x)
-        return F.relu(x, inplace=True)
+        return self.activation(x)
 
 
 def conv_tower(
@@ -70,6 +89,8 @@ def conv_tower(
     *,
     norm: str = "GN",
     dcn_on_last_conv: bool = False,
+    bias: bool | None = None,
+    activation: str = "ReLU",
 ) -> nn.Sequential:
     """``num_convs`` blocks of :class:`ConvNormAct`, the last one deformable if asked."""
     return nn.Sequential(
@@ -79,6 +100,8 @@ def conv_tower(
                 channels,
                 norm=norm,
                 deformable=dcn_on_last_conv and i == num_convs - 1,
+                bias=bias,
+                activation=activation,
             )
             for i in range(num_convs)
         )

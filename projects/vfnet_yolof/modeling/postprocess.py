@@ -11,6 +11,7 @@ from ..layers.nms import NMS, HardNMS
 from .box_coders import clip_boxes
 
 CANDIDATE_MODES = ("pair", "location")
+CLIP_MODES = ("before_nms", "after_nms")
 
 
 class Detections(NamedTuple):
@@ -27,7 +28,7 @@ class Detections(NamedTuple):
 
 
 class PostProcessor:
-    """Choose candidates on each level, decode them, clip, suppress duplicates.
+    """Choose candidates on each level, decode them, clip and suppress duplicates.
 
     Args:
         score_thresh: detections must score above this.
@@ -47,9 +48,12 @@ class PostProcessor:
         nms: NMS | None = None,
         max_detections: int = 100,
         candidates: str = "pair",
+        clip: str = "before_nms",
     ) -> None:
         if candidates not in CANDIDATE_MODES:
             raise ValueError(f"candidates must be one of {CANDIDATE_MODES}, got {candidates!r}")
+        if clip not in CLIP_MODES:
+            raise ValueError(f"clip must be one of {CLIP_MODES}, got {clip!r}")
         if not 0.0 <= score_thresh < 1.0:
             raise ValueError(f"score_thresh must lie in [0, 1), got {score_thresh}")
         self.score_thresh = score_thresh
@@ -57,6 +61,7 @@ class PostProcessor:
         self.nms = nms if nms is not None else HardNMS(0.6)
         self.max_detections = max_detections
         self.candidates = candidates
+        self.clip = clip
 
     def __call__(
         self,
@@ -80,15 +85,21 @@ class PostProcessor:
             for level, x in enumerate(logits)
         ]
         boxes, scores, classes, levels, index = (torch.cat(x) for x in zip(*parts, strict=True))
-        boxes = clip_boxes(boxes, image_size)
-        solid = (boxes[:, 2:] > boxes[:, :2]).all(-1).nonzero()[:, 0]
-        keep, kept_scores = self.nms(
-            boxes[solid], scores[solid], classes[solid], self.max_detections
-        )
-        keep = solid[keep]
+        clipped = clip_boxes(boxes, image_size)
+        has_area = (clipped[:, 2:] > clipped[:, :2]).all(-1)
+        if self.clip == "before_nms":
+            solid = has_area.nonzero()[:, 0]
+            keep, kept_scores = self.nms(
+                clipped[solid], scores[solid], classes[solid], self.max_detections
+            )
+            keep = solid[keep]
+        else:
+            keep, kept_scores = self.nms(boxes, scores, classes, self.max_detections)
+            solid = has_area[keep]
+            keep, kept_scores = keep[solid], kept_scores[solid]
         instances = Instances(
             image_size,
-            pred_boxes=Boxes(boxes[keep]),
+            pred_boxes=Boxes(clipped[keep]),
             scores=kept_scores,
             pred_classes=classes[keep],
         )

@@ -3,5 +3,6 @@
 from .atss import ATSSAssigner
 from .fcos import FCOSAssigner
 from .match import Match
+from .uniform import UniformAssigner
 
-__all__ = ["ATSSAssigner", "FCOSAssigner", "Match"]
+__all__ = ["ATSSAssigner", "FCOSAssigner", "Match", "UniformAssigner"]

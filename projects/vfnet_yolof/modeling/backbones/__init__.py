@@ -7,6 +7,7 @@ from .resnet import (
     build_resnet,
     build_vfnet_yolof_resnet_fpn_backbone,
     build_vfnet_yolof_resnet_fpn_no_relu_backbone,
+    resnet_from_keys,
 )
 from .top_block import LastLevelP6P7NoReLU
 
@@ -18,4 +19,5 @@ __all__ = [
     "build_resnet",
     "build_vfnet_yolof_resnet_fpn_backbone",
     "build_vfnet_yolof_resnet_fpn_no_relu_backbone",
+    "resnet_from_keys",
 ]

@@ -120,21 +120,10 @@ def build_resnet(
     return ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
 
 
-@BACKBONE_REGISTRY.register()
-def build_vfnet_yolof_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """ResNet and FPN P3-P7 from yacs keys, P6 and P7 from P5 as in the VFNet reference."""
-    return _resnet_fpn(cfg, input_shape, LastLevelP6P7)
-
-
-@BACKBONE_REGISTRY.register()
-def build_vfnet_yolof_resnet_fpn_no_relu_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """The same without the ReLU between P6 and P7, as in the GFL reference."""
-    return _resnet_fpn(cfg, input_shape, LastLevelP6P7NoReLU)
-
-
-def _resnet_fpn(cfg: CfgNode, input_shape: ShapeSpec, top_block: type[LastLevelP6P7]) -> FPN:
+def resnet_from_keys(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+    """:func:`build_resnet` with Detectron2's yacs keys, ``MODEL.RESNETS``."""
     keys = cfg.MODEL.RESNETS
-    bottom_up = build_resnet(
+    return build_resnet(
         keys.DEPTH,
         norm=keys.NORM,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
@@ -149,9 +138,24 @@ def _resnet_fpn(cfg: CfgNode, input_shape: ShapeSpec, top_block: type[LastLevelP
         in_channels=input_shape.channels,
         out_features=keys.OUT_FEATURES,
     )
+
+
+@BACKBONE_REGISTRY.register()
+def build_vfnet_yolof_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """ResNet and FPN P3-P7 from yacs keys, P6 and P7 from P5 as in the VFNet reference."""
+    return _resnet_fpn(cfg, input_shape, LastLevelP6P7)
+
+
+@BACKBONE_REGISTRY.register()
+def build_vfnet_yolof_resnet_fpn_no_relu_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """The same without the ReLU between P6 and P7, as in the GFL reference."""
+    return _resnet_fpn(cfg, input_shape, LastLevelP6P7NoReLU)
+
+
+def _resnet_fpn(cfg: CfgNode, input_shape: ShapeSpec, top_block: type[LastLevelP6P7]) -> FPN:
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     return FPN(
-        bottom_up=bottom_up,
+        bottom_up=resnet_from_keys(cfg, input_shape),
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=channels,
         norm=cfg.MODEL.FPN.NORM,

@@ -45,3 +45,15 @@ class SidePredictions(NamedTuple):
     logits: list[Tensor]
     sides: list[Tensor]
     quality: list[Tensor] | None = None
+
+
+class AnchorPredictions(NamedTuple):
+    """Raw predictions of a head with A anchors for each location, one entry for each level.
+
+    Attributes:
+        logits: (N, A * K, H, W) classification scores before the sigmoid, anchor-major.
+        deltas: (N, A * 4, H, W), see :class:`vfnet_yolof.modeling.box_coders.ClampedDeltaCoder`.
+    """
+
+    logits: list[Tensor]
+    deltas: list[Tensor]

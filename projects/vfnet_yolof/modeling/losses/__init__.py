@@ -1,5 +1,6 @@
 """Loss functions. They know no model and no assigner."""
 
+from .box import GIoUBoxLoss, SmoothL1BoxLoss
 from .centerness import centerness_target
 from .distribution_focal import distribution_focal_loss
 from .focal import FocalLoss
@@ -15,8 +16,10 @@ from .varifocal import VarifocalLoss, varifocal_loss
 
 __all__ = [
     "FocalLoss",
+    "GIoUBoxLoss",
     "GuidedFocalLoss",
     "QualityFocalLoss",
+    "SmoothL1BoxLoss",
     "VarifocalLoss",
     "aligned_iou",
     "centerness_target",

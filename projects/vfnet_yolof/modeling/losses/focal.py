@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class FocalLoss:
-    """Focal loss with hard labels, with the interface of :class:`VarifocalLoss`."""
+    """Focal loss with hard labels, for sparse positives or for a label in every row."""
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
         self.alpha = alpha
@@ -17,10 +17,23 @@ class FocalLoss:
     ) -> Tensor:
         """Sum over (R, K) ``logits``; the target is 1 at the class of each positive row.
 
-        ``pos_iou`` has no influence: the focal loss knows objects, not their boxes' quality.
+        This is the interface of :class:`VarifocalLoss`. ``pos_iou`` has no influence: the focal
+        loss knows objects, not their boxes' quality.
         """
         target = torch.zeros_like(logits)
         target[pos_idx, pos_classes] = 1.0
         return sigmoid_focal_loss(
             logits, target, alpha=self.alpha, gamma=self.gamma, reduction="sum"
         )
+
+    def on_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Sum over the rows of (R, K) ``logits`` that are not ignored.
+
+        Args:
+            labels: (R,) int64, the class of a positive row, K for background, -1 to ignore.
+        """
+        classes = torch.arange(logits.shape[1], device=labels.device)
+        target = (labels[:, None] == classes).to(logits.dtype)
+        loss = sigmoid_focal_loss(logits, target, alpha=self.alpha, gamma=self.gamma)
+        # A mask instead of an index, whose length the host would have to wait for.
+        return (loss.sum(1) * (labels >= 0)).sum()

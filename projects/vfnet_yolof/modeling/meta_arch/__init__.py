@@ -1,7 +1,9 @@
 """The detectors, registered in Detectron2's META_ARCH_REGISTRY."""
 
+from .anchor_detector import AnchorDetector
 from .atss import ATSS
 from .gfl import GFL
 from .vfnet import VFNet
+from .yolof import YOLOF
 
-__all__ = ["ATSS", "GFL", "VFNet"]
+__all__ = ["ATSS", "GFL", "YOLOF", "AnchorDetector", "VFNet"]

@@ -1,0 +1,26 @@
+"""YOLOF, ResNet-50, C5, 1x (the paper's table 1).
+
+Published AP on val2017, not measured here: 37.7 (repetitions differ by 0.3).
+64 images a batch, 22,500 iterations, steps at 15,000 and 20,000; 1,500 iterations of warm-up from
+a 1,500th of the learning rate, as in the authors' code. It starts from MSRA's ImageNet weights.
+
+    python tools/train_net.py --config-file yolof/yolof_r50_c5_1x.py --num-gpus 8 \\
+        train.init_checkpoint=detectron2://ImageNetPretrained/MSRA/R-50.pkl
+"""
+
+from ..common.data.coco import dataloader
+from ..common.models.yolof import model
+from ..common.optim_yolof import optimizer
+from ..common.schedule import step_schedule as _step_schedule
+from ..common.train import train
+
+_max_iter = 22500
+
+dataloader.train.mapper.image_format = "BGR"
+dataloader.train.total_batch_size = 64
+train.output_dir = "./output/yolof_r50_c5_1x"
+train.max_iter = _max_iter
+train.reference_batch_size = 64
+lr_multiplier = _step_schedule(
+    [15000, 20000], _max_iter, _max_iter, warmup_iters=1500, warmup_factor=1 / 1500
+)

@@ -1,0 +1,101 @@
+"""Uniform matching (YOLOF, section 4.2)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert, box_iou
+
+from ..losses.iou import aligned_iou
+from .chunks import box_chunks
+from .match import Match
+from .ranking import smallest
+
+
+class UniformAssigner:
+    """The same number of positives for every box, whatever its size.
+
+    Each box takes the ``topk`` predicted boxes that are nearest to it and the ``topk`` nearest
+    anchors, by L1 distance of (cx, cy, w, h) in pixels; the earlier anchor on a tie. An anchor
+    that is chosen twice, by both rules or by two boxes, makes two pairs.
+
+    Args:
+        topk: predicted boxes, and again anchors, for each box.
+        min_iou: pairs whose anchor overlaps the box by less are ignored; 0 keeps all.
+        max_iou: anchors without a pair are ignored where their predicted box overlaps any box by
+            more; 1 ignores none.
+        max_pairs: bound on the (box, anchor) pairs held at once, which bounds the memory
+            (about 40 bytes a pair) whatever the number of boxes.
+    """
+
+    def __init__(
+        self,
+        topk: int = 4,
+        min_iou: float = 0.15,
+        max_iou: float = 0.7,
+        max_pairs: int = 1_000_000,
+    ) -> None:
+        if topk < 1:
+            raise ValueError(f"topk must be at least 1, got {topk}")
+        for name, value in (("min_iou", min_iou), ("max_iou", max_iou)):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        self.topk = topk
+        self.min_iou = min_iou
+        self.max_iou = max_iou
+        self.max_pairs = max_pairs
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        anchors: Tensor,
+        gt_boxes: Tensor,
+        *,
+        pred_boxes: Tensor,
+        pred_logits: Tensor | None = None,
+        gt_classes: Tensor | None = None,
+        level_sizes: Sequence[int] | None = None,
+    ) -> Match:
+        """Match the boxes of one image.
+
+        Args:
+            anchors: (R, 4) xyxy pixels. gt_boxes: (M, 4). pred_boxes: (R, 4), decoded.
+            pred_logits, gt_classes, level_sizes: not used; all assigners are called alike.
+
+        Returns:
+            2 M topk pairs: for each rank from the nearest on, all boxes with their predicted box of
+            that rank, then all boxes with their anchor.
+        """
+        anchors, gt_boxes, pred_boxes = anchors.float(), gt_boxes.float(), pred_boxes.float()
+        anchor_numbers, pred_numbers = _cxcywh(anchors), _cxcywh(pred_boxes)
+        overlap = pred_boxes.new_zeros(len(pred_boxes))
+        by_pred, by_anchor = [], []
+        # With no boxes there is one empty piece, which gives the results their shapes.
+        for boxes in box_chunks(gt_boxes, len(anchors), self.max_pairs):
+            numbers = _cxcywh(boxes)
+            by_pred.append(smallest(_l1(numbers, pred_numbers), self.topk))
+            by_anchor.append(smallest(_l1(numbers, anchor_numbers), self.topk))
+            if len(boxes):
+                overlap = torch.maximum(overlap, box_iou(boxes, pred_boxes).amax(0))
+        # (rank, by prediction or anchor, box)
+        anchor_idx = torch.stack([torch.cat(by_pred).t(), torch.cat(by_anchor).t()], dim=1)
+        gt_idx = torch.arange(len(gt_boxes), device=anchors.device).expand_as(anchor_idx)
+        anchor_idx, gt_idx = anchor_idx.flatten(), gt_idx.flatten()
+        return Match(
+            anchor_idx,
+            gt_idx,
+            aligned_iou(anchors[anchor_idx], gt_boxes[gt_idx]) < self.min_iou,
+            overlap > self.max_iou,
+        )
+
+
+def _cxcywh(boxes: Tensor) -> Tensor:
+    return box_convert(boxes, "xyxy", "cxcywh")
+
+
+def _l1(boxes: Tensor, others: Tensor) -> Tensor:
+    """(M, R) L1 distances of (M, 4) and (R, 4), summed in a fixed order."""
+    total = (boxes[:, None, 0] - others[None, :, 0]).abs_()
+    for i in range(1, 4):
+        total += (boxes[:, None, i] - others[None, :, i]).abs_()
+    return total

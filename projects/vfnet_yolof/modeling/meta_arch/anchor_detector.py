@@ -1,0 +1,162 @@
+"""Detectors with several anchors for each location, on one level or several."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.structures import ImageList, Instances
+from torch import Tensor
+
+from ..box_coders import ClampedDeltaCoder
+from ..events import log_tensor
+from ..heads.predictions import AnchorPredictions
+from ..losses import FocalLoss, GIoUBoxLoss, synced_mean
+from .base import OneStageDetector, flatten_levels
+
+
+class AnchorTargets(NamedTuple):
+    """What a batch learns; rows count through the images, then through their R anchors.
+
+    Attributes:
+        labels: (N * R,) int64, class of a positive, K for background, -1 ignored.
+        rows: (P,) int64 row of each pair's anchor; a row may stand in several pairs.
+        anchors, gt_boxes: (P, 4) xyxy pixels, float32. counted: (P,) bool, pairs that are not
+            ignored.
+        num_foreground: scalar float32, different anchors with a class per worker (mean over
+            workers), at least 1.
+    """
+
+    labels: Tensor
+    rows: Tensor
+    anchors: Tensor
+    gt_boxes: Tensor
+    counted: Tensor
+    num_foreground: Tensor
+
+
+class AnchorDetector(OneStageDetector):
+    """Classes and boxes of anchors: YOLOF, RetinaNet and what lies between.
+
+    The head's predictions are :class:`AnchorPredictions`. Anchors lie on the whole padded batch;
+    those beyond an image are background like others, as in the reference.
+
+    Args:
+        anchor_generator: as many anchors at each location as the head has.
+        box_coder: from deltas to boxes and back.
+        assigner: (anchors, gt_boxes, pred_boxes, ...) -> Match, see
+            :mod:`vfnet_yolof.modeling.assigners`.
+        cls_loss: has ``on_labels``; the focal loss by default.
+        box_loss: see :mod:`vfnet_yolof.modeling.losses.box`; GIoU by default.
+        box_weight: weight of the box loss.
+        **kwargs: see :class:`OneStageDetector`.
+    """
+
+    def __init__(
+        self,
+        *,
+        anchor_generator: DefaultAnchorGenerator,
+        box_coder: ClampedDeltaCoder,
+        cls_loss: FocalLoss | None = None,
+        box_loss: Any = None,
+        box_weight: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if set(anchor_generator.num_anchors) != {self.head.num_anchors}:
+            raise ValueError(
+                f"the head predicts {self.head.num_anchors} anchors for each location, but the "
+                f"anchor generator has {anchor_generator.num_anchors} on its levels"
+            )
+        self.anchor_generator = anchor_generator
+        self.box_coder = box_coder
+        self.cls_loss = cls_loss if cls_loss is not None else FocalLoss()
+        self.box_loss = box_loss if box_loss is not None else GIoUBoxLoss()
+        self.box_weight = box_weight
+
+    @torch.no_grad()
+    def targets(
+        self,
+        images: ImageList,
+        features: list[Tensor],
+        predictions: AnchorPredictions,
+        gt_instances: list[Instances],
+    ) -> AnchorTargets:
+        """Match the boxes of every image and number the pairs through the batch."""
+        anchors = torch.cat([x.tensor for x in self.anchor_generator(features)])
+        level_sizes = [x.shape[-2] * x.shape[-1] * self.head.num_anchors for x in features]
+        logits = torch.cat(flatten_anchors(predictions.logits, self.num_classes), dim=1)
+        deltas = torch.cat(flatten_anchors(predictions.deltas, 4), dim=1)
+        pred_boxes = self.box_coder.decode(deltas.float(), anchors)
+        matches = [
+            self.assigner(
+                anchors,
+                x.gt_boxes.tensor,
+                pred_boxes=pred_boxes[i],
+                pred_logits=logits[i],
+                gt_classes=x.gt_classes,
+                level_sizes=level_sizes,
+            )
+            for i, x in enumerate(gt_instances)
+        ]
+        labels = torch.cat(
+            [
+                match.labels(x.gt_classes, self.num_classes)
+                for match, x in zip(matches, gt_instances, strict=True)
+            ]
+        )
+        num_foreground = ((labels >= 0) & (labels < self.num_classes)).sum()
+        log_tensor("num_pos", num_foreground / len(matches))
+        return AnchorTargets(
+            labels=labels,
+            rows=torch.cat([m.anchor_idx + i * len(anchors) for i, m in enumerate(matches)]),
+            anchors=anchors[torch.cat([m.anchor_idx for m in matches])],
+            gt_boxes=torch.cat(
+                [
+                    x.gt_boxes.tensor.float()[m.gt_idx]
+                    for m, x in zip(matches, gt_instances, strict=True)
+                ]
+            ),
+            counted=~torch.cat([m.ignored_pairs for m in matches]),
+            num_foreground=synced_mean(num_foreground),
+        )
+
+    def losses(self, predictions: AnchorPredictions, targets: AnchorTargets) -> dict[str, Tensor]:
+        """Weighted losses by name."""
+        logits = torch.cat(flatten_anchors(predictions.logits, self.num_classes), dim=1)
+        deltas = torch.cat(flatten_anchors(predictions.deltas, 4), dim=1)
+        cls = self.cls_loss.on_labels(logits.flatten(0, 1).float(), targets.labels)
+        chosen = deltas.flatten(0, 1).float()[targets.rows]
+        box = self.box_loss(self.box_coder, chosen, targets.anchors, targets.gt_boxes)
+        # A mask instead of an index, whose length the host would have to wait for.
+        box = torch.where(targets.counted, box, 0.0).sum()
+        return {
+            "loss_cls": cls / targets.num_foreground,
+            "loss_box": self.box_weight * box / targets.num_foreground,
+        }
+
+    def forward_inference(
+        self, images: ImageList, features: list[Tensor], predictions: AnchorPredictions
+    ) -> list[Instances]:
+        """Detections of each image, in the pixels of the network's input."""
+        anchors = [x.tensor for x in self.anchor_generator(features)]
+        logits = flatten_anchors(predictions.logits, self.num_classes)
+        deltas = flatten_anchors(predictions.deltas, 4)
+        results = []
+        for i, image_size in enumerate(images.image_sizes):
+
+            def decode(level: int, index: Tensor, image: int = i) -> Tensor:
+                chosen = deltas[level][image, index].float()
+                return self.box_coder.decode(chosen, anchors[level][index])
+
+            detections = self.postprocessor([x[i] for x in logits], decode, image_size)
+            results.append(detections.instances)
+        return results
+
+
+def flatten_anchors(maps: Sequence[Tensor], channels: int) -> list[Tensor]:
+    """(N, A * channels, H, W) of each level -> (N, H * W * A, channels), anchors fastest."""
+    return [
+        x.unflatten(2, (x.shape[2] // channels, channels)).flatten(1, 2)
+        for x in flatten_levels(maps)
+    ]
