@@ -9,11 +9,12 @@ from .resnet import (
     build_vfnet_yolof_resnet_fpn_no_relu_backbone,
     resnet_from_keys,
 )
-from .top_block import LastLevelP6P7NoReLU
+from .top_block import LastLevelP6P7NoReLU, LastLevelP6P7Norm
 
 __all__ = [
     "CSPDarkNet",
     "LastLevelP6P7NoReLU",
+    "LastLevelP6P7Norm",
     "StaticBatchNorm2d",
     "build_res2net",
     "build_resnet",

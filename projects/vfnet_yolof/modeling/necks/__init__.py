@@ -5,8 +5,11 @@ from .dilated_encoder import (
     build_vfnet_yolof_resnet_dilated_backbone,
     encoder_from_keys,
 )
+from .pafpn import PAFPN, PAFPNX
 
 __all__ = [
+    "PAFPN",
+    "PAFPNX",
     "DilatedEncoder",
     "build_vfnet_yolof_resnet_dilated_backbone",
     "encoder_from_keys",
