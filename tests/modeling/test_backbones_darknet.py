@@ -130,7 +130,7 @@ def test_frozen_stages_stay_and_others_learn(freeze_at: int, norm: str) -> None:
     ("options", "message"),
     [
         ({"depth": 21}, "depth must be one of 53, got 21"),
-        ({"activation": "ReLU6"}, "activation must be one of Mish, LeakyReLU, got 'ReLU6'"),
+        ({"activation": "ReLU6"}, "activation must be .* got 'ReLU6'"),
         ({"res5_dilation": 4}, "res5_dilation must be one of 1, 2, got 4"),
         ({"out_features": ["res6"]}, "out_features must be one of stem, res1, .*, got 'res6'"),
         ({"freeze_at": 6}, "freeze_at must be one of 0, 1, 2, 3, 4, 5, got 6"),

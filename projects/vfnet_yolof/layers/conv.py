@@ -30,12 +30,14 @@ class Scale(nn.Module):
 
 
 def make_activation(name: str) -> nn.Module:
-    """``"ReLU"`` or ``"LeakyReLU"`` (slope 0.1, as in CSPDarkNet), in place."""
+    """``"ReLU"``, ``"LeakyReLU"`` (slope 0.1, as in CSPDarkNet) or ``"Mish"``."""
     if name == "ReLU":
         return nn.ReLU(inplace=True)
     if name == "LeakyReLU":
         return nn.LeakyReLU(0.1, inplace=True)
-    raise ValueError(f"activation must be 'ReLU' or 'LeakyReLU', got {name!r}")
+    if name == "Mish":  # its gradient needs the input, so it cannot be in place
+        return nn.Mish()
+    raise ValueError(f"activation must be 'ReLU', 'LeakyReLU' or 'Mish', got {name!r}")
 
 
 class ConvNormAct(nn.Module):

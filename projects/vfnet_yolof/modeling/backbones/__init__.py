@@ -9,6 +9,7 @@ from .resnet import (
     build_vfnet_yolof_resnet_fpn_no_relu_backbone,
     resnet_from_keys,
 )
+from .timm_backbone import TimmBackbone
 from .top_block import LastLevelP6P7NoReLU, LastLevelP6P7Norm
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "LastLevelP6P7NoReLU",
     "LastLevelP6P7Norm",
     "StaticBatchNorm2d",
+    "TimmBackbone",
     "build_res2net",
     "build_resnet",
     "build_vfnet_yolof_resnet_fpn_backbone",

@@ -8,18 +8,14 @@ from detectron2.modeling import Backbone
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 
+from ...layers.conv import make_activation
 from .norms import norm_factory
 
 NUM_BLOCKS = {53: (1, 2, 8, 8, 4)}
 # YOLOF's authors train these networks with other batch norm constants than torch's.
 BN_EPS, BN_MOMENTUM = 1e-4, 0.03
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "Mish": nn.Mish,
-    "LeakyReLU": lambda: nn.LeakyReLU(0.1, inplace=True),
-}
 
 Norm = Callable[[int], nn.Module]
-Activation = Callable[[], nn.Module]
 
 
 class DarkBlock(nn.Module):
@@ -32,7 +28,7 @@ class DarkBlock(nn.Module):
         *,
         dilation: int = 1,
         norm: Norm,
-        activation: Activation,
+        activation: str,
     ) -> None:
         super().__init__()
         kinds = {"norm": norm, "activation": activation}
@@ -53,7 +49,8 @@ class CSPStage(CNNBlockBase):
         hidden_channels: channels inside the blocks.
         stride: of the 3x3 convolution ``down`` that opens the stage.
         dilation: of all 3x3 convolutions.
-        norm, activation: make the layers after each convolution.
+        norm: makes the norm after each convolution.
+        activation: as of :func:`vfnet_yolof.layers.conv.make_activation`.
     """
 
     def __init__(
@@ -67,7 +64,7 @@ class CSPStage(CNNBlockBase):
         stride: int = 2,
         dilation: int = 1,
         norm: Norm,
-        activation: Activation,
+        activation: str,
     ) -> None:
         super().__init__(in_channels, out_channels, stride)
         kinds = {"norm": norm, "activation": activation}
@@ -93,9 +90,7 @@ class CSPStage(CNNBlockBase):
 class DarkStem(CNNBlockBase):
     """One 3x3 convolution at full resolution."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, norm: Norm, activation: Activation
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, norm: Norm, activation: str) -> None:
         super().__init__(in_channels, out_channels, 1)
         self.conv = _conv(in_channels, out_channels, 3, norm=norm, activation=activation)
 
@@ -110,7 +105,7 @@ class CSPDarkNet(Backbone):
         depth: 53.
         norm: as of :func:`~.norms.norm_factory`; ``"SyncBN"`` (``"naiveSyncBN"`` on the CPU) for
             several processes. Batch norms have eps 1e-4 and momentum 0.03, as in the authors' code.
-        activation: ``"Mish"``, as in the authors' backbone, or ``"LeakyReLU"`` (slope 0.1).
+        activation: ``"Mish"``, as in the authors' code, ``"LeakyReLU"`` (slope 0.1) or ``"ReLU"``.
         freeze_at: the last stage to freeze, weights and statistics: 1 is ``res1``, 2 ``res2``, and
             the stem with any of them; 0 for none. The authors' code keeps the weights up to
             ``res2`` fixed but lets the statistics of their norms move.
@@ -138,11 +133,10 @@ class CSPDarkNet(Backbone):
     ) -> None:
         super().__init__()
         _check("depth", depth, NUM_BLOCKS)
-        _check("activation", activation, ACTIVATIONS)
         _check("res5_dilation", res5_dilation, (1, 2))
         kinds = {
             "norm": norm_factory(norm, eps=BN_EPS, momentum=BN_MOMENTUM),
-            "activation": ACTIVATIONS[activation],
+            "activation": activation,
         }
         self.stem = DarkStem(in_channels, stem_channels, **kinds)
         self.stage_names = []
@@ -198,7 +192,7 @@ def _conv(
     stride: int = 1,
     dilation: int = 1,
     norm: Norm,
-    activation: Activation,
+    activation: str,
 ) -> Conv2d:
     conv = Conv2d(
         in_channels,
@@ -209,7 +203,7 @@ def _conv(
         dilation=dilation,
         bias=False,
         norm=norm(out_channels),
-        activation=activation(),
+        activation=make_activation(activation),
     )
     c2_msra_fill(conv)
     return conv
