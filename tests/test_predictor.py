@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -157,6 +158,21 @@ def test_boxes_are_in_pixels_of_the_given_image(config, weights):
     from_pil_resize = same(Image.fromarray(image[:, :, ::-1].copy()).resize((192, 128), 2))
     boxes = from_pil_resize.pred_boxes.tensor / 2
     assert torch.allclose(large.pred_boxes.tensor, boxes, atol=0.05)
+
+
+def test_pictures_are_resized_as_the_configuration_says(config, weights):
+    overrides = [
+        "dataloader.test.mapper.augmentations=[{_target_:"
+        "detectron2.data.transforms.ResizeShortestEdge,short_edge_length:32}]"
+    ]
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    inputs = {}
+    for name in ("pil", "opencv"):
+        chosen = [*overrides, f"dataloader.test.mapper.interpolation={name}"]
+        made = Predictor(config, weights, device="cpu", overrides=chosen)
+        inputs[name] = made._to_input(image, "BGR")["image"].permute(1, 2, 0).numpy()[..., ::-1]
+    assert (inputs["opencv"] == cv2.resize(image, (48, 32))).all()
+    assert (inputs["pil"] != inputs["opencv"]).any()
 
 
 def test_score_threshold(predictor: Predictor, config, weights):

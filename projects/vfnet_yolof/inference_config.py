@@ -25,13 +25,15 @@ Config = str | os.PathLike[str] | DictConfig | CfgNode
 class InferenceConfig:
     """``build_model`` makes the model on the CPU, with random weights.
 
-    ``augmentations``: those of the test images. ``image_format``: the model's channel order, "RGB"
-    or "BGR". ``weights``: the checkpoint that the configuration names, or "". ``dataset_name``: of
-    the test set, for class names, or None.
+    ``augmentations``: those of the test images. ``interpolation``: of their resizing, "pil" or
+    "opencv". ``image_format``: the model's channel order, "RGB" or "BGR". ``weights``: the
+    checkpoint that the configuration names, or "". ``dataset_name``: of the test set, for class
+    names, or None.
     """
 
     build_model: Callable[[], nn.Module]
     augmentations: T.AugmentationList
+    interpolation: str
     image_format: str
     weights: str
     dataset_name: str | None
@@ -65,6 +67,7 @@ def _from_yacs(cfg: CfgNode, overrides: Sequence[str], name: str) -> InferenceCo
     return InferenceConfig(
         build_model=lambda: META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg),
         augmentations=T.AugmentationList([resize] if cfg.INPUT.MIN_SIZE_TEST > 0 else []),
+        interpolation="pil",
         image_format=_checked_format(cfg.INPUT.FORMAT, "INPUT.FORMAT", name),
         weights=cfg.MODEL.WEIGHTS,
         dataset_name=datasets[0] if datasets else None,
@@ -85,6 +88,7 @@ def _from_lazy(cfg: DictConfig, overrides: Sequence[str], name: str) -> Inferenc
     return InferenceConfig(
         build_model=lambda: instantiate(cfg.model),
         augmentations=T.AugmentationList(list(augmentations)),
+        interpolation=OmegaConf.select(cfg, "dataloader.test.mapper.interpolation") or "pil",
         image_format=_checked_format(OmegaConf.select(cfg, format_key), format_key, name),
         weights=OmegaConf.select(cfg, "train.init_checkpoint") or "",
         dataset_name=names if isinstance(names, str) or not names else names[0],

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.data import transforms as T
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.file_io import PathManager
@@ -25,6 +24,7 @@ from .checkpoint import (
     find_class_names,
     load_checkpoint,
 )
+from .data.augment import AugInput
 from .data.mapper import read_image
 from .inference_config import Config, default_device, read_inference_config
 
@@ -193,7 +193,7 @@ class Predictor:
 
     def _to_input(self, image: ImageLike, input_format: str) -> dict[str, Any]:
         array = to_array(image, self.cfg.image_format, input_format)
-        aug_input = T.AugInput(array)
+        aug_input = AugInput(array, interpolation=self.cfg.interpolation)
         self.cfg.augmentations(aug_input)
         tensor = torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
         return {"image": tensor, "height": array.shape[0], "width": array.shape[1]}

@@ -1,5 +1,7 @@
 """Data sets, mapping, sampling and loading. Importing it registers the built-in shapes."""
 
+from .augment import AugInput
+from .augmentations import RandomShift
 from .datasets import (
     UserDatasets,
     dataset_class_names,
@@ -14,9 +16,11 @@ from .shapes import register_shapes
 from .validate import Report, validate_coco
 
 __all__ = [
+    "AugInput",
     "DetectionMapper",
     "GroupedBatchSampler",
     "ImageReadError",
+    "RandomShift",
     "Report",
     "SampleKey",
     "TrainLoader",

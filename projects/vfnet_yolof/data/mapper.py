@@ -13,6 +13,8 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from .augment import AugInput, check_interpolation
+
 logger = logging.getLogger(f"detectron2.{__name__}")
 
 IMAGE_FORMATS = ("RGB", "BGR")
@@ -56,12 +58,14 @@ class DetectionMapper:
         *,
         augmentations: Sequence[T.Augmentation | T.Transform],
         image_format: str = "RGB",
+        interpolation: str = "pil",
         min_box_side: float = 1e-5,
     ) -> None:
         """is_train: keep the annotations, as ``instances``.
 
-        augmentations: applied in order to image and boxes.
+        augmentations: applied in order to image and boxes, see :class:`AugInput`.
         image_format: "RGB" or "BGR", the channel order of ``image``.
+        interpolation: "pil" or "opencv", how all resizes among the augmentations work.
         min_box_side: boxes with a side of at most this many px after the augmentations are dropped.
         """
         if image_format not in IMAGE_FORMATS:
@@ -71,6 +75,7 @@ class DetectionMapper:
         self.is_train = is_train
         self.augmentations = T.AugmentationList(list(augmentations))
         self.image_format = image_format
+        self.interpolation = check_interpolation(interpolation)
         self.min_box_side = min_box_side
         mode = "training" if is_train else "inference"
         logger.info("Augmentations in %s: %s", mode, self.augmentations)
@@ -80,7 +85,8 @@ class DetectionMapper:
 
         Returns the record without its annotations, plus ``image``, (3, H, W) uint8, and in training
         ``instances`` with ``gt_boxes`` (M, 4) xyxy px and ``gt_classes`` (M,) int64 in the frame of
-        ``image``; crowd regions are left out. ``height`` and ``width`` stay those of the file.
+        ``image``, crowd regions left out, and ``content_box``, (4,) float32 xyxy px, the part of
+        ``image`` that is picture and no filled border. ``height`` and ``width`` stay the file's.
 
         Raises:
             FileNotFoundError, ImageReadError: see :func:`read_image`.
@@ -92,29 +98,41 @@ class DetectionMapper:
         image = read_image(record["file_name"], self.image_format)
         detection_utils.check_image_size(record, image)  # also fills in a missing height and width
 
-        aug_input = T.AugInput(image)
-        transforms = self.augmentations(aug_input)
+        boxes, classes = _boxes_and_classes(annotations or []) if self.is_train else (None, None)
+        aug_input = AugInput(image, boxes, interpolation=self.interpolation)
+        self.augmentations(aug_input)
         image = aug_input.image
         record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if self.is_train:
-            record["instances"] = self._instances(annotations or [], transforms, image.shape[:2])
+            record["content_box"] = torch.as_tensor(aug_input.content, dtype=torch.float32)
+            record["instances"] = make_instances(
+                image.shape[:2], aug_input.boxes, classes, self.min_box_side
+            )
         return record
 
-    def _instances(
-        self, annotations: list[dict], transforms: T.TransformList, size: tuple[int, int]
-    ) -> Instances:
-        kept = [a for a in annotations if not a.get("iscrowd", 0)]
-        boxes = np.array(
-            [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept],
-            dtype=np.float64,
-        ).reshape(-1, 4)
-        classes = np.array([a["category_id"] for a in kept], dtype=np.int64)
-        if len(boxes):
-            height, width = size
-            boxes = transforms.apply_box(boxes).clip(0, [width, height, width, height])
-        sides = boxes[:, 2:] - boxes[:, :2]
-        keep = (sides > self.min_box_side).all(axis=1)
-        instances = Instances(size)
-        instances.gt_boxes = Boxes(torch.as_tensor(boxes[keep], dtype=torch.float32))
-        instances.gt_classes = torch.as_tensor(classes[keep])
-        return instances
+
+def make_instances(
+    size: tuple[int, int],
+    boxes: np.ndarray,
+    classes: np.ndarray,
+    min_box_side: float,
+) -> Instances:
+    """``Instances`` of a picture of (H, W) px without the boxes that have too short a side.
+
+    boxes: (M, 4) xyxy px. classes: (M,) int64. min_box_side: px; both sides must be longer.
+    """
+    keep = (boxes[:, 2:] - boxes[:, :2] > min_box_side).all(axis=1)
+    instances = Instances(size)
+    instances.gt_boxes = Boxes(torch.as_tensor(boxes[keep], dtype=torch.float32))
+    instances.gt_classes = torch.as_tensor(classes[keep])
+    return instances
+
+
+def _boxes_and_classes(annotations: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 4) float64 xyxy px and (M,) int64, of all but crowd regions."""
+    kept = [a for a in annotations if not a.get("iscrowd", 0)]
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept]
+    return (
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array([a["category_id"] for a in kept], dtype=np.int64),
+    )
