@@ -1,8 +1,21 @@
-"""Which location learns which box. Assigners know no model and no loss."""
+"""Which location learns which box. Assigners know no model and no loss.
 
+:class:`vfnet_yolof.modeling.assigners.hungarian.HungarianAssigner` needs scipy, so it is imported
+from there.
+"""
+
+from .anchor_atss import AnchorATSSAssigner
 from .atss import ATSSAssigner
 from .fcos import FCOSAssigner
 from .match import Match
+from .max_iou import MaxIoUAssigner
 from .uniform import UniformAssigner
 
-__all__ = ["ATSSAssigner", "FCOSAssigner", "Match", "UniformAssigner"]
+__all__ = [
+    "ATSSAssigner",
+    "AnchorATSSAssigner",
+    "FCOSAssigner",
+    "Match",
+    "MaxIoUAssigner",
+    "UniformAssigner",
+]
