@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import mmdet
+from . import mmdet, yolof
 from .describe import describe
 from .loading import load_checkpoint
 from .rules import (
@@ -38,7 +38,7 @@ OWN_LAYOUT = Layout(
     signature=(r"head\..*", r"backbone\.bottom_up\.stem\..*"),
     rules=(Rule(r".*", r"\g<0>"),),
 )
-LAYOUTS: tuple[Layout, ...] = (*mmdet.LAYOUTS, OWN_LAYOUT)
+LAYOUTS: tuple[Layout, ...] = (*mmdet.LAYOUTS, *yolof.LAYOUTS, OWN_LAYOUT)
 
 # Where projects keep the tensors inside the file. MMEngine's and MMCV's EMA hooks save the averaged
 # weights under "state_dict" (and the running ones beside it), so "ema_state_dict" comes last: for

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 _BASIC_DEPTHS = {(2, 2, 2, 2): "18", (3, 4, 6, 3): "34"}
 _BOTTLENECK_DEPTHS = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101", (3, 8, 36, 3): "152"}
 _BODY = "backbone.bottom_up."
+_ENCODER = "backbone.lateral.weight"
+_DELTAS = "head.deltas.weight"
+_LOGITS = "head.cls_logits.weight"
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,9 @@ class ModelDescription:
 
     ``depth``: "50", "101", ... ; ``groups`` and ``width_per_group`` of the 3x3 convolutions (1 and
     64 for ResNet); ``dcn_stages``: e.g. ("res3", "res4"); ``dcn_version`` and ``head_dcn_version``:
-    1, 2 or 0 for none; ``num_convs``: convolutions per tower; ``num_bins``: of each side's
-    distribution (GFL).
+    1, 2 or 0 for none; ``num_blocks``: of a dilated encoder; ``num_convs``: convolutions of the
+    classification tower, ``num_reg_convs``: of the other one; ``num_anchors``: per location, where
+    the head has anchors; ``num_bins``: of each side's distribution (GFL).
     """
 
     detector: str | None = None
@@ -32,7 +36,10 @@ class ModelDescription:
     dcn_stages: tuple[str, ...] = ()
     dcn_version: int = 0
     has_fpn: bool = False
+    num_blocks: int | None = None
     num_convs: int | None = None
+    num_reg_convs: int | None = None
+    num_anchors: int | None = None
     head_dcn_version: int = 0
     num_bins: int | None = None
     num_classes: int | None = None
@@ -45,8 +52,14 @@ class ModelDescription:
             parts[0] += f" with DCNv{self.dcn_version} in {where}"
         if self.head_dcn_version:
             parts.append(f"DCNv{self.head_dcn_version} in the head")
-        if self.num_convs is not None:
+        if self.num_blocks is not None:
+            parts.append(f"{self.num_blocks} blocks in the encoder")
+        if self.num_convs is not None and self.num_convs == self.num_reg_convs:
             parts.append(f"{self.num_convs} convolutions per tower")
+        elif self.num_convs is not None:
+            parts.append(f"{self.num_convs} and {self.num_reg_convs} convolutions in the towers")
+        if self.num_anchors is not None:
+            parts.append(f"{self.num_anchors} anchors per location")
         if self.num_bins is not None:
             parts.append(f"{self.num_bins} bins per side")
         if self.num_classes is not None:
@@ -69,7 +82,8 @@ def describe(shapes: Mapping[str, Sequence[int]]) -> ModelDescription:
     stages, version = _deformable(shapes, re.escape(_BODY) + r"(res\d)\..*")
     _, head_version = _deformable(shapes, r"head\.(.*)")
     num_bins = _bins(shapes)
-    cls_tower = {m[1] for key in shapes if (m := re.match(r"head\.cls_tower\.(\d+)\.", key))}
+    num_anchors = _anchors(shapes)
+    num_logits = int(shapes[_LOGITS][0]) if _LOGITS in shapes else None
     return ModelDescription(
         detector=_detector(shapes, num_bins),
         depth=depth,
@@ -78,19 +92,32 @@ def describe(shapes: Mapping[str, Sequence[int]]) -> ModelDescription:
         dcn_stages=stages,
         dcn_version=version,
         has_fpn=any(key.startswith("backbone.fpn_output") for key in shapes),
-        num_convs=len(cls_tower) or None,
+        num_blocks=_count(shapes, r"backbone\.blocks\.(\d+)\.") if _ENCODER in shapes else None,
+        num_convs=_count(shapes, r"head\.cls_tower\.(\d+)\.") or None,
+        num_reg_convs=_count(shapes, r"head\.reg_tower\.(\d+)\.") or None,
+        num_anchors=num_anchors,
         head_dcn_version=head_version,
         num_bins=num_bins,
-        num_classes=int(shapes["head.cls_logits.weight"][0])
-        if "head.cls_logits.weight" in shapes
-        else None,
+        num_classes=None if num_logits is None else num_logits // (num_anchors or 1),
     )
 
 
 def _detector(shapes: Mapping[str, Sequence[int]], num_bins: int | None) -> str | None:
     if "head.cls_star.weight" in shapes:
         return "VFNet"
+    if _ENCODER in shapes and _DELTAS in shapes:
+        return "YOLOF"
     return None if num_bins is None else "GFL"
+
+
+def _count(shapes: Mapping[str, Sequence[int]], pattern: str) -> int:
+    """How many different numbers stand in group 1 of ``pattern``."""
+    return len({m[1] for key in shapes if (m := re.match(pattern, key))})
+
+
+def _anchors(shapes: Mapping[str, Sequence[int]]) -> int | None:
+    """Anchors for each location: four deltas for each of them."""
+    return int(shapes[_DELTAS][0]) // 4 if _DELTAS in shapes else None
 
 
 def _bins(shapes: Mapping[str, Sequence[int]]) -> int | None:

@@ -8,6 +8,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
+from ..assigners import Match
 from ..box_coders import ClampedDeltaCoder
 from ..events import log_tensor
 from ..heads.predictions import AnchorPredictions
@@ -84,21 +85,7 @@ class AnchorDetector(OneStageDetector):
     ) -> AnchorTargets:
         """Match the boxes of every image and number the pairs through the batch."""
         anchors = torch.cat([x.tensor for x in self.anchor_generator(features)])
-        level_sizes = [x.shape[-2] * x.shape[-1] * self.head.num_anchors for x in features]
-        logits = torch.cat(flatten_anchors(predictions.logits, self.num_classes), dim=1)
-        deltas = torch.cat(flatten_anchors(predictions.deltas, 4), dim=1)
-        pred_boxes = self.box_coder.decode(deltas.float(), anchors)
-        matches = [
-            self.assigner(
-                anchors,
-                x.gt_boxes.tensor,
-                pred_boxes=pred_boxes[i],
-                pred_logits=logits[i],
-                gt_classes=x.gt_classes,
-                level_sizes=level_sizes,
-            )
-            for i, x in enumerate(gt_instances)
-        ]
+        matches = self.match(anchors, predictions, gt_instances)
         labels = torch.cat(
             [
                 match.labels(x.gt_classes, self.num_classes)
@@ -120,6 +107,29 @@ class AnchorDetector(OneStageDetector):
             counted=~torch.cat([m.ignored_pairs for m in matches]),
             num_foreground=synced_mean(num_foreground),
         )
+
+    @torch.no_grad()
+    def match(
+        self, anchors: Tensor, predictions: AnchorPredictions, gt_instances: Sequence[Instances]
+    ) -> list[Match]:
+        """Which of the ``anchors`` (R, 4) of each image learns which of its boxes."""
+        level_sizes = [
+            x.shape[-2] * x.shape[-1] * self.head.num_anchors for x in predictions.logits
+        ]
+        logits = torch.cat(flatten_anchors(predictions.logits, self.num_classes), dim=1)
+        deltas = torch.cat(flatten_anchors(predictions.deltas, 4), dim=1)
+        pred_boxes = self.box_coder.decode(deltas.float(), anchors)
+        return [
+            self.assigner(
+                anchors,
+                instances.gt_boxes.tensor,
+                pred_boxes=pred_boxes[i],
+                pred_logits=logits[i],
+                gt_classes=instances.gt_classes,
+                level_sizes=level_sizes,
+            )
+            for i, instances in enumerate(gt_instances)
+        ]
 
     def losses(self, predictions: AnchorPredictions, targets: AnchorTargets) -> dict[str, Tensor]:
         """Weighted losses by name."""

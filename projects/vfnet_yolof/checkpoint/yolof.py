@@ -1,0 +1,59 @@
+"""Key tables for checkpoints of YOLOF's authors on Detectron2."""
+
+from __future__ import annotations
+
+import re
+
+from .rules import Layout, Rule
+
+_WEIGHTS = r"weight|bias"
+_NORM = r"weight|bias|running_mean|running_var|num_batches_tracked"
+
+
+def _tower(match: re.Match[str]) -> str:
+    """A tower counts convolution, norm and activation one by one there."""
+    name = {"cls": "cls_tower", "bbox": "reg_tower"}[match["tower"]]
+    block, part = divmod(int(match["index"]), 3)
+    return f"head.{name}.{block}.{('conv', 'norm', 'activation')[part]}.{match['rest']}"
+
+
+BACKBONE_RULES: tuple[Rule, ...] = (
+    # Detectron2's ResNet there and here.
+    Rule(r"backbone\.((?:stem|res[2-5])\..*)", r"backbone.bottom_up.\1"),
+)
+
+ENCODER_RULES: tuple[Rule, ...] = (
+    Rule(rf"encoder\.lateral_conv\.({_WEIGHTS})", r"backbone.lateral.\1"),
+    Rule(rf"encoder\.lateral_norm\.({_NORM})", r"backbone.lateral.norm.\1"),
+    Rule(rf"encoder\.fpn_conv\.({_WEIGHTS})", r"backbone.output.\1"),
+    Rule(rf"encoder\.fpn_norm\.({_NORM})", r"backbone.output.norm.\1"),
+    Rule(
+        rf"encoder\.dilated_encoder_blocks\.(\d+)\.conv([123])\.0\.({_WEIGHTS})",
+        r"backbone.blocks.\1.conv\2.\3",
+    ),
+    Rule(
+        rf"encoder\.dilated_encoder_blocks\.(\d+)\.conv([123])\.1\.({_NORM})",
+        r"backbone.blocks.\1.conv\2.norm.\3",
+    ),
+)
+
+DECODER_RULES: tuple[Rule, ...] = (
+    Rule(rf"decoder\.(?P<tower>cls|bbox)_subnet\.(?P<index>\d+)\.(?P<rest>{_NORM})", _tower),
+    Rule(rf"decoder\.cls_score\.({_WEIGHTS})", r"head.cls_logits.\1"),
+    Rule(rf"decoder\.bbox_pred\.({_WEIGHTS})", r"head.deltas.\1"),
+    Rule(rf"decoder\.object_pred\.({_WEIGHTS})", r"head.objectness.\1"),
+)
+
+COMMON_RULES: tuple[Rule, ...] = (
+    Rule(r"pixel_(mean|std)", None, "pixel mean and std, set by the configuration"),
+    Rule(r"anchor_generator\.cell_anchors\.\d+", None, "anchors, set by the configuration"),
+)
+
+LAYOUTS: tuple[Layout, ...] = (
+    Layout(
+        project="Detectron2",
+        detector="YOLOF",
+        signature=(r"decoder\.object_pred\.weight", r"backbone\.stem\.conv1\.weight"),
+        rules=BACKBONE_RULES + ENCODER_RULES + DECODER_RULES + COMMON_RULES,
+    ),
+)
