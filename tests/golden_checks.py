@@ -40,8 +40,21 @@ def check_checkpointer(
     assert not incompatible.incorrect_shapes
 
 
+def inputs(model: nn.Module, golden: Path, case: str) -> list[dict]:
+    """The images and boxes of a case, in the model's order of channels."""
+    return batch(golden, case, rgb=model.input_format == "RGB")
+
+
+def train_with_running_statistics(model: nn.Module) -> None:
+    """Training mode, but for the batch norms: how most of the reference numbers were made."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 def check_input(model: nn.Module, golden: Path, numbers: dict[str, np.ndarray]) -> None:
-    images = model.preprocess_image(batch(golden, "main", rgb=True))
+    images = model.preprocess_image(inputs(model, golden, "main"))
     want = numbers["input_normalised/img0_row0_first16_per_channel"]
     np.testing.assert_allclose(images.tensor[0, :, 0, :16].numpy(), want, rtol=1e-5, atol=1e-6)
 
@@ -61,8 +74,8 @@ def check_features(model: nn.Module, golden: Path, numbers: dict[str, np.ndarray
 
 @torch.no_grad()
 def pyramid(model: nn.Module, golden: Path) -> dict[str, Tensor]:
-    model.train()
-    return model.backbone(model.preprocess_image(batch(golden, "main", rgb=True)).tensor)
+    train_with_running_statistics(model)
+    return model.backbone(model.preprocess_image(inputs(model, golden, "main")).tensor)
 
 
 @torch.no_grad()
@@ -75,7 +88,7 @@ def predictions(model: nn.Module, golden: Path) -> Any:
 def check_assignment(
     model: nn.Module, golden: Path, numbers: dict[str, np.ndarray], case: str
 ) -> None:
-    items = batch(golden, case, rgb=True)
+    items = inputs(model, golden, case)
     images = model.preprocess_image(items)
     maps = [torch.empty(1, 1, -(-256 // s), -(-320 // s)) for s in model.points.strides]
     sizes = feature_sizes(maps)
@@ -92,28 +105,38 @@ def check_assignment(
 
 @torch.no_grad()
 def training_losses(model: nn.Module, golden: Path, case: str) -> dict[str, float]:
-    model.train()
-    return {k: v.item() for k, v in model(batch(golden, case, rgb=True)).items()}
+    train_with_running_statistics(model)
+    return {k: v.item() for k, v in model(inputs(model, golden, case)).items()}
 
 
 def check_gradients(
     model: nn.Module, source: dict[str, Tensor], golden: Path, numbers: dict[str, np.ndarray]
 ) -> None:
     """Of every parameter that the reference numbers name."""
-    model.train()
-    model.zero_grad()
-    sum(model(batch(golden, "main", rgb=True)).values()).backward()
-    names = {k.split("/")[1] for k in numbers if k.startswith("grad/")}
+    train_with_running_statistics(model)
+    by_theirs = gradients(model, source, golden)
+    names = gradient_names(numbers, "grad")
     assert len(names) >= 14
-    by_theirs = gradients_by_reference_name(model, source)
-    for name in sorted(names):
+    for name in names:
         grad = by_theirs[name]
         want = float(numbers[f"grad/{name}/norm"])
         np.testing.assert_allclose(grad.norm().item(), want, rtol=1e-3, err_msg=name)
         first = numbers[f"grad/{name}/first16"]
         got = grad.flatten()[: len(first)].numpy()
         np.testing.assert_allclose(got, first, atol=2e-3 * want, err_msg=name)
+
+
+def gradient_names(numbers: dict[str, np.ndarray], prefix: str) -> list[str]:
+    return sorted({k.split("/")[1] for k in numbers if k.startswith(f"{prefix}/")})
+
+
+def gradients(model: nn.Module, source: dict[str, Tensor], golden: Path) -> dict[str, Tensor]:
+    """Of the sum of the losses of case ``main``, under the reference's names."""
     model.zero_grad()
+    sum(model(inputs(model, golden, "main")).values()).backward()
+    by_theirs = gradients_by_reference_name(model, source)
+    model.zero_grad()
+    return by_theirs
 
 
 def gradients_by_reference_name(model: nn.Module, source: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -133,7 +156,7 @@ def check_detections(
 ) -> None:
     model.eval()
     model.postprocessor.candidates = candidates
-    outputs = model(batch(golden, case, rgb=True))
+    outputs = model(inputs(model, golden, case))
     model.postprocessor.candidates = "pair"
     for i, output in enumerate(outputs):
         got = output["instances"]

@@ -5,14 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import box_convert
 from vfnet_yolof.layers.nms import HardNMS
-from vfnet_yolof.modeling.assigners import ATSSAssigner
+from vfnet_yolof.modeling.assigners import ATSSAssigner, UniformAssigner
 from vfnet_yolof.modeling.box_coders import (
+    ClampedDeltaCoder,
     boxes_to_distances,
     clip_boxes,
     distances_to_boxes,
     integral,
 )
+from vfnet_yolof.modeling.heads.anchor_head import with_objectness
 from vfnet_yolof.modeling.losses import (
     FocalLoss,
     aligned_iou,
@@ -179,6 +182,61 @@ def test_atss(numbers: dict[str, np.ndarray]) -> None:
         offsets = (anchors[[ours, theirs], :2] + anchors[[ours, theirs], 2:]) / 2 - center
         distances = offsets.norm(dim=1)
         assert distances[0] == distances[1]
+
+
+@pytest.mark.parametrize(("name", "numbers"), cases("yolof_box_transform"))
+def test_clamped_delta_coder(name: str, numbers: dict[str, np.ndarray]) -> None:
+    center_clamp = None if name == "no_clamp" else float(numbers["ctr_clamp"])
+    coder = ClampedDeltaCoder(center_clamp, float(numbers["scale_clamp"]))
+    deltas = torch.from_numpy(numbers["deltas"]).requires_grad_()
+    anchors = torch.from_numpy(numbers["anchors"])
+    boxes = coder.decode(deltas, anchors)
+    np.testing.assert_allclose(boxes.detach().numpy(), numbers["boxes"], rtol=1e-6, atol=1e-4)
+    (boxes * torch.from_numpy(numbers["loss_weights"])).sum().backward()
+    want = numbers["grad_deltas"]
+    np.testing.assert_allclose(deltas.grad.numpy(), want, rtol=1e-4, atol=1e-4)
+
+
+@params("yolof_implicit_objectness")
+def test_implicit_objectness(numbers: dict[str, np.ndarray]) -> None:
+    cls_logits = torch.from_numpy(numbers["cls_logits"]).requires_grad_()
+    objectness = torch.from_numpy(numbers["objectness"]).requires_grad_()
+    got = with_objectness(cls_logits, objectness)
+    np.testing.assert_allclose(got.detach().numpy(), numbers["normalised"], rtol=1e-5, atol=1e-5)
+    (got * torch.from_numpy(numbers["loss_weights"])).sum().backward()
+    for grad, name in ((cls_logits.grad, "grad_cls"), (objectness.grad, "grad_obj")):
+        assert grad.isfinite().all()
+        known = np.isfinite(numbers[name])
+        assert known.mean() > 0.4
+        np.testing.assert_allclose(grad.numpy()[known], numbers[name][known], rtol=1e-4, atol=1e-5)
+
+
+@params("uniform_matcher")
+def test_uniform_matching(numbers: dict[str, np.ndarray]) -> None:
+    """The reference's raw lists; a pair is ignored by its anchor's IoU, an anchor by its box's."""
+    anchors = torch.from_numpy(numbers["anchors"])
+    topk = int(numbers["match_times"])
+    assign = UniformAssigner(topk, min_iou=0.15, max_iou=0.7)
+    for i, pred_boxes in enumerate(torch.from_numpy(numbers["pred_boxes"])):
+        boxes = torch.from_numpy(numbers[f"img{i}/gt_boxes"]).reshape(-1, 4)
+        match = assign(anchors, boxes, pred_boxes=pred_boxes)
+        np.testing.assert_array_equal(match.gt_idx.numpy(), numbers[f"img{i}/gt_idx"])
+        theirs = torch.from_numpy(numbers[f"img{i}/anchor_idx"]).long()
+        same = match.anchor_idx == theirs
+        assert same.reshape(topk, 2, len(boxes))[:, 0].all()  # by predicted box
+        # Some anchors are equally far from a box. Which is taken first is up to the reference's
+        # top-k routine; ours takes the earlier one.
+        targets = box_convert(boxes[match.gt_idx], "xyxy", "cxcywh")
+        costs = [
+            (box_convert(anchors[idx], "xyxy", "cxcywh") - targets).abs().sum(1)
+            for idx in (match.anchor_idx, theirs)
+        ]
+        torch.testing.assert_close(*costs, rtol=0, atol=1e-4)
+
+        ignored = torch.from_numpy(numbers[f"img{i}/anchor_iou_of_match"] < 0.15)
+        assert torch.equal(match.ignored_pairs[same], ignored[same])
+        ignored = numbers[f"img{i}/pred_max_iou"] > 0.7
+        np.testing.assert_array_equal(match.ignored_anchors.numpy(), ignored)
 
 
 @params("nms")

@@ -1,0 +1,165 @@
+"""YOLOF R-50-C5 number for number against its authors' code on Detectron2."""
+
+import copy
+from pathlib import Path
+
+import golden_checks as checks
+import numpy as np
+import pytest
+import torch
+from golden_checks import CASES, assert_close
+from golden_recipe import reference_state_dict
+
+pytestmark = pytest.mark.golden
+
+CONFIG = "yolof/yolof_r50_c5_1x.py"
+LOSSES = {"loss_cls": "loss_cls", "loss_box_reg": "loss_box"}
+
+
+@pytest.fixture(scope="module")
+def golden(shared_dir: Path) -> Path:
+    return shared_dir / "golden"
+
+
+@pytest.fixture(scope="module")
+def numbers(golden: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(golden / "yolof_r50_c5.npz"))
+
+
+@pytest.fixture(scope="module")
+def source(golden: Path) -> dict[str, torch.Tensor]:
+    return reference_state_dict(golden, "yolof_r50_c5", "yolof_models")
+
+
+@pytest.fixture(scope="module")
+def model(source: dict[str, torch.Tensor]) -> torch.nn.Module:
+    return checks.converted_model(CONFIG, source)
+
+
+@pytest.fixture
+def with_batch_statistics(model) -> torch.nn.Module:
+    """A copy whose encoder and decoder normalise by the batch, as in training."""
+    return copy.deepcopy(model).train()
+
+
+def test_checkpointer_leaves_nothing_missing(model, source, tmp_path: Path) -> None:
+    checks.check_checkpointer(model, CONFIG, source, tmp_path)
+
+
+def test_normalised_input(model, golden: Path, numbers: dict) -> None:
+    checks.check_input(model, golden, numbers)
+
+
+def test_images_are_not_padded_to_the_stride(model, golden: Path) -> None:
+    (item, *_) = checks.inputs(model, golden, "main")
+    images = model.preprocess_image([{"image": item["image"][:, :201, :253]}])
+    assert images.tensor.shape[-2:] == (201, 253)
+
+
+def test_encoder(model, golden: Path, numbers: dict) -> None:
+    assert_close(checks.pyramid(model, golden)["encoded"].numpy(), numbers["encoder/out"])
+
+
+def test_head_outputs(model, golden: Path, numbers: dict) -> None:
+    got = checks.predictions(model, golden)
+    assert_close(got.logits[0].numpy(), numbers["head/cls_logits_normalised"])
+    assert_close(got.deltas[0].numpy(), numbers["head/bbox_deltas"])
+
+
+@torch.no_grad()
+def anchors_and_matches(model, golden: Path, case: str):
+    items = checks.inputs(model, golden, case)
+    features = model.backbone(model.preprocess_image(items).tensor)
+    features = [features[name] for name in model.head_in_features]
+    (anchors,) = (x.tensor for x in model.anchor_generator(features))
+    matches = model.match(anchors, model.head(features), [x["instances"] for x in items])
+    labels = [
+        match.labels(x["instances"].gt_classes, model.num_classes)
+        for match, x in zip(matches, items, strict=True)
+    ]
+    return anchors, matches, labels
+
+
+def check_matches(matches, labels, numbers: dict, case: str) -> None:
+    for i, match in enumerate(matches):
+        np.testing.assert_array_equal(
+            match.anchor_idx.numpy(), numbers[f"{case}/match/{i}/anchor_idx"]
+        )
+        np.testing.assert_array_equal(match.gt_idx.numpy(), numbers[f"{case}/match/{i}/gt_idx"])
+    labels = torch.stack(labels)
+    np.testing.assert_array_equal(labels.numpy(), numbers[f"{case}/assigned_class"])
+    assert ((labels >= 0) & (labels < 80)).sum() == numbers[f"{case}/num_foreground"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_matching(model, golden: Path, numbers: dict, case: str) -> None:
+    """The raw pairs in the reference's order, and what follows of them for every anchor."""
+    checks.train_with_running_statistics(model)
+    anchors, matches, labels = anchors_and_matches(model, golden, case)
+    np.testing.assert_array_equal(anchors.numpy(), numbers["anchors"])
+    check_matches(matches, labels, numbers, case)
+    if case == "main":
+        assert [len(x.anchor_idx) for x in matches] == [56, 8]
+        assert any(x.ignored_pairs.any() for x in matches)
+
+
+def test_decoded_boxes(model, golden: Path, numbers: dict) -> None:
+    deltas = checks.predictions(model, golden).deltas[0]
+    deltas = deltas.unflatten(1, (5, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+    boxes = model.box_coder.decode(deltas, torch.from_numpy(numbers["anchors"]))
+    np.testing.assert_allclose(boxes.numpy(), numbers["pred_boxes_decoded"], atol=5e-3)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses(model, golden: Path, numbers: dict, case: str) -> None:
+    check_losses(checks.training_losses(model, golden, case), numbers, case)
+
+
+def check_losses(losses: dict[str, float], numbers: dict, case: str) -> None:
+    assert set(losses) == set(LOSSES.values())
+    for theirs, ours in LOSSES.items():
+        want = float(numbers[f"{case}/loss/{theirs}"])
+        np.testing.assert_allclose(losses[ours], want, rtol=1e-4, err_msg=ours)
+
+
+def test_gradients(model, source, golden: Path, numbers: dict) -> None:
+    checks.check_gradients(model, source, golden, numbers)
+
+
+@pytest.mark.parametrize("case", ["main", "uneven"])
+def test_detections(model, golden: Path, numbers: dict, case: str) -> None:
+    checks.check_detections(model, golden, numbers, case, "pair")
+
+
+@torch.no_grad()
+def test_with_batch_statistics(with_batch_statistics, golden: Path, numbers: dict) -> None:
+    model = with_batch_statistics
+    items = checks.inputs(model, golden, "main")
+    features = model.backbone(model.preprocess_image(items).tensor)
+    got = model.head([features["encoded"]])
+    assert_close(got.logits[0].numpy(), numbers["head_bntrain/cls_logits_normalised"])
+    assert_close(got.deltas[0].numpy(), numbers["head_bntrain/bbox_deltas"])
+    _, matches, labels = anchors_and_matches(model, golden, "main")
+    check_matches(matches, labels, numbers, "main_bntrain")
+    losses = {k: v.item() for k, v in model(items).items()}
+    check_losses(losses, numbers, "main_bntrain")
+
+
+def test_gradients_with_batch_statistics(
+    with_batch_statistics, source, golden: Path, numbers: dict
+) -> None:
+    by_theirs = checks.gradients(with_batch_statistics, source, golden)
+    names = checks.gradient_names(numbers, "grad_bntrain")
+    largest = max(float(numbers[f"grad_bntrain/{name}/norm"]) for name in names)
+    compared = 0
+    for name in names:
+        got = by_theirs[name].norm().item()
+        want = float(numbers[f"grad_bntrain/{name}/norm"])
+        if name == "encoder.fpn_conv.bias":
+            # The batch's mean takes a bias away again; what is left is rounding.
+            assert max(got, want) < 1e-4 * largest
+            continue
+        # Its own numbers move by more than those without, from one machine to another.
+        np.testing.assert_allclose(got, want, rtol=1e-2, err_msg=name)
+        compared += 1
+    assert compared >= 14
