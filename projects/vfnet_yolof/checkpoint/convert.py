@@ -26,6 +26,7 @@ from .rules import (
     ConversionReport,
     Layout,
     Rule,
+    add_zero_biases,
     apply_rules,
     shorten_list,
 )
@@ -89,7 +90,7 @@ def recognise_layout(keys: Iterable[str]) -> Layout:
     for layout in LAYOUTS:
         if layout.matches(keys):
             return layout
-    known = ", ".join(layout.name.strip() for layout in LAYOUTS if not layout.refusal)
+    known = ", ".join(dict.fromkeys(x.name.strip() for x in LAYOUTS if not x.refusal))
     raise CheckpointError(
         f"unknown checkpoint layout (known: {known}); the first of its {len(keys)} tensors are "
         f"{shorten_list(keys)}"
@@ -137,6 +138,7 @@ def convert_state_dict(
     converted, report = apply_rules(source, layout.rules)
     report.entry = entry
     report.layout = layout.name.strip()
+    add_zero_biases(converted, layout.zero_biases, report)
     report.description = str(describe({k: tuple(v.shape) for k, v in converted.items()}))
     if report.unmatched:
         raise CheckpointError(

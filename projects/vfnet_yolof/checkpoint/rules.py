@@ -47,6 +47,8 @@ class Layout:
 
     ``signature``: patterns; a checkpoint has this layout when each of them matches at least one key
     completely. ``refusal``: why checkpoints of this layout cannot be converted, if so.
+    ``zero_biases``: patterns of this project's names; where the source has a weight without such a
+    bias, the bias is 0.
     """
 
     project: str
@@ -54,6 +56,7 @@ class Layout:
     signature: tuple[str, ...]
     rules: tuple[Rule, ...]
     refusal: str = ""
+    zero_biases: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -138,6 +141,17 @@ def apply_rules(
             converted[target] = tensor
             report.renamed[key] = target
     return converted, report
+
+
+def add_zero_biases(
+    converted: dict[str, torch.Tensor], patterns: Sequence[str], report: ConversionReport
+) -> None:
+    """Add the biases named by ``patterns`` to the weights in ``converted`` that have none."""
+    for key in [k for k in converted if k.endswith(".weight")]:
+        bias = f"{key.removesuffix('weight')}bias"
+        if bias not in converted and any(re.fullmatch(p, bias) for p in patterns):
+            converted[bias] = converted[key].new_zeros(len(converted[key]))
+            report.added[bias] = "bias that the source does not have: 0"
 
 
 def shorten_list(names: Sequence[str], limit: int = 8) -> str:
