@@ -2,7 +2,8 @@
 
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
-from fvcore.common.param_scheduler import MultiStepParamScheduler
+from fvcore.common.param_scheduler import CompositeParamScheduler, MultiStepParamScheduler
+from vfnet_yolof.engine.swa import CyclicCosineParamScheduler
 
 # COCO train2017 has 117,266 images with boxes; 16 of them make a batch.
 ITERATIONS_PER_EPOCH = 7330
@@ -27,6 +28,26 @@ def step_schedule(milestones, epochs, max_iter, warmup_iters=500, warmup_factor=
         warmup_length=warmup_iters / max_iter,
         warmup_method="linear",
     )
+
+
+def cyclic_schedule(cycles, end_factor=0.01):
+    """Factors from 1 to ``end_factor`` in each of the cycles, for weight averaging alone."""
+    return L(CyclicCosineParamScheduler)(start_value=1.0, end_value=end_factor, num_cycles=cycles)
+
+
+def step_then_cyclic_schedule(milestones, epochs, cycles, max_iter, warmup_iters=500):
+    """:func:`step_schedule` for ``epochs``, then ``cycles`` cycles of one epoch each.
+
+    It goes with ``train.swa.start = epochs / (epochs + cycles)`` and ``train.swa.cycles``.
+    """
+    total = epochs + cycles
+    steps = step_schedule(milestones, epochs, max_iter, warmup_iters)
+    steps.scheduler = L(CompositeParamScheduler)(
+        schedulers=[steps.scheduler, cyclic_schedule(cycles)],
+        lengths=[epochs / total, cycles / total],
+        interval_scaling=["rescaled", "rescaled"],
+    )
+    return steps
 
 
 max_iter_1x = 12 * ITERATIONS_PER_EPOCH

@@ -14,6 +14,7 @@ train = dict(
     clip_grad=dict(enabled=False, max_norm=35.0, norm_type=2.0),
     best_checkpoint=dict(metric="bbox/AP", mode="max"),
     ema=dict(enabled=False, decay=0.9998),
+    swa=dict(enabled=False, start=0.0, cycles=18, keep_parts=False, bn_batches=0),
     early_stopping=dict(patience=0),
     val_loss=dict(enabled=False),
     reference_batch_size=16,

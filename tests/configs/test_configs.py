@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from tiny import picture, tiny_model
 from torch import nn
 from vfnet_yolof.configs import config_dir, config_names, find_config, load_config
+from vfnet_yolof.engine.swa import cycle_ends
 from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.heads import PointHead
 from vfnet_yolof.modeling.losses import FocalLoss
@@ -53,9 +54,16 @@ def test_recipe_builds(name: str) -> None:
     trained = {p for group in optimizer.param_groups for p in group["params"]}
     assert trained == {p for p in model.parameters() if p.requires_grad}
     scheduler = instantiate(config.lr_multiplier)
-    warmup = scheduler(0.0)
-    assert 0 < warmup < scheduler(0.5) == 1
-    assert scheduler(0.999) == pytest.approx(0.01)
+    if config.train.swa.enabled:
+        swa = config.train.swa
+        ends = cycle_ends(config.train.max_iter, swa.start, swa.cycles)
+        for end in ends[:-1]:  # the rate starts anew where a part of the average is taken
+            before, after = (scheduler(i / config.train.max_iter) for i in (end - 1, end))
+            assert before <= 0.05 < 0.9 <= after
+    else:
+        warmup = scheduler(0.0)
+        assert 0 < warmup < scheduler(0.5) == 1
+        assert scheduler(0.999) == pytest.approx(0.01)
     for loader in (config.dataloader.train, config.dataloader.test):
         mapper = instantiate(loader.mapper)
         assert mapper.is_train == (loader is config.dataloader.train)

@@ -15,6 +15,7 @@ from .state import write_atomically
 logger = logging.getLogger(f"detectron2.{__name__}")
 
 BEST, FINAL = "model_best", "model_final"
+AVERAGE, AVERAGE_PART = "model_swa", "model_swa_part_{:02d}"
 
 
 class CheckpointFiles:

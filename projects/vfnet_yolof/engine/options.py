@@ -27,6 +27,8 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "best_checkpoint": {"metric": "bbox/AP", "mode": "max"},
     # warmup: the average follows faster in the beginning, by decay (1 + n) / (10 + n)
     "ema": {"enabled": False, "decay": 0.9998, "warmup": True},
+    # start: share of max_iter; from there on the weights at the end of each of the cycles
+    "swa": {"enabled": False, "start": 0.0, "cycles": 18, "keep_parts": False, "bn_batches": 0},
     "early_stopping": {"patience": 0},
     "val_loss": {"enabled": False},
     "reference_batch_size": 16,
@@ -40,7 +42,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "best_checkpoint.mode": ("max", "min"),
     "clip_grad.kind": ("model", "parameter", "value"),
 }
-_POSITIVE = ("max_iter", "checkpointer.period", "log_period", "reference_batch_size")
+_POSITIVE = (
+    *("max_iter", "checkpointer.period", "log_period", "reference_batch_size"),
+    *("swa.cycles",),
+)
 
 
 class ConfigError(ValueError):

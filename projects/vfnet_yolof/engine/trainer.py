@@ -143,6 +143,10 @@ class Trainer(TrainerBase):
             self.stop_requested = True
             self.end_training("interrupted")
 
+    @property
+    def hooks(self) -> list[HookBase]:
+        return list(self._hooks)
+
     def register_hooks(self, hook_list: list[HookBase | None]) -> None:
         """As Detectron2's, but two hooks of one class must not both have a state to save."""
         super().register_hooks(hook_list)
@@ -213,11 +217,11 @@ class Trainer(TrainerBase):
             logger.warning("Resumed with another schedule, which is used from now on: %s", change)
         return changes
 
-    def checkpoint(self) -> dict[str, Any]:
-        """Content of a checkpoint file; call on all processes.
+    def weights(self) -> dict[str, Any]:
+        """Content of a file with the weights and the record of the run.
 
         Raises:
-            FloatingPointError: a weight is not finite; such a checkpoint would be of no use.
+            FloatingPointError: a weight is not finite; such a file would be of no use.
         """
         model = self.bare_model
         finite = torch.stack([p.isfinite().all() for p in model.parameters()]).all()
@@ -226,12 +230,15 @@ class Trainer(TrainerBase):
                 f"A weight became infinite or NaN by iteration {self._last_done}, so no checkpoint "
                 "was written; the one before is sound. Lower the learning rate or clip gradients."
             )
-        content = {
-            "model": model.state_dict(),
-            "trainer": self.state_dict(),
-            "iteration": self._last_done,
-            **self.record,
-        }
+        return {"model": model.state_dict(), "iteration": self._last_done, **self.record}
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Content of a checkpoint file that training can go on from; call on all processes.
+
+        Raises:
+            FloatingPointError: as of :meth:`weights`.
+        """
+        content = {**self.weights(), "trainer": self.state_dict()}
         for hook in self._hooks:
             if hasattr(hook, "checkpoint_entries"):
                 content.update(hook.checkpoint_entries())

@@ -1,0 +1,30 @@
+"""Weight averaging after ``vfnet_small_shapes.py``: ten cycles of one epoch, on a CPU.
+
+Each cycle takes the learning rate from 1 to 0.01 of its base along a half cosine, as VFNet-X does
+in its last 18 epochs. ``tools/compare_average.py`` compares the average with its parts.
+
+    python tools/train_net.py --config-file vfnet/vfnet_small_swa_shapes.py \\
+        train.init_checkpoint=output/vfnet_small_shapes/model_final.pth
+"""
+
+from ..common.data.shapes import dataloader
+from ..common.models.vfnet_small import model
+from ..common.optim_small import optimizer
+from ..common.schedule import cyclic_schedule as _cyclic_schedule
+from ..common.train import train
+
+_cycles = 10
+
+model.num_classes = 6
+train.output_dir = "./output/vfnet_small_swa_shapes"
+train.init_checkpoint = "./output/vfnet_small_shapes/model_final.pth"
+train.max_iter = 50 * _cycles
+train.eval_period = 0
+train.checkpointer.period = 100
+train.reference_batch_size = 8
+train.clip_grad.enabled = True
+train.swa.enabled = True
+train.swa.cycles = _cycles
+train.swa.keep_parts = True
+train.swa.bn_batches = 50
+lr_multiplier = _cyclic_schedule(_cycles)

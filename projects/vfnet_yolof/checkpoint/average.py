@@ -1,0 +1,93 @@
+"""The mean of several checkpoint files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .loading import load_checkpoint
+from .rules import CheckpointError, CheckpointMismatchError, shorten_list
+
+_RECORD = ("class_names", "config_file", "seed", "iteration")
+
+
+def average_checkpoints(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """What a file with the mean of ``inputs`` holds; they are read one at a time.
+
+    Floating-point tensors are summed in float64 and averaged, others are the last file's. Files
+    of a training run are averaged in their ``model`` entry (not in their moving average), and the
+    result is ``{"model": ..., "averaged_from": names}`` with the last file's class names; plain
+    state dicts make a plain state dict.
+
+    Raises:
+        CheckpointMismatchError: tensors of two files differ in name, shape or type.
+        CheckpointError: no file is given, or one cannot be read or has no tensors.
+        FileNotFoundError: a file does not exist.
+    """
+    if not inputs:
+        raise CheckpointError("no checkpoints to average")
+    total: dict[str, Tensor] = {}
+    types: dict[str, tuple[torch.Size, torch.dtype]] = {}
+    content: Mapping[str, Any] = {}
+    for path in inputs:
+        content = load_checkpoint(path)
+        tensors = _tensors(content, path)
+        described = {name: (x.shape, x.dtype) for name, x in tensors.items()}
+        types = types or described
+        _check_same(types, described, inputs[0], path)
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point():
+                total[name] = tensor
+            elif name in total:
+                total[name] += tensor
+            else:
+                total[name] = tensor.to(torch.float64, copy=True)
+    mean = {
+        name: (x / len(inputs)).to(types[name][1]) if x.is_floating_point() else x
+        for name, x in total.items()
+    }
+    if not isinstance(content.get("model"), Mapping):
+        return mean
+    record = {name: content[name] for name in _RECORD if name in content}
+    return {"model": mean, "averaged_from": [os.fspath(path) for path in inputs], **record}
+
+
+def _tensors(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    model = content.get("model")
+    state = model if isinstance(model, Mapping) else content
+    tensors = {name: x for name, x in state.items() if torch.is_tensor(x)}
+    if not tensors:
+        found = shorten_list([str(name) for name in content]) or "nothing"
+        raise CheckpointError(
+            f"{path}: neither a state dict nor a checkpoint of a run (it has {found}); convert "
+            "other projects' files first, tools/convert_checkpoint.py"
+        )
+    return tensors
+
+
+def _check_same(
+    want: Mapping[str, tuple[torch.Size, torch.dtype]],
+    got: Mapping[str, tuple[torch.Size, torch.dtype]],
+    first: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+) -> None:
+    problems = [
+        f"{name}: {_said(want.get(name))} and {_said(got.get(name))}"
+        for name in sorted(want.keys() | got.keys())
+        if want.get(name) != got.get(name)
+    ]
+    if problems:
+        raise CheckpointMismatchError(
+            f"{first} and {path} are not of one model: {shorten_list(problems, 4)}"
+        )
+
+
+def _said(described: tuple[torch.Size, torch.dtype] | None) -> str:
+    if described is None:
+        return "missing"
+    shape, dtype = described
+    return f"{tuple(shape)} {str(dtype).removeprefix('torch.')}"

@@ -1,0 +1,178 @@
+"""The parts of a run: model, loaders, step, evaluation and hooks, as a prepared config has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import default_writers, hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from .checkpoints import CheckpointFiles
+from .classes import check_num_classes
+from .hooks import (
+    BestCheckpointHook,
+    CheckpointHook,
+    EarlyStoppingHook,
+    EMAHook,
+    EvaluationHook,
+    ValidationLossHook,
+)
+from .options import ConfigError
+from .state import seed_everything
+from .step import AMP_DTYPES, GradientClipping, TrainStep
+from .swa import build_swa_hook
+from .trainer import Trainer
+
+
+class Evaluation:
+    """Evaluates models on ``cfg.dataloader.test``, which is built at the first call."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        self._loader: Any = None
+
+    @property
+    def loader(self) -> Any:
+        if self._loader is None:
+            self._loader = built("dataloader.test", self.cfg.dataloader.test)
+        return self._loader
+
+    def __call__(self, model: nn.Module) -> dict[str, Any]:
+        """Results as the evaluator gives them, on every process."""
+        if "evaluator" not in self.cfg.dataloader:
+            return {}
+        evaluator = built("dataloader.evaluator", self.cfg.dataloader.evaluator)
+        results = inference_on_dataset(model, self.loader, evaluator)
+        if comm.is_main_process() and results:
+            print_csv_format(results)
+        # Only the main process has them; the others decide by them, too.
+        return comm.all_gather(results)[0] or {}
+
+    def loader_with_boxes(self) -> Any:
+        """The same images with their annotations, for the validation loss."""
+        cfg = OmegaConf.masked_copy(self.cfg, [k for k in self.cfg if k != "model"])
+        if OmegaConf.select(cfg, "dataloader.test.mapper.is_train") is not None:
+            cfg.dataloader.test.mapper.is_train = True
+        return built("dataloader.test", cfg.dataloader.test)
+
+
+def built(key: str, node: DictConfig) -> Any:
+    """What the node at ``key`` of the config describes.
+
+    Raises:
+        ConfigError: a value in it is refused by the class that it is for.
+    """
+    try:
+        return instantiate(node)
+    except ConfigError:
+        raise
+    except (KeyError, ValueError) as error:
+        # str() of a KeyError is its message in quotes
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ConfigError(f"{key}: {reason}") from error
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model on ``cfg.train.device``, the same on every process for the same seed."""
+    seed_everything(cfg.train.seed)
+    model = built("model", cfg.model)
+    return model.to(cfg.train.device)
+
+
+def wrap_distributed(model: nn.Module, cfg: DictConfig) -> nn.Module:
+    """DistributedDataParallel where there are several processes, on CPUs as well."""
+    options = OmegaConf.to_container(cfg.train.ddp)
+    if cfg.train.device == "cpu":
+        options["device_ids"] = None
+        options.pop("fp16_compression")
+    else:  # not the local rank: Slurm may show each process its own GPU only
+        options["device_ids"] = [torch.cuda.current_device()]
+    return create_ddp_model(model, **options)
+
+
+def build_trainer(cfg: DictConfig, model: nn.Module) -> Trainer:
+    """Optimizer, loader and step; hooks come later."""
+    cfg.optimizer.params.model = model
+    optimizer = built("optimizer", cfg.optimizer)
+    del cfg.optimizer.params.model
+    loader = built("dataloader.train", cfg.dataloader.train)
+    train, clip = cfg.train, cfg.train.clip_grad
+    step = TrainStep(
+        wrap_distributed(model, cfg),
+        optimizer,
+        device=train.device,
+        amp_dtype=train.amp.dtype if train.amp.enabled else None,
+        clip=GradientClipping(clip.max_norm, clip.norm_type, clip.kind) if clip.enabled else None,
+    )
+    return Trainer(step, loader)
+
+
+def build_hooks(cfg: DictConfig, trainer: Trainer, files: CheckpointFiles) -> list[Any]:
+    """Hooks in the order in which they must run; None where one is not asked for."""
+    train, evaluation = cfg.train, Evaluation(cfg)
+    evaluates = "evaluator" in cfg.dataloader
+    _require_test_set(cfg)
+    if evaluates:
+        _ = evaluation.loader  # whatever is wrong with the test set shows before training
+        check_num_classes(cfg, split="test")
+    ema = None
+    if train.ema.enabled:
+        ema = EMAHook(trainer.bare_model, decay=train.ema.decay, warmup=train.ema.warmup)
+
+    def model_to_test() -> nn.Module:
+        return trainer.bare_model if ema is None else ema.module
+
+    validation = None
+    if train.val_loss.enabled:
+        amp = AMP_DTYPES[train.amp.dtype] if train.amp.enabled else None
+        loader = _once(evaluation.loader_with_boxes)
+        validation = ValidationLossHook(train.eval_period, model_to_test, loader, amp)
+    best = BestCheckpointHook(files, train.eval_period, **train.best_checkpoint)
+    stopping = None
+    if train.early_stopping.patience > 0:
+        stopping = EarlyStoppingHook(best, train.eval_period, train.early_stopping.patience)
+    writers = None
+    if comm.is_main_process():
+        writers = hooks.PeriodicWriter(
+            default_writers(train.output_dir, train.max_iter), period=train.log_period
+        )
+    return [
+        hooks.IterationTimer(),
+        hooks.LRScheduler(scheduler=built("lr_multiplier", cfg.lr_multiplier)),
+        ema,
+        build_swa_hook(train, trainer, files, evaluation) if train.swa.enabled else None,
+        validation,
+        EvaluationHook(train.eval_period, lambda: evaluation(model_to_test()))
+        if evaluates
+        else None,
+        best if evaluates or validation else None,
+        stopping,
+        CheckpointHook(files, **train.checkpointer),
+        writers,
+    ]
+
+
+def _require_test_set(cfg: DictConfig) -> None:
+    if cfg.train.val_loss.enabled and "test" not in cfg.dataloader:
+        raise ConfigError("train.val_loss.enabled needs a test set: --val-json and --val-images.")
+    measured = "evaluator" in cfg.dataloader or cfg.train.val_loss.enabled
+    if cfg.train.early_stopping.patience > 0 and not measured:
+        raise ConfigError("train.early_stopping.patience needs a test set to measure on.")
+
+
+def _once(build: Callable[[], Any]) -> Callable[[], Any]:
+    built: list[Any] = []
+
+    def get() -> Any:
+        if not built:
+            built.append(build())
+        return built[0]
+
+    return get

@@ -1,0 +1,211 @@
+"""Stochastic weight averaging (Izmailov et al., 2018): the mean of the ends of several cycles."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from fvcore.common.param_scheduler import ParamScheduler
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_swa_multi_avg_fn, update_bn
+
+from .checkpoints import AVERAGE, AVERAGE_PART, CheckpointFiles
+from .hooks import AveragingHook
+from .options import ConfigError
+from .state import rng_state, set_rng_state
+from .trainer import Trainer
+
+logger = logging.getLogger(f"detectron2.{__name__}")
+
+_ROUNDING = 1e-6  # in cycles or iterations: less than one iteration, more than the last digit
+
+
+class CyclicCosineParamScheduler(ParamScheduler):
+    """``num_cycles`` equal cycles, each a half cosine from ``start_value`` to ``end_value``.
+
+    The last iteration of a cycle is one step short of ``end_value``, the next one starts anew.
+    """
+
+    def __init__(
+        self, start_value: float = 1.0, end_value: float = 0.01, num_cycles: int = 18
+    ) -> None:
+        if num_cycles < 1:
+            raise ValueError(f"num_cycles must be at least 1, got {num_cycles}")
+        self.start_value, self.end_value = start_value, end_value
+        self.num_cycles = num_cycles
+
+    def __call__(self, where: float) -> float:
+        cycles = where * self.num_cycles
+        done = cycles - min(math.floor(cycles + _ROUNDING), self.num_cycles - 1)
+        share = (1 + math.cos(math.pi * max(done, 0.0))) / 2
+        return self.end_value + (self.start_value - self.end_value) * share
+
+
+def cycle_ends(max_iter: int, start: float, cycles: int) -> list[int]:
+    """After how many iterations each cycle ends; the last one ends with the training.
+
+    Raises:
+        ConfigError: ``start`` is not in [0, 1), or the rest of the run has fewer iterations than
+            cycles.
+    """
+    if not 0.0 <= start < 1.0:
+        raise ConfigError(f"train.swa.start={start}: must be in [0, 1), a share of the run.")
+    ends = [
+        math.ceil(max_iter * (start + (1 - start) * k / cycles) - _ROUNDING)
+        for k in range(1, cycles + 1)
+    ]
+    if len({0, *ends}) <= cycles or ends[0] <= max_iter * start:
+        raise ConfigError(
+            f"train.swa.cycles={cycles}: the {max_iter - ends[0]} iterations left after "
+            f"train.swa.start={start} are too few; see train.max_iter."
+        )
+    return ends
+
+
+class SWAHook(AveragingHook):
+    """Averages the weights at the ends of the cycles, all with the same weight.
+
+    Buffers such as the statistics of batch norms are averaged like weights, so that the result is
+    the mean of the files; integers are the last ones. With ``bn_batches`` the statistics of those
+    batch norms that are trained with their batches' own are computed anew in the end.
+
+    At the end of training the average is written to ``model_swa.pth`` and evaluated; its metrics
+    are ``swa/<metric>``.
+
+    Args:
+        model: see :class:`AveragingHook`.
+        files: where to.
+        ends: see :func:`cycle_ends`.
+        keep_parts: write ``model_swa_part_<number>.pth``, the weights at the end of each cycle.
+        bn_batches: training batches for the batch norms, on each process; 0: average only.
+        evaluate: model -> results, on all processes alike.
+    """
+
+    entry = "swa"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        files: CheckpointFiles,
+        ends: list[int],
+        *,
+        keep_parts: bool = False,
+        bn_batches: int = 0,
+        evaluate: Callable[[nn.Module], dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(model)
+        self._files = files
+        self.ends = ends
+        self._keep_parts, self._bn_batches = keep_parts, bn_batches
+        self._evaluate = evaluate
+
+    def _average(self, averages: list[Tensor], current: list[Tensor], count: Any) -> None:
+        if averages[0].is_floating_point():
+            get_swa_multi_avg_fn()(averages, current, count)
+        else:
+            torch._foreach_copy_(averages, current)
+
+    def after_step(self) -> None:
+        done = self.trainer.iterations_done
+        if done not in self.ends:
+            return
+        content = self.trainer.weights()
+        self.update()
+        logger.info("The average has %d of %d parts", self.updates, len(self.ends))
+        if self._keep_parts:
+            number = self.ends.index(done) + 1
+            self._files.save(AVERAGE_PART.format(number), content, tag=False)
+
+    def after_train(self) -> None:
+        if not self.trainer.finished:
+            return
+        if self.updates == 0:
+            logger.warning("No cycle was completed: %s.pth is not written.", AVERAGE)
+            return
+        model = self.module
+        if self._bn_batches > 0:
+            model = copy.deepcopy(model)  # the average itself is saved as it is
+            refresh_batch_norm(model, self._batches())
+        content = {**self.trainer.weights(), "model": model.state_dict()}
+        self._files.save(AVERAGE, {**content, "swa_parts": self.updates}, tag=False)
+        if self._evaluate is not None:
+            logger.info("Evaluating the average of %d parts", self.updates)
+            metrics = flatten_results_dict(self._evaluate(model))
+            self.trainer.storage.put_scalars(
+                **{f"swa/{name}": float(value) for name, value in metrics.items()},
+                smoothing_hint=False,
+            )
+
+    def _batches(self) -> Iterable[Any]:
+        loader = self.trainer.data_loader
+        if hasattr(loader, "set_start_iteration"):
+            loader.set_start_iteration(0)  # the same batches, resumed or not
+        return itertools.islice(loader, self._bn_batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "ends": list(self.ends)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        count = self.updates
+        if state["ends"][:count] != self.ends[:count]:
+            logger.warning(
+                "The average has the weights after %s iterations; this config would take %s.",
+                *(state["ends"][:count], self.ends[:count]),
+            )
+
+
+def build_swa_hook(
+    train: DictConfig,
+    trainer: Trainer,
+    files: CheckpointFiles,
+    evaluate: Callable[[nn.Module], dict[str, Any]],
+) -> SWAHook:
+    """The hook as ``train.swa`` describes it."""
+    options = train.swa
+    if options.bn_batches < 0:
+        raise ConfigError(f"train.swa.bn_batches={options.bn_batches}: must not be negative.")
+    return SWAHook(
+        trainer.bare_model,
+        files,
+        cycle_ends(train.max_iter, options.start, options.cycles),
+        keep_parts=options.keep_parts,
+        bn_batches=options.bn_batches,
+        evaluate=evaluate,
+    )
+
+
+def refresh_batch_norm(model: nn.Module, batches: Iterable[Any]) -> None:
+    """Statistics of ``batches`` for all batch norms but those that never use their batch's own.
+
+    With several processes each one's share counts alike (their means and variances are averaged).
+    Random state and modes are as before afterwards.
+    """
+    random_state, was_training = rng_state(), model.training
+    model.train()
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    static = {m: copy.deepcopy(m.state_dict()) for m in norms if not m.training}
+    if len(static) == len(norms):
+        logger.warning("train.swa.bn_batches: no batch norm here uses its batch's statistics.")
+    else:
+        with EventStorage():  # what the model logs is not about training
+            update_bn(([batch] for batch in batches), model)  # takes the first of each list
+        for norm, state in static.items():
+            norm.load_state_dict(state)
+        for norm in norms:
+            if norm not in static and comm.get_world_size() > 1:
+                for buffer in (norm.running_mean, norm.running_var):
+                    dist.all_reduce(buffer)
+                    buffer /= comm.get_world_size()
+    model.train(was_training)
+    set_rng_state(random_state)
