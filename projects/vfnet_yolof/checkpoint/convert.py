@@ -19,6 +19,7 @@ from torch import nn
 
 from . import mmdet, yolof
 from .describe import describe
+from .fitting import COUNTER, ModelOrKeys, fit_to_target, target_shapes
 from .loading import load_checkpoint
 from .rules import (
     CheckpointError,
@@ -47,9 +48,6 @@ LAYOUTS: tuple[Layout, ...] = (*mmdet.LAYOUTS, *yolof.LAYOUTS, OWN_LAYOUT)
 # This project's "ema" are averaged weights, which evaluation prefers to those under "model".
 _WRAPPERS = ("ema", "state_dict", "model", "model_state", "model_state_dict", "ema_state_dict")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_COUNTER = ".num_batches_tracked"
-
-ModelOrKeys = nn.Module | Mapping[str, Any] | Iterable[str]
 
 
 def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -131,7 +129,7 @@ def convert_state_dict(
     same weights, and for source tensors that no rule knows.
     """
     entry, source = _unwrap(source)
-    target = None if model_or_keys is None else _target_shapes(model_or_keys)
+    target = None if model_or_keys is None else target_shapes(model_or_keys)
     layout = _choose_layout(source, target)
     if layout.refusal:
         raise CheckpointError(f"this is a {layout.name} checkpoint, {layout.refusal}")
@@ -146,8 +144,7 @@ def convert_state_dict(
             f"checkpoint ({report.description}) are not known: {shorten_list(report.unmatched)}"
         )
     if target is not None:
-        _match_counters(converted, target, report)
-        _check_against(converted, target, report)
+        fit_to_target(converted, target, report)
     return converted, report
 
 
@@ -167,16 +164,8 @@ def convert_checkpoint(
         converted, report = convert_state_dict(checkpoint, model)
     except CheckpointError as error:
         raise type(error)(f"{path}: {error}") from error
-    result: dict[str, Any] = {
-        "model": {key: tensor.detach().contiguous() for key, tensor in converted.items()},
-        "source": {
-            "file": path.name,
-            "sha256": file_sha256(path),
-            "layout": report.layout,
-            "description": report.description,
-        },
-    }
     names = find_class_names(checkpoint)
+    extra = {}
     if names is not None:
         num_classes = getattr(model, "num_classes", len(names))
         if num_classes != len(names):
@@ -184,9 +173,30 @@ def convert_checkpoint(
                 f"{path}: names {len(names)} classes ({shorten_list(names)}) but the model has "
                 f"{num_classes}"
             )
-        result["class_names"] = names
+        extra["class_names"] = names
+    return save_converted(converted, report, path, output, **extra), report
+
+
+def save_converted(
+    converted: Mapping[str, torch.Tensor],
+    report: ConversionReport,
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    **extra: Any,
+) -> dict[str, Any]:
+    """Write ``output`` atomically: "model", "source" (of ``path``) and ``extra``; returns that."""
+    result: dict[str, Any] = {
+        "model": {key: tensor.detach().contiguous() for key, tensor in converted.items()},
+        "source": {
+            "file": Path(path).name,
+            "sha256": file_sha256(path),
+            "layout": report.layout,
+            "description": report.description,
+        },
+        **extra,
+    }
     save_atomically(result, output)
-    return result, report
+    return result
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -223,7 +233,7 @@ def save_atomically(checkpoint: Mapping[str, Any], output: str | os.PathLike[str
 
 def _choose_layout(source: Mapping[str, torch.Tensor], target: Iterable[str] | None) -> Layout:
     """A source that has all names of the model needs no table."""
-    if target is not None and all(k in source or k.endswith(_COUNTER) for k in target):
+    if target is not None and all(k in source or k.endswith(COUNTER) for k in target):
         return OWN_LAYOUT
     return recognise_layout(source)
 
@@ -234,65 +244,3 @@ def _strip_prefix(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Ten
         if 2 * count > len(tensors):  # an EMA wrapper adds a step counter beside its "module."
             return {key.removeprefix(prefix): value for key, value in tensors.items()}, True
     return tensors, False
-
-
-def _target_shapes(model_or_keys: ModelOrKeys) -> dict[str, tuple[int, ...] | None]:
-    """Names and shapes of the target; shape ``None`` where only names are known."""
-    if isinstance(model_or_keys, nn.Module):
-        model_or_keys = model_or_keys.state_dict()
-    if isinstance(model_or_keys, Mapping):
-        return {
-            key: tuple(value.shape if torch.is_tensor(value) else value)
-            for key, value in model_or_keys.items()
-        }
-    return dict.fromkeys(model_or_keys, None)
-
-
-def _match_counters(
-    converted: dict[str, torch.Tensor],
-    target: Mapping[str, tuple[int, ...] | None],
-    report: ConversionReport,
-) -> None:
-    """Frozen norms have no batch counter and trainable ones have one; no weight depends on it."""
-    for key in [k for k in converted if k.endswith(_COUNTER) and k not in target]:
-        if f"{key.removesuffix(_COUNTER)}.running_mean" in target:
-            del converted[key]
-            report.drop_target(key, "batch counter of a norm that is frozen here")
-    for key in target:
-        mean = f"{key.removesuffix(_COUNTER)}.running_mean"
-        if key.endswith(_COUNTER) and key not in converted and mean in converted:
-            converted[key] = torch.tensor(0)
-            report.added[key] = "batch counter that the source does not store"
-
-
-def _check_against(
-    converted: Mapping[str, torch.Tensor],
-    target: Mapping[str, tuple[int, ...] | None],
-    report: ConversionReport,
-) -> None:
-    missing = [key for key in target if key not in converted]
-    unexpected = [key for key in converted if key not in target]
-    shapes = [
-        f"{key} {tuple(tensor.shape)} against {target[key]}"
-        for key, tensor in converted.items()
-        if target.get(key) is not None and tuple(tensor.shape) != target[key]
-    ]
-    if not (missing or unexpected or shapes):
-        return
-    lines = ["checkpoint and model do not fit."]
-    if report.description:
-        lines.append(f"checkpoint is {report.description};")
-    if all(shape is not None for shape in target.values()):
-        lines.append(f"the configuration builds {describe(target)}.")  # type: ignore[arg-type]
-    if missing:
-        lines.append(f"{len(missing)} tensors are not in the checkpoint: {shorten_list(missing)}.")
-    if unexpected:
-        lines.append(f"{len(unexpected)} have no place in the model: {shorten_list(unexpected)}.")
-    if shapes:
-        lines.append(f"{len(shapes)} differ in shape: {shorten_list(shapes)}.")
-    if shapes and not missing and not unexpected and all("cls_logits" in s for s in shapes):
-        lines.append(
-            "Only the number of classes differs: set model.num_classes to the checkpoint's (the "
-            "config.yaml of a run has it); to train on other classes, start with --init-from."
-        )
-    raise CheckpointMismatchError("\n  ".join(lines))
