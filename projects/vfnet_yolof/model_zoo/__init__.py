@@ -1,0 +1,122 @@
+"""The rows of the papers by name: their configurations, and models with the published weights.
+
+::
+
+    from vfnet_yolof import model_zoo
+
+    cfg = model_zoo.get_config("vfnet_r50_fpn_ms_2x")
+    model = model_zoo.get("vfnet_r50_fpn_ms_2x", trained=True)
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from .. import __version__
+from ..checkpoint import convert_checkpoint, load_checkpoint
+from ..checkpoint.convert import file_sha256
+from ..configs import load_config
+from .files import WeightsUnavailableError, cache_dir, check_hash, find_weights
+from .table import ROWS, Row, Weights
+
+__all__ = [
+    "ROWS",
+    "Row",
+    "Weights",
+    "WeightsUnavailableError",
+    "cache_dir",
+    "converted_weights",
+    "find_row",
+    "find_source",
+    "get",
+    "get_config",
+]
+
+
+def find_row(name: str) -> str:
+    """Full name of a row: ``vfnet_r50_fpn_1x`` -> ``vfnet/vfnet_r50_fpn_1x``.
+
+    Folder, ``configs/`` and ``.py`` may be given or left out.
+    Raises :class:`KeyError` naming the nearest rows.
+    """
+    wanted = name.removeprefix("configs/").removesuffix(".py")
+    for row in ROWS:
+        if wanted in (row, row.partition("/")[2]):
+            return row
+    stems = [row.partition("/")[2] for row in ROWS]
+    near = difflib.get_close_matches(wanted.rpartition("/")[2], stems, n=3, cutoff=0.3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise KeyError(f"no row {name!r} in the model zoo{hint}")
+
+
+def get_config(name: str) -> DictConfig:
+    """The configuration of a row, with dataloader, optimizer, schedule and ``train`` section."""
+    return load_config(f"{find_row(name)}.py")
+
+
+def get(
+    name: str,
+    trained: bool = False,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """The detector of a row, in evaluation mode.
+
+    Args:
+        name: as :func:`find_row` takes it.
+        trained: load the published weights; otherwise they are random.
+        weights: a checkpoint, or a folder that has the published file, to take instead of looking
+            for it; implies ``trained``. Any layout that the converter knows.
+        device: where to put the model.
+
+    Raises:
+        KeyError: no such row. CheckpointError: a damaged file, or one of another model.
+        WeightsUnavailableError: the published weights are not here and cannot be fetched.
+    """
+    row = find_row(name)
+    # Before the model is built, so that what cannot be had is known at once.
+    source = find_source(row, weights) if trained or weights is not None else None
+    model = instantiate(get_config(row).model)
+    if source is not None:
+        converted = converted_weights(row, model, source)
+        model.load_state_dict(load_checkpoint(converted)["model"])
+    return model.eval().to(device)
+
+
+def converted_weights(name: str, model: nn.Module, source: str | os.PathLike[str]) -> Path:
+    """The checkpoint ``source`` under this project's names, converted the first time only.
+
+    It lies in the cache, under a name that stands for the row, the source's hash and this package's
+    version. Raises :class:`CheckpointError` unless ``source`` fills ``model``, the row's.
+    """
+    stem = Path(find_row(name)).name
+    converted = cache_dir() / "converted" / f"{stem}-{file_sha256(source)[:16]}-{__version__}.pth"
+    if not converted.is_file():
+        convert_checkpoint(source, converted, model)
+    return converted
+
+
+def find_source(name: str, weights: str | os.PathLike[str] | None = None) -> Path:
+    """The file that has a row's weights; ``weights`` and errors as of :func:`get`."""
+    row = find_row(name)
+    published = ROWS[row].weights
+    path = None if weights is None else Path(weights).expanduser()
+    if path is not None and path.is_file():
+        if published is not None and path.name == published.file:
+            check_hash(path, published)
+        return path
+    if path is not None and not path.is_dir():
+        raise FileNotFoundError(f"no file or folder {path}")
+    if published is None:
+        raise WeightsUnavailableError(f"no weights are published for {row}; give a file of yours")
+    if path is not None and not (path / published.file).is_file():
+        raise FileNotFoundError(f"{path} does not have {published.file}")
+    return find_weights(published, [] if path is None else [path])

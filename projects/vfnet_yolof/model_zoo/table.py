@@ -1,0 +1,162 @@
+"""What is published: each row's AP, and where the weights that go with it lie.
+
+AP on val2017 and on test-dev are told apart; None where none is published. Sources: the tables of
+the papers and of their authors' repositories, and MMDetection's lists of models (whose "box AP"
+for VFNet is that on test-dev).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_MMDET = "mmdetection/v2.0"
+# The same files under two names; both were unreachable for long times.
+_HOSTS = ("https://download.openmmlab.com", "https://openmmlab.oss-cn-hangzhou.aliyuncs.com")
+_DRIVE = "https://drive.google.com/file/d"
+_VFNET_AUTHORS = "https://github.com/hyz-xmaster/VarifocalNet#results-and-models"
+_GFL_AUTHORS = "https://github.com/implus/GFocal#models"
+_YOLOF_AUTHORS = "https://github.com/chensnathan/YOLOF#main-results"
+
+
+class Weights(NamedTuple):
+    """A published checkpoint, in the layout of the project that trained it.
+
+    Attributes:
+        file: its name. sha256: first digits of its hash, or "" where none is published.
+        addresses: where it can be fetched without a browser, best first.
+        page: where a person finds it.
+        val: AP on val2017 of this very file, where it is another training than the row's.
+    """
+
+    file: str
+    sha256: str
+    addresses: tuple[str, ...]
+    page: str
+    val: float | None = None
+
+
+class Row(NamedTuple):
+    """A row of a paper's table.
+
+    Attributes:
+        val, test_dev: published AP.
+        weights: None where they are in no file that could be named.
+    """
+
+    val: float | None
+    test_dev: float | None
+    weights: Weights | None = None
+
+    @property
+    def weights_val(self) -> float | None:
+        """AP on val2017 that the weights should reach."""
+        if self.weights is not None and self.weights.val is not None:
+            return self.weights.val
+        return self.val
+
+
+def _mmdet(detector: str, model: str, tail: str, val: float | None = None) -> Weights:
+    """MMDetection's file; the last eight digits of its name are the hash's first."""
+    file = f"{model}_{tail}.pth"
+    path = f"{_MMDET}/{detector}/{model}/{file}"
+    page = f"https://github.com/open-mmlab/mmdetection/tree/main/configs/{detector}"
+    return Weights(file, tail[-8:], tuple(f"{host}/{path}" for host in _HOSTS), page, val)
+
+
+def _vfnet(model: str, tail: str) -> Weights:
+    return _mmdet("vfnet", f"vfnet_{model}_coco", tail)
+
+
+def _gfl(model: str, tail: str, val: float | None = None) -> Weights:
+    return _mmdet("gfl", f"gfl_{model}_coco", tail, val)
+
+
+def _by_hand(file: str, page: str) -> Weights:
+    """Behind a page that needs a browser; no hash is published."""
+    return Weights(file, "", (), page)
+
+
+def _drive(row: str, key: str) -> Weights:
+    return _by_hand(f"{row}.pth", f"{_DRIVE}/{key}/view")
+
+
+ROWS: dict[str, Row] = {
+    "vfnet/vfnet_r50_fpn_1x": Row(41.6, 41.6, _vfnet("r50_fpn_1x", "20201027-38db6f58")),
+    "vfnet/vfnet_r50_fpn_ms_2x": Row(44.5, 44.8, _vfnet("r50_fpn_mstrain_2x", "20201027-7cc75bd2")),
+    "vfnet/vfnet_r50_dcn_fpn_ms_2x": Row(
+        47.8, 48.0, _vfnet("r50_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-6879c318")
+    ),
+    "vfnet/vfnet_r101_fpn_1x": Row(43.0, 43.6, _vfnet("r101_fpn_1x", "20201027pth-c831ece7")),
+    "vfnet/vfnet_r101_fpn_2x": Row(
+        43.5, 43.9, _drive("vfnet_r101_fpn_2x", "1SXYCfkOXXGBhvURcqH23DA5gIwSFYz2u")
+    ),
+    "vfnet/vfnet_r101_fpn_ms_2x": Row(
+        46.2, 46.7, _vfnet("r101_fpn_mstrain_2x", "20201027pth-4a5d53f1")
+    ),
+    "vfnet/vfnet_r101_dcn_fpn_ms_2x": Row(
+        49.0, 49.2, _vfnet("r101_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-7729adb5")
+    ),
+    "vfnet/vfnet_x101_32x4d_fpn_ms_2x": Row(
+        47.4, 47.6, _drive("vfnet_x101_32x4d_fpn_ms_2x", "1X-soI6dyFxv0jWOKxthPPsVeyqIRRa-F")
+    ),
+    "vfnet/vfnet_x101_32x4d_dcn_fpn_ms_2x": Row(
+        49.7, 50.0, _vfnet("x101_32x4d_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-d300a6fc")
+    ),
+    "vfnet/vfnet_x101_64x4d_fpn_ms_2x": Row(
+        48.2, 48.5, _drive("vfnet_x101_64x4d_fpn_ms_2x", "1m0BQ6XyAlxNdJQVbg_4OuEgEctywPVx9")
+    ),
+    "vfnet/vfnet_x101_64x4d_dcn_fpn_ms_2x": Row(
+        50.4, 50.8, _vfnet("x101_64x4d_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-b5f6da5e")
+    ),
+    "vfnet/vfnet_r2_101_fpn_ms_2x": Row(
+        49.2, 49.3, _drive("vfnet_r2_101_fpn_ms_2x", "1E4o1CxaWUQV7-HAyqbITw7JD8mOF7tNW")
+    ),
+    "vfnet/vfnet_r2_101_dcn_fpn_ms_2x": Row(
+        51.1, 51.3, _drive("vfnet_r2_101_dcn_fpn_ms_2x", "1kCiEqAA_VQlhbiNuZ3HWGhBD1JvVpK0c")
+    ),
+    "vfnet/vfnetx_r2_101_800": Row(53.4, 53.7, _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS)),
+    "vfnet/vfnetx_r2_101_1200": Row(54.5, 55.1, _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS)),
+    "atss/atss_r101_fpn_ms_2x": Row(None, 43.6),
+    "atss/atss_r101_dcn_fpn_ms_2x": Row(None, 46.3),
+    "atss/atss_x101_64x4d_fpn_ms_2x": Row(None, 45.6),
+    "atss/atss_x101_64x4d_dcn_fpn_ms_2x": Row(None, 47.7),
+    "gfl/gfl_r50_fpn_1x": Row(40.2, 40.3, _gfl("r50_fpn_1x", "20200629_121244-25944287")),
+    "gfl/gfl_r50_fpn_ms_2x": Row(
+        42.8, 43.1, _gfl("r50_fpn_mstrain_2x", "20200629_213802-37bb1edc", 42.9)
+    ),
+    "gfl/gfl_r101_fpn_ms_2x": Row(
+        44.9, 45.0, _gfl("r101_fpn_mstrain_2x", "20200629_200126-dd12f847", 44.7)
+    ),
+    "gfl/gfl_r101_dcnv2_fpn_ms_2x": Row(47.2, 47.3),
+    "gfl/gfl_x101_32x4d_fpn_ms_2x": Row(
+        45.7, 46.0, _gfl("x101_32x4d_fpn_mstrain_2x", "20200630_102002-50c1ffdb", 45.9)
+    ),
+    "gfl/gfl_x101_32x4d_dcnv2_fpn_ms_2x": Row(48.3, 48.2),
+    "gfl/gfl_r101_dcnv1_fpn_ms_2x": Row(
+        47.1, None, _gfl("r101_fpn_dconv_c3-c5_mstrain_2x", "20200630_102002-134b07df")
+    ),
+    "gfl/gfl_x101_32x4d_dcnv1_fpn_ms_2x": Row(
+        48.1, None, _gfl("x101_32x4d_fpn_dconv_c4-c5_mstrain_2x", "20200630_102002-14a2bf25")
+    ),
+    "yolof/yolof_r50_c5_1x": Row(
+        37.7,
+        None,
+        _mmdet("yolof", "yolof_r50_c5_8x8_1x_coco", "20210425_024427-8e864411", 37.5),
+    ),
+    "yolof/yolof_r50_dc5_1x": Row(39.2, None, _by_hand("YOLOF_R_50_DC5_1x.pth", _YOLOF_AUTHORS)),
+    "yolof/yolof_r101_c5_1x": Row(39.8, None, _by_hand("YOLOF_R_101_C5_1x.pth", _YOLOF_AUTHORS)),
+    "yolof/yolof_r101_dc5_1x": Row(40.5, None, _by_hand("YOLOF_R_101_DC5_1x.pth", _YOLOF_AUTHORS)),
+    "yolof/yolof_x101_64x4d_c5_1x": Row(
+        42.2, None, _by_hand("YOLOF_X_101_64x4d_C5_1x.pth", _YOLOF_AUTHORS)
+    ),
+    "yolof/yolof_csp_d53_dc5_3x": Row(
+        41.2, None, _by_hand("YOLOF_CSP_D_53_DC5_3x.pth", _YOLOF_AUTHORS)
+    ),
+    "yolof/yolof_csp_d53_dc5_9x": Row(
+        42.8, None, _by_hand("YOLOF_CSP_D_53_DC5_9x.pth", _YOLOF_AUTHORS)
+    ),
+    "yolof/yolof_csp_d53_dc5_9x_stage2_3x": Row(
+        43.2, None, _by_hand("YOLOF_CSP_D_53_DC5_9x_stage2_3x.pth", _YOLOF_AUTHORS)
+    ),
+    "yolof/yolof_csp_d53_dc5_swa": Row(None, 44.3),
+}

@@ -1,0 +1,231 @@
+"""vfnet_yolof.model_zoo: rows by name, and published weights from here, the cache or a server."""
+
+import hashlib
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from tiny import shrink
+from torch import nn
+from vfnet_yolof import model_zoo
+from vfnet_yolof.checkpoint import CheckpointError
+from vfnet_yolof.configs import load_config
+from vfnet_yolof.model_zoo import files
+from vfnet_yolof.model_zoo.files import find_weights
+from vfnet_yolof.model_zoo.table import ROWS, Row, Weights
+
+NAME = "vfnet_r50_fpn_1x"
+ROW = f"vfnet/{NAME}"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("VFNET_YOLOF_CACHE", str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def tiny_config(name: str) -> DictConfig:
+    return shrink(load_config(name))
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, str, nn.Module]:
+    """Content and hash of a small stand-in for a published file, and the model that it fills."""
+    monkeypatch.setattr(model_zoo, "load_config", tiny_config)
+    torch.manual_seed(1)
+    model = model_zoo.get(NAME)
+    path = tmp_path / "made.pth"
+    torch.save({"model": model.state_dict(), "class_names": ["a", "b", "c"]}, path)
+    content = path.read_bytes()
+    path.unlink()
+    return content, hashlib.sha256(content).hexdigest()[:8], model
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    content = b""
+    requests: list[str] = []
+
+    def do_GET(self) -> None:
+        self.requests.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Handler.requests = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def use(monkeypatch: pytest.MonkeyPatch, weights: Weights) -> None:
+    monkeypatch.setitem(ROWS, ROW, Row(41.6, 41.6, weights))
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*") if p.is_file())
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", [NAME, ROW, f"{ROW}.py", f"configs/{ROW}.py"])
+    def test_short_and_long(self, name: str) -> None:
+        assert model_zoo.find_row(name) == ROW
+
+    def test_an_error_names_the_nearest(self) -> None:
+        with pytest.raises(KeyError, match="did you mean.*vfnet_r50_fpn_1x"):
+            model_zoo.get_config("vfnet_r50_1x")
+
+    def test_configurations_are_whole(self) -> None:
+        config = model_zoo.get_config("gfl_r101_dcnv1_fpn_ms_2x")
+        assert config.model.backbone.bottom_up.deform_version == 1
+        assert {"model", "dataloader", "optimizer", "lr_multiplier", "train"} <= set(config)
+
+
+class TestTable:
+    def test_names_of_files_end_in_their_hash(self) -> None:
+        for row in ROWS.values():
+            if row.weights and row.weights.addresses:
+                assert row.weights.file.endswith(f"-{row.weights.sha256}.pth")
+                assert all(a.endswith(f"/{row.weights.file}") for a in row.weights.addresses)
+            elif row.weights:
+                assert row.weights.page.startswith("https://")
+
+    def test_what_a_training_of_its_own_should_reach(self) -> None:
+        assert ROWS["gfl/gfl_r101_fpn_ms_2x"].val == 44.9
+        assert ROWS["gfl/gfl_r101_fpn_ms_2x"].weights_val == 44.7
+        assert ROWS[ROW].weights_val == 41.6
+        assert ROWS["atss/atss_r101_fpn_ms_2x"].weights_val is None
+
+
+class TestWeights:
+    def test_fetched_converted_and_loaded_once(self, published, server, cache, monkeypatch):
+        content, digest, model = published
+        Handler.content = content
+        use(monkeypatch, Weights("made.pth", digest, (f"{server}/a/made.pth",), "https://page"))
+        first = model_zoo.get(NAME, trained=True)
+        assert all(torch.equal(v, first.state_dict()[k]) for k, v in model.state_dict().items())
+        assert not first.training
+        assert Handler.requests == ["/a/made.pth"]
+        kept = left_in(cache)
+        assert kept[0] == "made.pth"
+        assert kept[1].startswith(NAME)
+        assert len(kept) == 2
+        changed = {p: p.stat().st_mtime_ns for p in cache.rglob("*.pth")}
+        model_zoo.get(NAME, trained=True)
+        assert Handler.requests == ["/a/made.pth"]
+        assert {p: p.stat().st_mtime_ns for p in cache.rglob("*.pth")} == changed
+
+    def test_a_local_file_comes_first(self, published, server, tmp_path, monkeypatch):
+        content, digest, _ = published
+        weights = Weights("made.pth", digest, (f"{server}/made.pth",), "https://page")
+        use(monkeypatch, weights)
+        (tmp_path / "made.pth").write_bytes(content)  # the working directory
+        assert find_weights(weights) == Path("made.pth")
+        folder = tmp_path / "elsewhere"
+        folder.mkdir()
+        (folder / "made.pth").write_bytes(content)
+        assert find_weights(weights, [folder]) == folder / "made.pth"
+        model_zoo.get(NAME, weights=folder)
+        model_zoo.get(NAME, weights=folder / "made.pth")
+        assert Handler.requests == []
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            model_zoo.get(NAME, weights=tmp_path / "nowhere")
+
+    def test_without_weights_nothing_is_looked_for(self, published, cache, monkeypatch):
+        use(monkeypatch, Weights("made.pth", "00000000", (), "https://page"))
+        assert not model_zoo.get(NAME).training
+        assert left_in(cache) == []
+
+    def test_another_file_of_that_name_is_refused(self, tmp_path):
+        (tmp_path / "made.pth").write_bytes(b"something else")
+        with pytest.raises(CheckpointError, match=r"not the published file.*starts with 12345678"):
+            find_weights(Weights("made.pth", "12345678", (), "https://page"))
+
+    def test_what_comes_is_checked(self, server, cache):
+        Handler.content = b"an error page"
+        weights = Weights("made.pth", "12345678", (f"{server}/made.pth",), "https://page")
+        with pytest.raises(model_zoo.WeightsUnavailableError, match="SHA-256.*not 12345678"):
+            find_weights(weights)
+        assert left_in(cache) == []
+
+    def test_the_next_address_is_tried(self, published, server, cache):
+        content, digest, _ = published
+        Handler.content = content
+        addresses = ("http://127.0.0.1:1/made.pth", f"{server}/made.pth")
+        path = find_weights(Weights("made.pth", digest, addresses, "https://page"))
+        assert path == cache / "made.pth"
+        assert path.read_bytes() == content
+
+    def test_no_weights_are_published(self):
+        with pytest.raises(model_zoo.WeightsUnavailableError, match="no weights are published"):
+            model_zoo.find_source("atss/atss_r101_fpn_ms_2x")
+
+    def test_a_broken_connection_leaves_nothing(self, server, cache, monkeypatch):
+        class Breaking:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                return None
+
+            def read(self, size):
+                if not left_in(cache):
+                    raise AssertionError("nothing is being written")
+                raise ConnectionResetError("connection reset by peer")
+
+        monkeypatch.setattr(files, "_open", lambda address, seconds: Breaking())
+        weights = Weights("made.pth", "12345678", (f"{server}/made.pth",), "https://page")
+        with pytest.raises(model_zoo.WeightsUnavailableError, match="reset by peer"):
+            find_weights(weights)
+        assert left_in(cache) == []
+
+
+class TestUnreachableHosts:
+    FILE = "vfnet_r50_fpn_1x_coco_20201027-38db6f58.pth"
+
+    def fails(self, cache: Path) -> float:
+        start = time.monotonic()
+        with pytest.raises(model_zoo.WeightsUnavailableError) as caught:
+            model_zoo.get(NAME, trained=True)
+        seconds = time.monotonic() - start
+        message = str(caught.value)
+        assert self.FILE in message
+        assert "38db6f58" in message
+        assert str(cache) in message
+        assert message.count("http") >= 3  # both addresses and the page
+        assert left_in(cache) == []
+        return seconds
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch):
+        monkeypatch.setattr(model_zoo, "load_config", tiny_config)
+
+    def test_time_limit(self, cache, monkeypatch):
+        assert files.ANSWER_SECONDS <= 12
+
+        def hang(address, timeout):  # as the system does while it looks up a name
+            time.sleep(5)
+
+        monkeypatch.setattr(files, "ANSWER_SECONDS", 0.4)
+        monkeypatch.setattr(files.urllib.request, "urlopen", hang)
+        assert self.fails(cache) < 3
+
+    def test_refused(self, cache, monkeypatch):
+        def refuse(address, timeout):
+            raise files.urllib.error.URLError(ConnectionRefusedError("refused"))
+
+        monkeypatch.setattr(files.urllib.request, "urlopen", refuse)
+        assert self.fails(cache) < 3
