@@ -8,7 +8,7 @@ a 1,500th of the learning rate, as in the authors' code. It starts from MSRA's I
         train.init_checkpoint=detectron2://ImageNetPretrained/MSRA/R-50.pkl
 """
 
-from ..common.data.coco import dataloader
+from ..common.data.coco_yolof import dataloader
 from ..common.models.yolof import model
 from ..common.optim_yolof import optimizer
 from ..common.schedule import step_schedule as _step_schedule
@@ -16,8 +16,6 @@ from ..common.train import train
 
 _max_iter = 22500
 
-dataloader.train.mapper.image_format = "BGR"
-dataloader.train.total_batch_size = 64
 train.output_dir = "./output/yolof_r50_c5_1x"
 train.max_iter = _max_iter
 train.reference_batch_size = 64

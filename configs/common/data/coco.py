@@ -1,4 +1,9 @@
-"""COCO 2017 at 1333 x 800 with random flips (section 5 of the VFNet paper)."""
+"""COCO 2017 at 1333 x 800 with random flips (section 5 of the VFNet paper).
+
+Pictures are resized as MMDetection resizes them, in which the official weights were trained; for
+Detectron2's resizing set dataloader.train.mapper.interpolation to pil, which is that of the test
+pictures, too.
+"""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -22,6 +27,7 @@ dataloader.train = L(build_train_loader)(
             L(T.RandomFlip)(),
         ],
         image_format="RGB",
+        interpolation="opencv",
     ),
     total_batch_size=16,
     num_workers=4,
@@ -33,6 +39,7 @@ dataloader.test = L(build_test_loader)(
         is_train=False,
         augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
         image_format="${...train.mapper.image_format}",
+        interpolation="${...train.mapper.interpolation}",
     ),
     num_workers=4,
 )

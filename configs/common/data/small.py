@@ -9,6 +9,7 @@ dataloader.train.mapper.augmentations = [
     L(T.ResizeShortestEdge)(short_edge_length=320, max_size=533),
     L(T.RandomFlip)(),
 ]
+dataloader.train.mapper.interpolation = "pil"
 dataloader.train.total_batch_size = 4
 dataloader.train.num_workers = 0
 dataloader.test.mapper.augmentations = [

@@ -1,7 +1,15 @@
 """Data sets, mapping, sampling and loading. Importing it registers the built-in shapes."""
 
 from .augment import AugInput
-from .augmentations import RandomShift
+from .augmentations import (
+    CutOut,
+    JitterCrop,
+    RandomDistort,
+    RandomShift,
+    RelativeRangeCrop,
+    ResizeIndependentEdges,
+    ResizeSquare,
+)
 from .datasets import (
     UserDatasets,
     dataset_class_names,
@@ -11,17 +19,25 @@ from .datasets import (
 )
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetectionMapper, ImageReadError
+from .mosaic import Mosaic
 from .sampler import GroupedBatchSampler, SampleKey
 from .shapes import register_shapes
 from .validate import Report, validate_coco
 
 __all__ = [
     "AugInput",
+    "CutOut",
     "DetectionMapper",
     "GroupedBatchSampler",
     "ImageReadError",
+    "JitterCrop",
+    "Mosaic",
+    "RandomDistort",
     "RandomShift",
+    "RelativeRangeCrop",
     "Report",
+    "ResizeIndependentEdges",
+    "ResizeSquare",
     "SampleKey",
     "TrainLoader",
     "UserDatasets",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data import DatasetFromList
@@ -16,6 +17,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from .mosaic import Mosaic
 from .sampler import GroupedBatchSampler, SampleKey
 
 Record = dict[str, Any]
@@ -48,22 +50,32 @@ def seeded(seed: int) -> Iterator[None]:
 class _MappedDataset(Dataset):
     """Map-style data set of mapped records; accepts a plain index or a :class:`SampleKey`."""
 
-    def __init__(self, records: Sequence[Record] | Dataset, mapper: Mapper) -> None:
+    def __init__(
+        self, records: Sequence[Record] | Dataset, mapper: Mapper, mosaic: Mosaic | None = None
+    ) -> None:
         # serialised into one array, which forked workers share instead of copying
         self._records = DatasetFromList(records, copy=False) if _is_list(records) else records
         self._mapper = mapper
+        self._mosaic = mosaic
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, key: int | SampleKey) -> Record:
         index, seed = key if isinstance(key, SampleKey) else (key, None)
+        if seed is None:
+            return self._sample(index)
+        with seeded(seed):
+            sample = self._sample(index)
+            return sample if self._mosaic is None else self._mosaic(sample, self._any_sample)
+
+    def _any_sample(self) -> Record:
+        return self._sample(np.random.randint(len(self)))
+
+    def _sample(self, index: int) -> Record:
         record = self._records[index]
         try:
-            if seed is None:
-                return self._mapper(record)
-            with seeded(seed):
-                return self._mapper(record)
+            return self._mapper(record)
         except Exception as error:
             raise DataLoadingError(
                 f"Could not load {record.get('file_name', 'a record without file_name')} "
@@ -107,6 +119,7 @@ def build_train_loader(
     num_workers: int = 0,
     seed: int | None = None,
     aspect_ratio_grouping: bool = True,
+    mosaic: Mosaic | None = None,
 ) -> TrainLoader:
     """Loader of training batches, the same for the same seed whatever `num_workers` is.
 
@@ -118,6 +131,8 @@ def build_train_loader(
         num_workers: processes per rank; they stay alive between iterators.
         seed: None (or negative, as Detectron2 writes it) draws one that all ranks share.
         aspect_ratio_grouping: batches of only wide (width > height) or only other images.
+        mosaic: makes one sample of four; the three further ones are drawn from the whole data set,
+            seeded as the sample is.
 
     Raises:
         ValueError: empty data set, or a total batch that the ranks cannot share equally.
@@ -137,7 +152,7 @@ def build_train_loader(
         groups=_is_wide(dataset) if aspect_ratio_grouping else None,
     )
     loader = DataLoader(
-        _MappedDataset(dataset, mapper),
+        _MappedDataset(dataset, mapper, mosaic),
         batch_sampler=batch_sampler,
         persistent_workers=num_workers > 0,
         **_loader_options(num_workers),
@@ -186,6 +201,7 @@ def _as_list(batch: list[Record]) -> list[Record]:
 def _init_worker(worker_id: int) -> None:
     # Ctrl-C reaches the whole process group; the main process stops the workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)  # as torch's in a worker: the workers share the cores
 
 
 def _is_list(dataset: Any) -> bool:
