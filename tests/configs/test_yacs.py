@@ -7,12 +7,15 @@ import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import build_model
 from vfnet_yolof.configs import find_config, load_config
+from vfnet_yolof.data import RandomShift
+from vfnet_yolof.engine.yacs_config import components
 from vfnet_yolof.layers.soft_nms import SoftNMS
 from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.losses import FocalLoss
 from vfnet_yolof.yacs import get_cfg_with_keys
 
 VFNET, GFL = "vfnet/vfnet_r50_fpn_1x", "gfl/gfl_r50_fpn_1x"
+YOLOF = "yolof/yolof_r50_c5_1x"
 # Of each config: what the model, and what its head, is made of.
 PARTS = {
     VFNET: (
@@ -30,6 +33,11 @@ PARTS = {
             *("quality", "keep_distributions"),
         ),
         ("strides", "quality"),
+    ),
+    YOLOF: (
+        ("assigner", "box_coder", "cls_loss", "box_loss", "postprocessor"),
+        ("box_weight", "num_classes", "input_format"),
+        ("num_anchors",),
     ),
 }
 
@@ -78,8 +86,21 @@ def test_is_the_model_of_the_lazy_config(name: str) -> None:
     assert list(yacs.head_in_features) == list(lazy.head_in_features)
     assert torch.equal(yacs.pixel_mean, lazy.pixel_mean)
     assert torch.equal(yacs.pixel_std, lazy.pixel_std)
-    prior = torch.full((80,), 0.01)
-    torch.testing.assert_close(yacs.head.cls_logits.bias.sigmoid(), prior)
+    bias = yacs.head.cls_logits.bias
+    torch.testing.assert_close(bias.sigmoid(), torch.full_like(bias, 0.01))
+
+
+def test_anchors_and_encoder_are_those_of_the_lazy_config() -> None:
+    lazy = instantiate(load_config(YOLOF + ".py").model)
+    yacs = build_model(yacs_config(name=YOLOF))
+    features = [torch.empty(1, 1, 3, 4)]
+    for model in (yacs, lazy):
+        (anchors,) = model.anchor_generator(features)
+        assert anchors.tensor[:5, 2].tolist() == [16, 32, 64, 128, 256]
+        assert anchors.tensor.shape == (60, 4)
+        assert model.backbone.output_shape() == lazy.backbone.output_shape()
+        assert [x.conv2.dilation[0] for x in model.backbone.blocks] == [2, 4, 6, 8]
+        assert all(x.shortcut for x in model.backbone.blocks)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -87,8 +108,14 @@ def test_recipe_is_that_of_the_lazy_config(name: str) -> None:
     cfg, lazy = yacs_config(name=name).SOLVER, load_config(name + ".py")
     assert (lazy.optimizer.lr, lazy.optimizer.momentum) == (cfg.BASE_LR, cfg.MOMENTUM)
     assert lazy.optimizer.weight_decay == cfg.WEIGHT_DECAY
-    assert lazy.optimizer.params.bias_lr_factor == cfg.BIAS_LR_FACTOR
-    assert lazy.optimizer.params.weight_decay_bias == cfg.WEIGHT_DECAY_BIAS
+    params = lazy.optimizer.params
+    assert params.get("bias_lr_factor", 1.0) == cfg.BIAS_LR_FACTOR
+    assert params.get("weight_decay_bias") == cfg.WEIGHT_DECAY_BIAS
+    factors = params.get("lr_factors", {"backbone.bottom_up": 1.0})
+    assert factors == {"backbone.bottom_up": cfg.BACKBONE_MULTIPLIER}
+    if "weight_decay_norm" in params:
+        assert params.weight_decay_norm == cfg.WEIGHT_DECAY_NORM
+    assert lazy.train.reference_batch_size == cfg.REFERENCE_BATCH_SIZE
     assert lazy.dataloader.train.total_batch_size == cfg.IMS_PER_BATCH
     assert lazy.train.max_iter == cfg.MAX_ITER
     multiplier = instantiate(lazy.lr_multiplier)
@@ -162,6 +189,82 @@ def test_keys_of_gfl_reach_the_model(options, part: str, name: str, value: Any) 
     for attribute in filter(None, part.split(".")):
         node = getattr(node, attribute)
     assert getattr(node, name) == value
+
+
+@pytest.mark.parametrize(
+    ("options", "part", "name", "value"),
+    [
+        (("NUM_CLASSES", 3), "head.cls_logits", "out_channels", 15),
+        (("BOX_WEIGHT", 5.0), "", "box_weight", 5.0),
+        (("CLIP", "before_nms"), "postprocessor", "clip", "before_nms"),
+        (("NMS_THRESH_TEST", 0.4), "postprocessor.nms", "iou_threshold", 0.4),
+        (("CENTER_CLAMP", 16.0), "box_coder", "center_clamp", 16.0),
+        (("CENTER_CLAMP", 0.0), "box_coder", "center_clamp", None),
+        (("FOCAL_ALPHA", 0.5), "cls_loss", "alpha", 0.5),
+        (("FOCAL_GAMMA", 1.0), "cls_loss", "gamma", 1.0),
+        (("MATCHER.TOPK", 8), "assigner", "topk", 8),
+        (("MATCHER.MIN_IOU", 0.1), "assigner", "min_iou", 0.1),
+        (("MATCHER.MAX_IOU", 0.8), "assigner", "max_iou", 0.8),
+        (("ENCODER.CHANNELS", 32), "backbone.lateral", "out_channels", 32),
+        (("ENCODER.MID_CHANNELS", 8), "backbone.blocks.0.conv1", "out_channels", 8),
+        (("ENCODER.DILATIONS", [3]), "backbone.blocks.0.conv2", "dilation", (3, 3)),
+        (("ENCODER.SHORTCUT", False), "backbone.blocks.0", "shortcut", False),
+        (("ENCODER.NORM", ""), "backbone.lateral", "norm", None),
+        (("DECODER.CONV_CHANNELS", 8), "head.deltas", "in_channels", 8),
+        (("DECODER.IMPLICIT_OBJECTNESS", False), "head", "objectness", None),
+        (("DECODER.NORM", ""), "head.cls_tower.0", "norm", None),
+    ],
+)
+def test_keys_of_yolof_reach_the_model(options, part: str, name: str, value: Any) -> None:
+    key, setting = options
+    pairs = ("MODEL.YOLOF.ENCODER.CHANNELS", 16, "MODEL.YOLOF.DECODER.CONV_CHANNELS", 16)
+    stride = ("MODEL.RESNETS.STRIDE_IN_1X1", False)
+    node = small(*pairs, *stride, f"MODEL.YOLOF.{key}", setting, name=YOLOF)
+    for attribute in filter(None, part.split(".")):
+        node = getattr(node, attribute)
+    assert getattr(node, name) == value
+
+
+def test_towers_and_activations_of_yolof() -> None:
+    node = "MODEL.YOLOF."
+    model = small(
+        *("MODEL.RESNETS.STRIDE_IN_1X1", False, f"{node}ENCODER.CHANNELS", 16),
+        *(f"{node}DECODER.CONV_CHANNELS", 16, f"{node}DECODER.ACTIVATION", "LeakyReLU"),
+        *(f"{node}DECODER.NUM_CLS_CONVS", 1, f"{node}DECODER.NUM_REG_CONVS", 3),
+        *(f"{node}ENCODER.ACTIVATION", "LeakyReLU"),
+        name=YOLOF,
+    )
+    assert (len(model.head.cls_tower), len(model.head.reg_tower)) == (1, 3)
+    leaky = [m for m in model.modules() if isinstance(m, torch.nn.LeakyReLU)]
+    assert len(leaky) == 1 + 3 + 4 * 3
+    assert {m.negative_slope for m in leaky} == {0.1}
+
+
+def test_dc5_by_keys() -> None:
+    """One more anchor, half the stride."""
+    cfg = yacs_config(
+        *("MODEL.RESNETS.RES5_DILATION", 2),
+        *("MODEL.ANCHOR_GENERATOR.SIZES", [[16, 32, 64, 128, 256, 512]]),
+        name=YOLOF,
+    )
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        model = build_model(cfg)
+    assert model.backbone.output_shape()["encoded"].stride == 16
+    assert model.anchor_generator.strides == [16]
+    assert model.head.num_anchors == 6
+
+
+def test_recipe_of_yolof_in_the_engine() -> None:
+    """The parts of the recipe that Detectron2's own trainer has no keys for."""
+    config = components(yacs_config(name=YOLOF))
+    assert config.optimizer.params.lr_factors == {"backbone.bottom_up": 0.334}
+    shift = instantiate(config.dataloader.train.mapper.augmentations[-1])
+    assert isinstance(shift, RandomShift)
+    assert (shift.max_shift, shift.prob) == (32, 0.5)
+    config = components(yacs_config(name=VFNET))
+    assert config.optimizer.params.lr_factors == {}
+    assert len(config.dataloader.train.mapper.augmentations) == 2
 
 
 def test_choices_by_name() -> None:

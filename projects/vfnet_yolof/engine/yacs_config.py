@@ -93,6 +93,7 @@ def components(cfg: CfgNode) -> DictConfig:
     arch_key = num_classes_key(cfg)
     num_classes = cfg.MODEL[arch_key.split(".")[1]].NUM_CLASSES
     solver = cfg.SOLVER
+    backbone = solver.BACKBONE_MULTIPLIER
     content = {
         "train": _train_options(cfg),
         "optimizer": L(torch.optim.SGD)(
@@ -102,6 +103,7 @@ def components(cfg: CfgNode) -> DictConfig:
                 bias_lr_factor=solver.BIAS_LR_FACTOR,
                 weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
                 weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+                lr_factors={} if backbone == 1.0 else {"backbone.bottom_up": backbone},
             ),
             lr=solver.BASE_LR,
             momentum=solver.MOMENTUM,
@@ -219,6 +221,8 @@ def _resize(short: Any, longest: int, style: str) -> list[Any]:
 
 
 def _augmentations(cfg: CfgNode) -> list[Any]:
+    from vfnet_yolof.data import RandomShift
+
     inputs = cfg.INPUT
     if inputs.CROP.ENABLED:
         raise ConfigError("INPUT.CROP.ENABLED: not supported here; use a LazyConfig (.py).")
@@ -231,5 +235,9 @@ def _augmentations(cfg: CfgNode) -> list[Any]:
                 horizontal=inputs.RANDOM_FLIP == "horizontal",
                 vertical=inputs.RANDOM_FLIP == "vertical",
             )
+        )
+    if inputs.RANDOM_SHIFT.MAX_SHIFT:
+        augmentations.append(
+            L(RandomShift)(max_shift=inputs.RANDOM_SHIFT.MAX_SHIFT, prob=inputs.RANDOM_SHIFT.PROB)
         )
     return augmentations
