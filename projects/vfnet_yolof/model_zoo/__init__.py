@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from ..checkpoint.convert import file_sha256
 from ..configs import load_config
 from .files import WeightsUnavailableError, cache_dir, check_hash, find_weights
 from .table import ROWS, Row, Weights
+
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 __all__ = [
     "ROWS",
@@ -94,13 +97,14 @@ def get(
 def converted_weights(name: str, model: nn.Module, source: str | os.PathLike[str]) -> Path:
     """The checkpoint ``source`` under this project's names, converted the first time only.
 
-    It lies in the cache, under a name that stands for the row, the source's hash and this package's
-    version. Raises :class:`CheckpointError` unless ``source`` fills ``model``, the row's.
+    It lies in the cache, under a name that stands for the config, the source's hash and this
+    package's version. Raises :class:`CheckpointError` unless ``source`` fills ``model``, the row's.
     """
-    stem = Path(find_row(name)).name
+    stem = Path(name).stem
     converted = cache_dir() / "converted" / f"{stem}-{file_sha256(source)[:16]}-{__version__}.pth"
     if not converted.is_file():
-        convert_checkpoint(source, converted, model)
+        _, report = convert_checkpoint(source, converted, model)
+        logger.info("Converted %s: %s", source, report.summary())
     return converted
 
 

@@ -1,0 +1,150 @@
+"""``tools/verify_weights.py``: converted weights must reach the AP that is published for them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from detectron2.config import instantiate
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+from torch import nn
+
+from ..checkpoint import load_checkpoint
+from ..configs import load_config
+from ..data.datasets import register_coco_json
+from ..engine.classes import check_num_classes
+from ..engine.options import complete_train_options
+from ..engine.run import Evaluation
+from ..inference_config import default_device
+from . import converted_weights, find_row, find_source
+from .table import ROWS
+
+TOLERANCE = 0.3  # AP; repetitions of a training differ by as much
+SPLIT = "val2017"
+
+
+class Verification(NamedTuple):
+    """``ap`` was measured, ``expected`` is published; both in percent."""
+
+    ap: float
+    expected: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return abs(self.ap - self.expected) <= self.tolerance + 1e-9
+
+    def __str__(self) -> str:
+        verdict = "as published" if self.passed else "NOT as published"
+        return (
+            f"AP {self.ap:.2f}, published {self.expected:.1f}, difference "
+            f"{self.ap - self.expected:+.2f} (allowed {self.tolerance:.2f}): {verdict}"
+        )
+
+
+def verify(
+    name: str,
+    coco: Path,
+    *,
+    weights: str | None = None,
+    expected: float | None = None,
+    tolerance: float = TOLERANCE,
+    device: str | None = None,
+    output: Path | None = None,
+) -> Verification:
+    """Convert, evaluate on val2017, compare.
+
+    Args:
+        name: a row of the zoo; with ``weights`` and ``expected`` any packaged config.
+        coco: the folder with ``annotations/`` and ``val2017/``.
+        weights: as :func:`vfnet_yolof.model_zoo.get` takes it.
+        expected: AP to reach instead of the row's.
+        output: folder of the detections.
+
+    Raises:
+        ValueError: nothing is published to compare with, or the data have other classes.
+        KeyError, FileNotFoundError, CheckpointError: no such row, data or weights.
+    """
+    expected = _published(name) if expected is None else expected
+    chosen = default_device(device)
+    source = _source(name, weights)
+    cfg = load_config(_config_name(name))
+    _use_data(cfg, coco, output or Path("output") / "verify" / Path(name).stem)
+    complete_train_options(cfg)
+    check_num_classes(cfg, split="test")
+    model: nn.Module = instantiate(cfg.model)
+    model.load_state_dict(load_checkpoint(converted_weights(name, model, source))["model"])
+    results = Evaluation(cfg)(model.eval().to(chosen))
+    return Verification(float(results["bbox"]["AP"]), expected, tolerance)
+
+
+def _config_name(name: str) -> str:
+    try:
+        return f"{find_row(name)}.py"
+    except KeyError:
+        return name
+
+
+def _source(name: str, weights: str | None) -> Path:
+    """A file by its path for any config; else what the zoo finds for the row."""
+    if weights is not None and Path(weights).is_file() and _config_name(name) == name:
+        return Path(weights)
+    return find_source(name, weights)
+
+
+def _published(name: str) -> float:
+    row = find_row(name)
+    ap = ROWS[row].weights_val
+    if ap is None:
+        raise ValueError(
+            f"no AP on {SPLIT} is published for {row}, only {ROWS[row].test_dev} on test-dev, "
+            "whose annotations are not public; give the AP to compare with by --expected"
+        )
+    return ap
+
+
+def _use_data(cfg: DictConfig, coco: Path, output: Path) -> None:
+    coco = coco.expanduser().resolve()
+    name = f"verify_{coco}"
+    register_coco_json(name, coco / "annotations" / f"instances_{SPLIT}.json", coco / SPLIT)
+    cfg.dataloader.test.dataset.names = name
+    cfg.dataloader.test.num_workers = min(cfg.dataloader.test.num_workers, torch.get_num_threads())
+    cfg.train.output_dir = str(output)
+
+
+def command_line(description: str | None, argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``tools/verify_weights.py``; 0: as published, 1: not, 2: could not tell."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("row", help="row of the model zoo, e.g. vfnet_r50_fpn_1x")
+    add("--coco", required=True, type=Path, metavar="DIR", help="with annotations/ and val2017/")
+    add("--weights", metavar="FILE", help="checkpoint, or the folder that has the published one")
+    add("--expected", type=float, metavar="AP", help="compare with this instead of the published")
+    add("--tolerance", type=float, default=TOLERANCE, metavar="AP", help="default: %(default)s")
+    add("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    add("--output", type=Path, metavar="DIR", help="folder of the detections")
+    args = parser.parse_args(argv)
+    setup_logger(name="detectron2")
+    try:
+        result = verify(
+            args.row,
+            args.coco,
+            weights=args.weights,
+            expected=args.expected,
+            tolerance=args.tolerance,
+            device=args.device,
+            output=args.output,
+        )
+    except (KeyError, ValueError, OSError) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+    print(f"{args.row}: {result}")
+    return 0 if result.passed else 1
