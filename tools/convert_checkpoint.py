@@ -1,4 +1,4 @@
-"""Convert another project's detector for a configuration of this one.
+"""Convert another project's detector, or an ImageNet backbone, for a configuration of this one.
 
     python tools/convert_checkpoint.py --config-file vfnet/vfnet_r50_fpn_1x.py \\
         vfnet_r50_fpn_1x_coco_20201027-38db6f58.pth vfnet_r50.pth
@@ -6,13 +6,19 @@
 Reads MMDetection's VFNet and GFL (2.x and 3.x) and the YOLOF of its authors. The configuration
 decides what is expected; a checkpoint of another model is refused, with what it looks like. The
 output loads with Detectron2's checkpointer.
+
+Backbones are recognised by themselves: torchvision's and open-mmlab's ResNet, ResNeXt and Res2Net,
+the .pkl files of MSRA, Facebook and Detectron2, and the CSPDarkNet of YOLOF's authors. The output
+fills the backbone alone; training from it (train.init_checkpoint=FILE) begins with a fresh neck and
+head. The same files may be named in train.init_checkpoint without converting them.
 """
 
 import argparse
 import sys
 
 from detectron2.utils.file_io import PathManager
-from vfnet_yolof.checkpoint import CheckpointError, convert_checkpoint
+from vfnet_yolof.checkpoint import CheckpointError, convert_checkpoint, load_checkpoint
+from vfnet_yolof.checkpoint.backbones import convert_backbone, describe_pixels, is_backbone
 from vfnet_yolof.checkpoint.convert import hash_in_name
 from vfnet_yolof.checkpoint.rules import shorten_list
 from vfnet_yolof.inference_config import read_inference_config
@@ -32,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         model = read_inference_config(args.config_file, args.overrides).build_model()
         path = PathManager.get_local_path(args.input)
-        result, report = convert_checkpoint(path, args.output, model)
+        backbone = is_backbone(load_checkpoint(path))
+        convert = convert_backbone if backbone else convert_checkpoint
+        result, report = convert(path, args.output, model)
     except (CheckpointError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -42,8 +50,13 @@ def main(argv: list[str] | None = None) -> int:
     print(f"SHA-256 of the source: {sha256}")
     if expected and not sha256.startswith(expected):
         print(f"warning: its name says {expected}...; the file is not the published one")
-    names = result.get("class_names")
-    print(f"class names: {shorten_list(names)}" if names else "class names: none in the source")
+    if backbone:
+        print("a backbone: neck and head start afresh with train.init_checkpoint")
+        if warning := describe_pixels(report, getattr(model, "input_format", None)):
+            print(f"warning: {warning}")
+    else:
+        names = result.get("class_names")
+        print(f"class names: {shorten_list(names)}" if names else "class names: none in the source")
     print(f"written: {args.output}")
     return 0
 

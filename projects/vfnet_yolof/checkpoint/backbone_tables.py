@@ -19,6 +19,20 @@ CLASSIFIER_RULES: tuple[Rule, ...] = (
     Rule(r"head\.fc\.(?:weight|bias)", None, _CLASSIFIER),
 )
 
+# The stem as the Res2Net authors' own files (v1b, the same network) have it: a sequence `conv1`
+# without its last norm, `bn1`. The blocks have the names of MMDetection's.
+RES2NET_STEM_RULES: tuple[Rule, ...] = (
+    Rule(
+        r"backbone\.conv1\.([036])\.weight",
+        lambda m: f"{_OURS}.stem.conv{int(m[1]) // 3 + 1}.weight",
+    ),
+    Rule(
+        rf"backbone\.conv1\.([14])\.({_BN})",
+        lambda m: f"{_OURS}.stem.conv{int(m[1]) // 3 + 1}.norm.{m[2]}",
+    ),
+    Rule(rf"backbone\.bn1\.({_BN})", rf"{_OURS}.stem.conv3.norm.\1"),
+)
+
 # The YOLOF authors' DarkNet. Convolution, norm and Mish are numbers 0, 1, 2 of a sequence. The
 # convolution that leads to the residual blocks belongs to the first of them there.
 _STAGE = rf"{_OURS}.res\g<stage>"

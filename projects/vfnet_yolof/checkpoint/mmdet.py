@@ -94,6 +94,12 @@ RES2NET_RULES: tuple[Rule, ...] = (
         _RES2_BLOCK + rf"bns\.(?P<part>\d+)\.(?P<rest>{_BN})",
         lambda m: f"{_res_block(m)}.convs.{m['part']}.norm.{m['rest']}",
     ),
+    # The fork of VFNet's authors kept this convolution in the models with DCN and never used it.
+    Rule(
+        _RES2_BLOCK + rf"conv2\.(?:{_WB}|{_OFFSET})",
+        None,
+        "3x3 convolution that the split ones replace",
+    ),
     Rule(_RES2_BLOCK + r"downsample\.1\.weight", lambda m: f"{_res_block(m)}.shortcut.weight"),
     Rule(
         _RES2_BLOCK + rf"downsample\.2\.(?P<rest>{_BN})",

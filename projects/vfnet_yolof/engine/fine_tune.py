@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ..checkpoint import CheckpointError, load_checkpoint
+from ..checkpoint.backbones import (
+    convert_backbone_state_dict,
+    describe_pixels,
+    is_backbone,
+)
 from .checkpoints import BEST, CheckpointFiles
 from .options import ConfigError
 
@@ -31,35 +37,35 @@ class LoadReport(NamedTuple):
 def load_for_fine_tuning(model: nn.Module, path: str) -> LoadReport:
     """Take over every tensor of a checkpoint that fits, e.g. all but the class layer.
 
-    Averaged weights are preferred where the file has them.
+    Averaged weights are preferred where the file has them. ImageNet backbones of other projects
+    are read as by :func:`load_initial_weights`.
 
     Raises:
         FileNotFoundError: no such file.
+        CheckpointError: it cannot be read, or is of another backbone.
         ConfigError: no tensor fits.
     """
-    report = _load(model, read_weights(path), path)
+    report = _load(model, _weights_for(model, _read(path), path), path)
     for name in report.mismatched:
         logger.warning("%s: %s has another shape and starts afresh", path, name)
     return report
 
 
-def load_initial_weights(model: nn.Module, path: str) -> LoadReport | None:
-    """Weights of ``train.init_checkpoint``: a whole detector, or a backbone from another project.
+def load_initial_weights(model: nn.Module, path: str) -> LoadReport:
+    """Weights of ``train.init_checkpoint``: a whole detector, or an ImageNet backbone.
 
-    ``.pkl`` and ``.pyth`` files and those marked ``matching_heuristics`` have names of their own,
-    which Detectron2 matches with the model's; then nothing is returned.
+    Backbones may be files of other projects, as they are (see
+    :mod:`vfnet_yolof.checkpoint.backbones`), ``detectron2://`` addresses among them; neck and head
+    start afresh then. Other files marked ``matching_heuristics`` have names of their own, which
+    Detectron2 matches with the model's.
 
     Raises:
         FileNotFoundError: no such file.
+        CheckpointError: it cannot be read, or is of another backbone.
         ConfigError: no tensor fits, or some have other shapes.
     """
-    content = None if path.endswith((".pkl", ".pyth")) else _read(path)
-    if content is None or content.get("matching_heuristics"):
-        _require_file(path)
-        DetectionCheckpointer(model).load(path)
-        return None
+    weights = _weights_for(model, _read(path), path)
     own = model.state_dict()
-    weights = _model_weights(content)
     other = [k for k, v in weights.items() if k in own and own[k].shape != v.shape]
     if other:
         raise ConfigError(
@@ -68,6 +74,24 @@ def load_initial_weights(model: nn.Module, path: str) -> LoadReport | None:
             f"with another number of classes, use --init-from {path}."
         )
     return _load(model, weights, path)
+
+
+def _weights_for(model: nn.Module, content: Mapping[str, Any], path: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint under the model's names, where it is known how to find them."""
+    if is_backbone(content):
+        try:
+            weights, report = convert_backbone_state_dict(content, model)
+        except CheckpointError as error:
+            raise type(error)(f"{path}: {error}") from error
+        logger.info("%s is a backbone; neck and head start afresh.\n%s", path, report.summary())
+        if warning := describe_pixels(report, getattr(model, "input_format", None)):
+            logger.warning("%s: %s", path, warning)
+        return weights
+    weights = _model_weights(content)
+    if content.get("matching_heuristics"):
+        caffe2 = content.get("__author__") == "Caffe2"
+        weights = align_and_update_state_dicts(model.state_dict(), weights, c2_conversion=caffe2)
+    return weights
 
 
 def load_checkpoint_for_evaluation(model: nn.Module, train: DictConfig) -> int:
@@ -83,12 +107,8 @@ def load_checkpoint_for_evaluation(model: nn.Module, train: DictConfig) -> int:
             f"Nothing to evaluate: {train.output_dir} has no checkpoint. "
             "Name one with train.init_checkpoint=FILE."
         )
-    content = None if path.endswith((".pkl", ".pyth")) else _read(path)
-    if content is None or content.get("matching_heuristics"):
-        _require_file(path)
-        DetectionCheckpointer(model).load(path)
-        return -1
-    report = _load(model, _model_weights(content), path)
+    content = _read(path)
+    report = _load(model, _weights_for(model, content, path), path)
     if report.missing or report.mismatched:
         raise ConfigError(
             f"{path} is not a checkpoint of this model: {_short(report.missing)} missing, "
@@ -107,11 +127,6 @@ def _best_or_last(output_dir: str) -> str:
     return str(best if best.is_file() else files.last() or "")
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
-    """State dict of a checkpoint file, of averaged weights if it has them."""
-    return _model_weights(_read(path))
-
-
 def _require_file(path: str) -> str:
     try:
         local = PathManager.get_local_path(path)
@@ -123,14 +138,12 @@ def _require_file(path: str) -> str:
 
 
 def _read(path: str) -> dict[str, Any]:
-    from vfnet_yolof.checkpoint.loading import load_checkpoint
-
     return load_checkpoint(_require_file(path))
 
 
 def _model_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
     weights: Any = content
-    for key in ("ema", "model", "state_dict"):
+    for key in ("ema", "model", "state_dict", "model_state"):
         if isinstance(content.get(key), Mapping):
             weights = content[key]
             break
