@@ -86,8 +86,9 @@ class Res2Block(CNNBlockBase):
 class FirstRes2Block(Res2Block):
     """First block of a stage: its parts are convolved on their own, its shortcut is pooled.
 
-    With a stride there is no previous result of the right size, so the hierarchy is left out (the
-    authors do so in the first stage, too), and the last part is averaged over 3x3 cells.
+    With a stride there is no previous result of the right size, so the hierarchy is left out (in
+    the first stage, too), and the last part is averaged over 3x3 cells. The Res2Net authors average
+    it in the first stage as well; MMDetection, whose detectors' weights are meant, does not.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: Norm, **options) -> None:
