@@ -1,4 +1,7 @@
-"""SGD as the YOLOF reference uses it: norms without decay, the backbone at a third of the rate."""
+"""SGD as the YOLOF reference uses it: norms without decay, the backbone at a third of the rate.
+
+Biases are treated as weights, unlike VFNet's and GFL's.
+"""
 
 import torch
 from detectron2.config import LazyCall as L
@@ -8,6 +11,8 @@ optimizer = L(torch.optim.SGD)(
     params=L(get_optimizer_params)(
         base_lr="${..lr}",
         weight_decay="${..weight_decay}",
+        bias_lr_factor=1.0,
+        weight_decay_bias=None,
         weight_decay_norm=0.0,
         lr_factors={"backbone.bottom_up": 0.334},
     ),

@@ -1,0 +1,27 @@
+"""YOLOF, CSPDarkNet-53, DC5, 3x: YOLOv4's augmentations, squares of 640 px (authors' table).
+
+Published AP on val2017, not measured here: 41.2, at 608 x 608.
+64 images a batch, 67,500 iterations, steps at 52,500 and 62,500, learning rate 0.04 for all parts.
+A prediction is no negative above an IoU of 0.7, as in both codes; for the paper's 0.75 set
+model.assigner.max_iou=0.75. What else they disagree on: configs/common/models/yolof_csp.py.
+
+    python tools/train_net.py --config-file yolof/yolof_csp_d53_dc5_3x.py --num-gpus 8 \\
+        train.init_checkpoint=cspdarknet53.pth
+"""
+
+from ..common.data.coco_csp import dataloader
+from ..common.models.yolof_csp import model
+from ..common.optim_yolof import optimizer
+from ..common.schedule import step_schedule as _step_schedule
+from ..common.train import train
+
+_max_iter = 67500
+
+optimizer.lr = 0.04
+optimizer.params.lr_factors = {}
+train.output_dir = "./output/yolof_csp_d53_dc5_3x"
+train.max_iter = _max_iter
+train.reference_batch_size = 64
+lr_multiplier = _step_schedule(
+    [52500, 62500], _max_iter, _max_iter, warmup_iters=1500, warmup_factor=1 / 1500
+)
