@@ -14,6 +14,7 @@ from vfnet_yolof.data import (
     build_train_loader,
     get_dataset_dicts,
 )
+from vfnet_yolof.engine.tta import DenseTTA
 from vfnet_yolof.evaluation import CocoEvaluator
 
 dataloader = OmegaConf.create()
@@ -42,6 +43,13 @@ dataloader.test = L(build_test_loader)(
         interpolation="${...train.mapper.interpolation}",
     ),
     num_workers=4,
+)
+
+# --eval-only --tta: the sizes (long edge, short edge) at which VFNet's authors test
+dataloader.tta = L(DenseTTA)(
+    sizes=[[1200, 800], [1300, 900], [1500, 1000], [1600, 1200]],
+    flip=True,
+    interpolation="${..test.mapper.interpolation}",
 )
 
 dataloader.evaluator = L(CocoEvaluator)(

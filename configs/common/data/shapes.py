@@ -13,3 +13,4 @@ dataloader.train.num_workers = 0
 dataloader.test.dataset.names = "shapes_val"
 dataloader.test.mapper.augmentations = []
 dataloader.test.num_workers = 0
+dataloader.tta.sizes = [[128, 128], [160, 160], [192, 192]]

@@ -16,3 +16,4 @@ dataloader.test.mapper.augmentations = [
     L(T.ResizeShortestEdge)(short_edge_length=320, max_size=533)
 ]
 dataloader.test.num_workers = 0
+dataloader.tta.sizes = [[427, 256], [533, 320], [640, 384]]

@@ -63,10 +63,14 @@ class ResizeIndependentEdges(T.Augmentation):
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         long, short = (np.random.randint(a, b + 1) for a, b in (self.long_edge, self.short_edge))
-        height, width = image.shape[:2]
-        scale = min(long / max(height, width), short / min(height, width))
-        size = (max(1, int(x * scale + 0.5)) for x in (height, width))
-        return T.ResizeTransform(height, width, *size)
+        size = image.shape[:2]
+        return T.ResizeTransform(*size, *fitted_size(*size, long, short))
+
+
+def fitted_size(height: int, width: int, long_edge: int, short_edge: int) -> tuple[int, int]:
+    """(H, W) px that fills the two edges as far as it can; the shape stays, sides are rounded."""
+    scale = min(long_edge / max(height, width), short_edge / min(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 class ResizeSquare(T.Augmentation):

@@ -86,6 +86,23 @@ def build_model(cfg: DictConfig) -> nn.Module:
     return model.to(cfg.train.device)
 
 
+def build_tta(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """``dataloader.tta`` around the model; the test pictures then come at their own size.
+
+    Raises:
+        ConfigError: the config does not say how to test at several sizes.
+    """
+    if cfg.dataloader.get("tta") is None:
+        raise ConfigError(
+            "--tta: this config has no dataloader.tta; configs/common/data/coco.py shows one."
+        )
+    cfg.dataloader.test.mapper.augmentations = []
+    cfg.dataloader.tta.model = model
+    around = built("dataloader.tta", cfg.dataloader.tta)
+    del cfg.dataloader.tta.model
+    return around
+
+
 def wrap_distributed(model: nn.Module, cfg: DictConfig) -> nn.Module:
     """DistributedDataParallel where there are several processes, on CPUs as well."""
     options = OmegaConf.to_container(cfg.train.ddp)

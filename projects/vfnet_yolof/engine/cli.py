@@ -51,6 +51,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="path, or name of a packaged config")
     add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or this run's")
+    add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
     add("--resume", action="store_true", help="continue from the last checkpoint in output_dir")
     add("--init-from", default="", metavar="FILE", help="start from these weights where they fit")
     data = parser.add_argument_group("own data in COCO format")
@@ -105,6 +106,8 @@ def run_process(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.tta and not args.eval_only:
+        raise ConfigError("--tta is for testing: add --eval-only.")
     with _messages_kept() as messages:
         cfg, changes = prepare(args)
         for name in _LOGGERS:
@@ -118,7 +121,7 @@ def _run(args: argparse.Namespace) -> int:
     use_device(cfg)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark and not args.eval_only
     if args.eval_only:
-        evaluate_model(cfg)
+        evaluate_model(cfg, tta=args.tta)
         return 0
     # As configured: training puts drawn seeds into the config it works with.
     configured = copy.deepcopy(cfg)

@@ -118,7 +118,7 @@ def use_user_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
             OmegaConf.update(cfg, key, name)
     if user.val_name is None:
         # The config's test set has other classes, or is not there.
-        for name in ("test", "evaluator"):
+        for name in ("test", "evaluator", "tta"):
             cfg.dataloader.pop(name, None)
         logger.warning("Without --val-json and --val-images nothing is evaluated.")
         changes.append("dataloader.test, dataloader.evaluator: removed")

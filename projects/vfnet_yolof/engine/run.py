@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
-from .build import Evaluation, build_hooks, build_model, build_trainer
+from .build import Evaluation, build_hooks, build_model, build_trainer, build_tta
 from .checkpoints import CheckpointFiles
 from .classes import check_num_classes, train_class_names
 from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
@@ -179,24 +179,30 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def evaluate_model(cfg: DictConfig) -> dict[str, Any]:
+def evaluate_model(cfg: DictConfig, *, tta: bool = False) -> dict[str, Any]:
     """Evaluate ``train.init_checkpoint``, or else the best or last of ``train.output_dir``.
 
     Averaged weights are used if the checkpoint has them. Results go to the log and, as one line,
     to ``metrics.json``.
 
+    Args:
+        tta: test at the sizes of ``dataloader.tta``, on pictures without other augmentations.
+
     Raises:
         FileNotFoundError: there is no checkpoint.
+        ConfigError: the config does not say how to test at several sizes.
     """
     settle_seed(cfg)
     model = build_model(cfg)
     iteration = load_checkpoint_for_evaluation(model, cfg.train)
     check_num_classes(cfg, split="test")
-    results = Evaluation(cfg)(model)
+    results = Evaluation(cfg)(build_tta(cfg, model) if tta else model)
     if comm.is_main_process():
         values = flatten_results_dict(results)
         # JSON knows no NaN; null is what its readers understand.
         line = {"iteration": iteration, **{k: v if v == v else None for k, v in values.items()}}
+        if tta:
+            line["tta"] = True
         path = Path(cfg.train.output_dir) / "metrics.json"
         os.makedirs(path.parent, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
