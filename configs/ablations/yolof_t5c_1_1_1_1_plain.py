@@ -1,0 +1,10 @@
+"""YOLOF table 5c: dilations 1, 1, 1, 1, without shortcuts.
+
+Published AP on val2017, not measured here: 32.6. Schedule: 1x.
+"""
+
+from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.dilations = [1, 1, 1, 1]
+model.backbone.shortcut = False
+train.output_dir = "./output/ablations/yolof_t5c_1_1_1_1_plain"
