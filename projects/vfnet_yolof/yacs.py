@@ -125,6 +125,24 @@ def add_yolof_config(cfg: CfgNode) -> None:
     cfg.MODEL.YOLOF = node
 
 
+def add_backbone_config(cfg: CfgNode) -> None:
+    """Add the keys of backbones that Detectron2 does not have to ``cfg``.
+
+    ``MODEL.BACKBONE.FREEZE_AT`` counts for them, too. A Res2Net takes its depth, norm, deformable
+    stages and features from ``MODEL.RESNETS``.
+    """
+    cfg.MODEL.RES2NET = CfgNode()
+    cfg.MODEL.RES2NET.BASE_WIDTH = 26
+    cfg.MODEL.RES2NET.SCALES = 4
+    cfg.MODEL.DARKNET = CfgNode()
+    cfg.MODEL.DARKNET.DEPTH = 53
+    cfg.MODEL.DARKNET.NORM = "BN"
+    cfg.MODEL.DARKNET.ACTIVATION = "Mish"  # or "LeakyReLU"
+    cfg.MODEL.DARKNET.RES5_DILATION = 1
+    cfg.MODEL.DARKNET.STEM_OUT_CHANNELS = 32
+    cfg.MODEL.DARKNET.OUT_FEATURES = ["res5"]
+
+
 def get_cfg_with_keys() -> CfgNode:
     """Detectron2's default config with this project's keys."""
     cfg = get_cfg()
@@ -132,6 +150,7 @@ def get_cfg_with_keys() -> CfgNode:
     add_atss_config(cfg)
     add_gfl_config(cfg)
     add_yolof_config(cfg)
+    add_backbone_config(cfg)
     # The batch that BASE_LR and MAX_ITER are meant for; `--auto-scale` goes by it.
     cfg.SOLVER.REFERENCE_BATCH_SIZE = 16
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0  # factor on the learning rate below backbone.bottom_up

@@ -2,7 +2,7 @@
 
 from .darknet import CSPDarkNet
 from .norms import StaticBatchNorm2d
-from .res2net import build_res2net
+from .res2net import build_res2net, build_vfnet_yolof_res2net_fpn_backbone
 from .resnet import (
     build_resnet,
     build_vfnet_yolof_resnet_fpn_backbone,
@@ -20,6 +20,7 @@ __all__ = [
     "TimmBackbone",
     "build_res2net",
     "build_resnet",
+    "build_vfnet_yolof_res2net_fpn_backbone",
     "build_vfnet_yolof_resnet_fpn_backbone",
     "build_vfnet_yolof_resnet_fpn_no_relu_backbone",
     "resnet_from_keys",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec
 from detectron2.modeling import Backbone
 from fvcore.nn.weight_init import c2_msra_fill
@@ -182,6 +183,24 @@ class CSPDarkNet(Backbone):
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(self._shapes)
+
+
+def cspdarknet_from_keys(cfg: CfgNode, input_shape: ShapeSpec) -> CSPDarkNet:
+    """:class:`CSPDarkNet` with the yacs keys ``MODEL.DARKNET``.
+
+    ``MODEL.BACKBONE.FREEZE_AT`` is 2 by default in Detectron2, which freezes up to ``res2``.
+    """
+    keys = cfg.MODEL.DARKNET
+    return CSPDarkNet(
+        keys.DEPTH,
+        norm=keys.NORM,
+        activation=keys.ACTIVATION,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        res5_dilation=keys.RES5_DILATION,
+        stem_channels=keys.STEM_OUT_CHANNELS,
+        in_channels=input_shape.channels,
+        out_features=keys.OUT_FEATURES,
+    )
 
 
 def _conv(

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from detectron2.layers import CNNBlockBase, Conv2d
-from detectron2.modeling.backbone import ResNet
+from detectron2.config import CfgNode
+from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import FPN, ResNet
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .norms import norm_factory
-from .resnet import DEFORM_CONVS, NUM_BLOCKS
+from .resnet import DEFORM_CONVS, NUM_BLOCKS, deform_keys, fpn_from_keys
 
 Norm = Callable[[int], nn.Module]
 Conv = Callable[..., nn.Module]
@@ -159,6 +162,33 @@ def build_res2net(
         channels, out_channels = out_channels, out_channels * 2
     stem = DeepStem(in_channels, stem_channels, norm=norm_layer)
     return ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+
+
+def res2net_from_keys(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+    """:func:`build_res2net` with the yacs keys ``MODEL.RES2NET`` and Detectron2's ``RESNETS``.
+
+    Of ``MODEL.RESNETS`` those count that a Res2Net has too: depth, norm, widths of stem and first
+    stage, ``DEFORM_*`` and ``OUT_FEATURES``.
+    """
+    keys = cfg.MODEL.RESNETS
+    return build_res2net(
+        keys.DEPTH,
+        base_width=cfg.MODEL.RES2NET.BASE_WIDTH,
+        scales=cfg.MODEL.RES2NET.SCALES,
+        norm=keys.NORM,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        stem_channels=keys.STEM_OUT_CHANNELS,
+        res2_channels=keys.RES2_OUT_CHANNELS,
+        **deform_keys(cfg),
+        in_channels=input_shape.channels,
+        out_features=keys.OUT_FEATURES,
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_vfnet_yolof_res2net_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Res2Net and FPN P3-P7 from yacs keys, as in VFNet's largest models."""
+    return fpn_from_keys(cfg, res2net_from_keys(cfg, input_shape), LastLevelP6P7)
 
 
 def _conv_norm(

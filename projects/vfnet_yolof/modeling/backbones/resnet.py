@@ -6,7 +6,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.modeling.backbone import FPN, BasicStem, ResNet
+from detectron2.modeling.backbone import FPN, Backbone, BasicStem, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from torch import nn
@@ -132,30 +132,39 @@ def resnet_from_keys(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
         width_per_group=keys.WIDTH_PER_GROUP,
         stem_channels=keys.STEM_OUT_CHANNELS,
         res2_channels=keys.RES2_OUT_CHANNELS,
-        deform_stages=[i for i, on in enumerate(keys.DEFORM_ON_PER_STAGE, start=2) if on],
-        deform_version=2 if keys.DEFORM_MODULATED else 1,
+        **deform_keys(cfg),
         res5_dilation=keys.RES5_DILATION,
         in_channels=input_shape.channels,
         out_features=keys.OUT_FEATURES,
     )
 
 
+def deform_keys(cfg: CfgNode) -> dict[str, Any]:
+    """Stages and version of deformable convolutions by Detectron2's yacs keys."""
+    keys = cfg.MODEL.RESNETS
+    return {
+        "deform_stages": [i for i, on in enumerate(keys.DEFORM_ON_PER_STAGE, start=2) if on],
+        "deform_version": 2 if keys.DEFORM_MODULATED else 1,
+    }
+
+
 @BACKBONE_REGISTRY.register()
 def build_vfnet_yolof_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """ResNet and FPN P3-P7 from yacs keys, P6 and P7 from P5 as in the VFNet reference."""
-    return _resnet_fpn(cfg, input_shape, LastLevelP6P7)
+    return fpn_from_keys(cfg, resnet_from_keys(cfg, input_shape), LastLevelP6P7)
 
 
 @BACKBONE_REGISTRY.register()
 def build_vfnet_yolof_resnet_fpn_no_relu_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """The same without the ReLU between P6 and P7, as in the GFL reference."""
-    return _resnet_fpn(cfg, input_shape, LastLevelP6P7NoReLU)
+    return fpn_from_keys(cfg, resnet_from_keys(cfg, input_shape), LastLevelP6P7NoReLU)
 
 
-def _resnet_fpn(cfg: CfgNode, input_shape: ShapeSpec, top_block: type[LastLevelP6P7]) -> FPN:
+def fpn_from_keys(cfg: CfgNode, bottom_up: Backbone, top_block: type[LastLevelP6P7]) -> FPN:
+    """FPN with Detectron2's yacs keys, ``MODEL.FPN``; ``top_block`` reads its P5."""
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     return FPN(
-        bottom_up=resnet_from_keys(cfg, input_shape),
+        bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=channels,
         norm=cfg.MODEL.FPN.NORM,

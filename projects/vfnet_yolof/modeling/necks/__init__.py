@@ -2,11 +2,12 @@
 
 from .dilated_encoder import (
     DilatedEncoder,
+    build_vfnet_yolof_cspdarknet_dilated_backbone,
     build_vfnet_yolof_resnet_dilated_backbone,
     encoder_from_keys,
 )
 from .encoders import MiSoEncoder, SiMoEncoder
-from .pafpn import PAFPN, PAFPNX
+from .pafpn import PAFPN, PAFPNX, build_vfnet_yolof_res2net_pafpnx_backbone
 
 __all__ = [
     "PAFPN",
@@ -14,6 +15,8 @@ __all__ = [
     "DilatedEncoder",
     "MiSoEncoder",
     "SiMoEncoder",
+    "build_vfnet_yolof_cspdarknet_dilated_backbone",
+    "build_vfnet_yolof_res2net_pafpnx_backbone",
     "build_vfnet_yolof_resnet_dilated_backbone",
     "encoder_from_keys",
 ]

@@ -10,6 +10,7 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
 from ...layers.conv import make_activation
+from ..backbones.darknet import cspdarknet_from_keys
 from ..backbones.resnet import resnet_from_keys
 
 
@@ -162,3 +163,11 @@ def build_vfnet_yolof_resnet_dilated_backbone(
 ) -> DilatedEncoder:
     """ResNet and dilated encoder from yacs keys."""
     return encoder_from_keys(cfg, resnet_from_keys(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_vfnet_yolof_cspdarknet_dilated_backbone(
+    cfg: CfgNode, input_shape: ShapeSpec
+) -> DilatedEncoder:
+    """CSPDarkNet and dilated encoder from yacs keys."""
+    return encoder_from_keys(cfg, cspdarknet_from_keys(cfg, input_shape))

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 
 import torch
-from detectron2.layers import Conv2d, get_norm
-from detectron2.modeling import FPN, Backbone
+from detectron2.config import CfgNode
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...layers.deform_conv import ModulatedDeformConvPack
+from ..backbones.res2net import res2net_from_keys
+from ..backbones.top_block import LastLevelP6P7Norm
 
 
 class PAFPN(FPN):
@@ -109,6 +112,19 @@ class PAFPNX(PAFPN):
                 for name in names
             }
         )
+
+
+@BACKBONE_REGISTRY.register()
+def build_vfnet_yolof_res2net_pafpnx_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> PAFPNX:
+    """Res2Net and the neck of VFNet-X from yacs keys; the reference has 384 channels and GN."""
+    keys = cfg.MODEL.FPN
+    return PAFPNX(
+        res2net_from_keys(cfg, input_shape),
+        keys.IN_FEATURES,
+        keys.OUT_CHANNELS,
+        keys.NORM,
+        LastLevelP6P7Norm(keys.OUT_CHANNELS, keys.OUT_CHANNELS, norm=keys.NORM),
+    )
 
 
 def _conv(channels: int, norm: str, stride: int = 1) -> Conv2d:
