@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import itertools
@@ -11,36 +10,37 @@ import logging
 import math
 import os
 import tempfile
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
 from detectron2.utils import comm
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
 from ..data.datasets import get_dataset_dicts, read_coco_file, require_registered
+from .coco_ap import AREAS, Curves, DetectionArrays, coco_curves
 
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
 
-_AREAS = ("all", "small", "medium", "large")  # the order of pycocotools' areaRng
+_ROWS_AT_ONCE = 10_000  # detections that are Python objects while a file is written
 _RANGES = {"APs": "below 32^2 px", "APm": "from 32^2 to 96^2 px", "APl": "above 96^2 px"}
 
 
 class CocoEvaluator(DatasetEvaluator):
-    """Box AP of a data set in COCO's definition, computed by pycocotools' official code.
+    """Box AP of a data set in COCO's definition; see :mod:`.coco_ap` for the code that is used.
 
-    Results, in per cent: ``{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl",
-    "AP-<class>", "AP50-<class>"}}``. A figure that has no ground truth to be measured on is NaN,
-    and the log says so; without detections every other figure is 0.
+    Results, in per cent: ``{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10",
+    "AR100", "ARs", "ARm", "ARl", "AP-<class>", "AP50-<class>"}}``; instead of 100,
+    ``max_dets_per_image``. A figure that has no ground truth to be measured on is NaN, and the
+    log says so; without detections every other figure is 0.
+
+    Detections are kept in arrays, 32 bytes each.
 
     With `output_dir` it writes, each file complete or not at all:
 
@@ -60,8 +60,11 @@ class CocoEvaluator(DatasetEvaluator):
         output_dir: str | os.PathLike[str] | None = None,
         distributed: bool = True,
         max_dets_per_image: int = 100,
+        backend: str | None = None,
     ) -> None:
         """dataset_name: one registered data set. distributed: collect from all ranks.
+
+        backend: ``"faster-coco-eval"`` or ``"pycocotools"``; the former if it is installed.
 
         Raises:
             KeyError, FileNotFoundError: the data set is unknown or its file is missing.
@@ -74,20 +77,23 @@ class CocoEvaluator(DatasetEvaluator):
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.distributed = distributed
         self.max_dets_per_image = max_dets_per_image
+        self.backend = backend
         content = self._load_ground_truth()
-        self._categories = {c["id"]: c["name"] for c in content["categories"]}
+        categories = {c["id"]: c["name"] for c in content["categories"]}
         mapping = MetadataCatalog.get(self.dataset_name).get("thing_dataset_id_to_contiguous_id")
         if mapping is None:
-            mapping = {c: i for i, c in enumerate(sorted(self._categories))}
+            mapping = {c: i for i, c in enumerate(sorted(categories))}
         self._category_ids = [c for c, _ in sorted(mapping.items(), key=lambda item: item[1])]
-        self.class_names = [self._categories[c] for c in self._category_ids]
+        self.class_names = [categories[c] for c in self._category_ids]
         self.has_ground_truth = bool(content.get("annotations"))
         if not self.has_ground_truth and self.output_dir is None:
             raise ValueError(
                 f"Data set {self.dataset_name!r} has no annotations to evaluate on: give "
                 "output_dir, so that the detections can be written for submission."
             )
-        self._content = content
+        self._known_ids = [image["id"] for image in content["images"]]
+        self._position = {image_id: i for i, image_id in enumerate(self._known_ids)}
+        self._truth = list(self._boxes_of(content))
         self.reset()
 
     def _load_ground_truth(self) -> dict[str, Any]:
@@ -105,24 +111,35 @@ class CocoEvaluator(DatasetEvaluator):
             convert_to_coco_json(self.dataset_name, json_file)
         elif not os.path.isfile(json_file):
             get_dataset_dicts(self.dataset_name)  # draws the shapes, or says which file is missing
-        content = read_coco_file(json_file)
+        return read_coco_file(json_file)
+
+    def _boxes_of(self, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Annotations without what is not evaluated (outlines need most of the memory)."""
+        classes = {c: i for i, c in enumerate(self._category_ids)}
         for annotation in content.get("annotations", ()):
-            # pycocotools needs both; many files written by hand lack them
-            annotation.setdefault("iscrowd", 0)
-            if "area" not in annotation:
-                annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
-        return content
+            _, _, width, height = annotation["bbox"]
+            image_id, category_id = annotation["image_id"], annotation["category_id"]
+            if image_id in self._position and category_id in classes:
+                yield {
+                    "image_id": self._position[image_id],
+                    "category_id": classes[category_id],
+                    "bbox": annotation["bbox"],
+                    # many files written by hand lack these two
+                    "area": annotation.get("area", width * height),
+                    "iscrowd": annotation.get("iscrowd", 0),
+                }
 
     def reset(self) -> None:
-        self._image_ids: list[int] = []
-        self._detections: list[dict[str, Any]] = []
+        self._image_ids: list[Any] = []
+        self._found: list[DetectionArrays] = []
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """inputs: records with ``image_id``. outputs: ``{"instances": Instances}`` per image."""
         for record, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"].to(torch.device("cpu"))
-            self._image_ids.append(record["image_id"])
-            self._detections += instances_to_coco_json(instances, record["image_id"])
+            image_id = record["image_id"]
+            self._image_ids.append(image_id)
+            if image_id in self._position:  # else evaluate() says what is wrong
+                self._found.append(_arrays(output["instances"], self._position[image_id]))
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """Results on the main process, ``{}`` on the others; see the class for their keys.
@@ -133,12 +150,12 @@ class CocoEvaluator(DatasetEvaluator):
         image_ids, detections = self._gather()
         if self.distributed and not comm.is_main_process():
             return OrderedDict()
-        detections = self._with_category_ids(detections)
+        self._check_classes(detections)
         self._warn_of_missing_images(image_ids)
         if self.output_dir is not None:
             path = self.output_dir / "coco_instances_results.json"
-            _write(path, json.dumps(detections))
-            logger.info("%d detections written to %s", len(detections), path)
+            _write(path, self._as_json(detections))
+            logger.info("%d detections written to %s", len(detections.scores), path)
         if not self.has_ground_truth:
             logger.info(
                 "Data set %s has no annotations, so nothing is evaluated; "
@@ -146,40 +163,55 @@ class CocoEvaluator(DatasetEvaluator):
                 self.dataset_name,
             )
             return OrderedDict()
-        if not detections:
+        if not len(detections.scores):
             logger.warning("The model detected nothing in %d images.", len(image_ids))
-        precision = self._precision(detections)
-        results = self._summarise(precision)
-        rows = self._per_class_rows(precision, detections)
+        curves = coco_curves(
+            self._truth,
+            detections,
+            len(self._category_ids),
+            self.max_dets_per_image,
+            self.backend,
+        )
+        results = self._summarise(curves)
+        rows = self._per_class_rows(curves.precision, detections)
         for row in rows:
             results[f"AP-{row['class']}"] = row["AP"]
             results[f"AP50-{row['class']}"] = row["AP50"]
         self._report(results, rows)
         return OrderedDict(bbox=results)
 
-    def _gather(self) -> tuple[list[int], list[dict[str, Any]]]:
+    def _gather(self) -> tuple[list[Any], DetectionArrays]:
+        own = self._image_ids, DetectionArrays.joined(self._found)
         if not self.distributed:
-            return self._image_ids, self._detections
+            return own
         comm.synchronize()
-        gathered = comm.gather((self._image_ids, self._detections), dst=0)
+        gathered = comm.gather(own, dst=0)
         return (
             list(itertools.chain.from_iterable(part[0] for part in gathered)),
-            list(itertools.chain.from_iterable(part[1] for part in gathered)),
+            DetectionArrays.joined([part[1] for part in gathered]),
         )
 
-    def _with_category_ids(self, detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Class ids of the model -> category ids of the annotation file."""
-        highest = max((d["category_id"] for d in detections), default=-1)
+    def _check_classes(self, detections: DetectionArrays) -> None:
+        highest = int(detections.classes.max(initial=-1))
         if highest >= len(self._category_ids):
             raise ValueError(
                 f"The model predicts class {highest}, but data set {self.dataset_name!r} has "
                 f"{len(self._category_ids)} classes (0 to {len(self._category_ids) - 1}): "
                 "set model.num_classes, or evaluate on the data set it was trained for."
             )
-        return [{**d, "category_id": self._category_ids[d["category_id"]]} for d in detections]
+
+    def _as_json(self, detections: DetectionArrays) -> Iterator[str]:
+        """Pieces of the results file."""
+        separator = "["
+        for start in range(0, len(detections.scores), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            for one in detections.as_dicts(rows, self._known_ids, self._category_ids):
+                yield separator + json.dumps(one)
+                separator = ", "
+        yield "]" if separator == ", " else "[]"
 
     def _warn_of_missing_images(self, image_ids: list[int]) -> None:
-        known = {image["id"] for image in self._content["images"]}
+        known = self._position.keys()
         missing, foreign = known - set(image_ids), set(image_ids) - known
         if foreign:
             raise ValueError(
@@ -194,42 +226,32 @@ class CocoEvaluator(DatasetEvaluator):
                 self.dataset_name,
             )
 
-    def _precision(self, detections: list[dict[str, Any]]) -> np.ndarray:
-        """(10 IoUs, 101 recalls, K classes, 4 area ranges) precision, -1 where no box is."""
-        found = [
-            {**d, "id": i + 1, "area": d["bbox"][2] * d["bbox"][3], "iscrowd": 0}
-            for i, d in enumerate(detections)
-        ]
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(_coco(self._content), _coco(self._content, found), "bbox")
-            evaluation.params.catIds = sorted(self._category_ids)
-            evaluation.params.maxDets = [1, 10, self.max_dets_per_image]
-            evaluation.evaluate()
-            evaluation.accumulate()
-        precision = evaluation.eval["precision"][..., -1]
-        order = [evaluation.params.catIds.index(c) for c in self._category_ids]
-        return precision[:, :, order]
-
-    def _summarise(self, precision: np.ndarray) -> dict[str, float]:
+    def _summarise(self, curves: Curves) -> dict[str, float]:
+        precision, recall = curves
         results = {
             "AP": _mean(precision[..., 0]),
             "AP50": _mean(precision[0, ..., 0]),
             "AP75": _mean(precision[5, ..., 0]),
         }
-        results |= {f"AP{_AREAS[i][0]}": _mean(precision[..., i]) for i in (1, 2, 3)}
-        return results
+        results |= {f"AP{AREAS[i][0]}": _mean(precision[..., i]) for i in (1, 2, 3)}
+        for i, count in enumerate((1, 10, self.max_dets_per_image)):
+            results[f"AR{count}"] = _mean(recall[:, :, 0, i])
+        return results | {f"AR{AREAS[i][0]}": _mean(recall[:, :, i, 2]) for i in (1, 2, 3)}
 
     def _per_class_rows(
-        self, precision: np.ndarray, detections: list[dict[str, Any]]
+        self, precision: np.ndarray, detections: DetectionArrays
     ) -> list[dict[str, Any]]:
-        boxes = Counter(a["category_id"] for a in self._content["annotations"] if not a["iscrowd"])
-        found = Counter(d["category_id"] for d in detections)
+        counted = [a["category_id"] for a in self._truth if not a["iscrowd"]]
+        boxes, found = (
+            np.bincount(np.asarray(x, np.int64), minlength=len(self._category_ids)).tolist()
+            for x in (counted, detections.classes)
+        )
         return [
             {
                 "category_id": category_id,
                 "class": name,
-                "boxes": boxes[category_id],
-                "detections": found[category_id],
+                "boxes": boxes[k],
+                "detections": found[k],
                 "AP": _mean(precision[:, :, k, 0]),
                 "AP50": _mean(precision[0, :, k, 0]),
             }
@@ -257,18 +279,21 @@ class CocoEvaluator(DatasetEvaluator):
         writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(r | {m: f"{r[m]:.3f}" for m in ("AP", "AP50")} for r in rows)
-        _write(self.output_dir / "per_class.csv", buffer.getvalue())
+        _write(self.output_dir / "per_class.csv", [buffer.getvalue()])
         plain = {k: None if math.isnan(v) else v for k, v in results.items()}
         content = {"dataset": self.dataset_name, "bbox": plain}
-        _write(self.output_dir / "metrics.json", json.dumps(content, indent=2) + "\n")
+        _write(self.output_dir / "metrics.json", [json.dumps(content, indent=2) + "\n"])
 
 
-def _coco(content: dict[str, Any], annotations: list[dict] | None = None) -> COCO:
-    """pycocotools' index of a file's content, with other annotations where given."""
-    coco = COCO()
-    coco.dataset = content if annotations is None else {**content, "annotations": annotations}
-    coco.createIndex()
-    return coco
+def _arrays(instances: Instances, image: int) -> DetectionArrays:
+    boxes = instances.pred_boxes.tensor.detach().float().cpu().numpy().copy()
+    boxes[:, 2:] -= boxes[:, :2]
+    return DetectionArrays(
+        np.full(len(boxes), image, np.int64),
+        instances.pred_classes.cpu().numpy().astype(np.int64),
+        boxes,
+        instances.scores.detach().float().cpu().numpy().copy(),
+    )
 
 
 def _mean(precision: np.ndarray) -> float:
@@ -277,12 +302,12 @@ def _mean(precision: np.ndarray) -> float:
     return float(measured.mean() * 100) if measured.size else float("nan")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, pieces: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines(pieces)
         os.chmod(scratch, 0o644)
         os.replace(scratch, path)
     except BaseException:

@@ -1,0 +1,167 @@
+"""COCO's precision and recall from compact arrays, one class at a time.
+
+The definition is the official code's, pycocotools; where ``faster-coco-eval`` is installed its C++
+version of the same code is used. Either wants a Python dictionary for each box. Classes do not
+depend on each other in COCO's definition, so only one class's dictionaries exist at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+AREAS = ("all", "small", "medium", "large")  # the order of pycocotools' areaRng
+BACKENDS = ("faster-coco-eval", "pycocotools")
+
+
+class DetectionArrays(NamedTuple):
+    """Detections of a data set, in the order in which they were found; D of them.
+
+    Attributes:
+        images: (D,) int64, position of the image in the data set.
+        classes: (D,) int64, classes of the model.
+        boxes: (D, 4) float32 x, y, width, height in pixels. scores: (D,) float32.
+    """
+
+    images: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[DetectionArrays]) -> DetectionArrays:
+        """All detections of several groups of images."""
+        none = cls(
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+            np.empty((0, 4), np.float32),
+            np.empty(0, np.float32),
+        )
+        return cls(*(np.concatenate(arrays) for arrays in zip(none, *parts, strict=True)))
+
+    def as_dicts(
+        self, rows: np.ndarray | slice, image_ids: Sequence[Any], category_ids: Sequence[int]
+    ) -> Iterator[dict[str, Any]]:
+        """The detections ``rows`` as a results file has them, with the data set's ids."""
+        columns = (x[rows].tolist() for x in self)
+        for image, number, box, score in zip(*columns, strict=True):
+            yield {
+                "image_id": image_ids[image],
+                "category_id": category_ids[number],
+                "bbox": box,
+                "score": score,
+            }
+
+
+class Curves(NamedTuple):
+    """What COCO's figures are means of; -1 where there is no ground truth.
+
+    Attributes:
+        precision: (10 IoUs, 101 recalls, K classes, 4 areas) with all detections.
+        recall: (10 IoUs, K classes, 4 areas, 3) with the best 1, 10 and all in each image.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+
+
+def default_backend() -> str:
+    """``"faster-coco-eval"`` where it is installed, else ``"pycocotools"``."""
+    installed = importlib.util.find_spec("faster_coco_eval") is not None
+    return BACKENDS[0] if installed else BACKENDS[1]
+
+
+def coco_curves(
+    annotations: Sequence[dict[str, Any]],
+    detections: DetectionArrays,
+    num_classes: int,
+    max_dets: int = 100,
+    backend: str | None = None,
+) -> Curves:
+    """Precision and recall of each class.
+
+    Args:
+        annotations: ``image_id`` (position in the data set), ``category_id`` (class of the
+            model), ``bbox`` (x, y, width, height), ``area`` and ``iscrowd`` of each box.
+        max_dets: detections of a class that count in an image, the best ones.
+        backend: one of ``BACKENDS``; :func:`default_backend` by default.
+
+    Raises:
+        ValueError: an unknown backend.
+    """
+    backend = default_backend() if backend is None else backend
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    truth: list[list[dict[str, Any]]] = [[] for _ in range(num_classes)]
+    for number, annotation in enumerate(annotations, start=1):  # an id of 0 means "none" there
+        truth[annotation["category_id"]].append({**annotation, "id": number})
+    order = np.argsort(detections.classes, kind="stable")
+    first = np.searchsorted(detections.classes[order], np.arange(num_classes + 1))
+    images = range(int(detections.images.max(initial=0)) + 1)
+    curves = []
+    with _no_collector():
+        for k in range(num_classes):
+            rows = order[first[k] : first[k + 1]]
+            found = list(detections.as_dicts(rows, images, range(num_classes)))
+            for number, detection in enumerate(found, start=1):
+                width, height = detection["bbox"][2:]
+                detection.update(id=number, area=width * height, iscrowd=0)
+            curves.append(_one_class(truth[k], found, k, max_dets, backend))
+    return Curves(
+        np.stack([c.precision for c in curves], axis=2),
+        np.stack([c.recall for c in curves], axis=1),
+    )
+
+
+@contextlib.contextmanager
+def _no_collector() -> Iterator[None]:
+    """Nothing in here is cyclic, but the collector would look at every box again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _one_class(
+    truth: list[dict[str, Any]],
+    found: list[dict[str, Any]],
+    number: int,
+    max_dets: int,
+    backend: str,
+) -> Curves:
+    if not truth:  # nothing can be measured, whatever was found
+        return Curves(np.full((10, 101, 4), -1.0), np.full((10, 4, 3), -1.0))
+    # Images with neither boxes nor detections of the class play no part.
+    images = sorted({a["image_id"] for a in truth} | {d["image_id"] for d in found})
+    content = {"images": [{"id": i} for i in images], "categories": [{"id": number}]}
+    if backend == "pycocotools":
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    else:
+        from faster_coco_eval import COCO
+        from faster_coco_eval import COCOeval_faster as COCOeval
+
+    def indexed(boxes: list[dict[str, Any]]) -> Any:
+        coco = COCO()
+        coco.dataset = {**content, "annotations": boxes}
+        coco.createIndex()
+        return coco
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(indexed(truth), indexed(found), "bbox")
+        evaluation.params.maxDets = [1, 10, max_dets]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    result = evaluation.eval
+    return Curves(
+        np.asarray(result["precision"])[:, :, 0, :, -1], np.asarray(result["recall"])[:, 0]
+    )
