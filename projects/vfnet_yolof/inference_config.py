@@ -67,7 +67,7 @@ def _from_yacs(cfg: CfgNode, overrides: Sequence[str], name: str) -> InferenceCo
     return InferenceConfig(
         build_model=lambda: META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg),
         augmentations=T.AugmentationList([resize] if cfg.INPUT.MIN_SIZE_TEST > 0 else []),
-        interpolation="pil",
+        interpolation=cfg.INPUT.get("INTERPOLATION", "pil"),
         image_format=_checked_format(cfg.INPUT.FORMAT, "INPUT.FORMAT", name),
         weights=cfg.MODEL.WEIGHTS,
         dataset_name=datasets[0] if datasets else None,

@@ -54,6 +54,17 @@ def _add_varifocal_and_focal_keys(node: CfgNode) -> None:
     node.FOCAL_GAMMA = 2.0
 
 
+def _add_recipe_keys(cfg: CfgNode) -> None:
+    """Keys of recipes, the same for every detector; this project's ``train_net.py`` reads them."""
+    # The batch that BASE_LR and MAX_ITER are meant for; `--auto-scale` goes by it.
+    cfg.SOLVER.REFERENCE_BATCH_SIZE = 16
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0  # factor on the learning rate below backbone.bottom_up
+    cfg.INPUT.INTERPOLATION = "pil"  # or "opencv": how pictures are resized
+    cfg.INPUT.RANDOM_SHIFT = CfgNode()
+    cfg.INPUT.RANDOM_SHIFT.MAX_SHIFT = 0  # pixels; 0 for no shift
+    cfg.INPUT.RANDOM_SHIFT.PROB = 0.5
+
+
 def add_vfnet_config(cfg: CfgNode) -> None:
     """Add the keys below ``MODEL.VFNET`` with the paper's values to ``cfg``."""
     node = CfgNode()
@@ -65,6 +76,7 @@ def add_vfnet_config(cfg: CfgNode) -> None:
     node.CLS_LOSS = "VFL"  # or "FL"
     node.BOX_INIT_WEIGHT = 1.5
     cfg.MODEL.VFNET = node
+    _add_recipe_keys(cfg)
 
 
 def add_atss_config(cfg: CfgNode) -> None:
@@ -76,6 +88,7 @@ def add_atss_config(cfg: CfgNode) -> None:
     node.CLS_LOSS = "FL"  # or "VFL"
     node.CENTERNESS_WEIGHT = 1.0
     cfg.MODEL.ATSS = node
+    _add_recipe_keys(cfg)
 
 
 def add_gfl_config(cfg: CfgNode) -> None:
@@ -88,6 +101,7 @@ def add_gfl_config(cfg: CfgNode) -> None:
     node.BIN_INTERVAL = 1.0  # in strides; the last bin is at REG_MAX * BIN_INTERVAL
     node.DFL_WEIGHT = 0.25
     cfg.MODEL.GFL = node
+    _add_recipe_keys(cfg)
 
 
 def add_yolof_config(cfg: CfgNode) -> None:
@@ -123,6 +137,7 @@ def add_yolof_config(cfg: CfgNode) -> None:
     node.MATCHER.MIN_IOU = 0.15
     node.MATCHER.MAX_IOU = 0.7
     cfg.MODEL.YOLOF = node
+    _add_recipe_keys(cfg)
 
 
 def add_backbone_config(cfg: CfgNode) -> None:
@@ -151,12 +166,6 @@ def get_cfg_with_keys() -> CfgNode:
     add_gfl_config(cfg)
     add_yolof_config(cfg)
     add_backbone_config(cfg)
-    # The batch that BASE_LR and MAX_ITER are meant for; `--auto-scale` goes by it.
-    cfg.SOLVER.REFERENCE_BATCH_SIZE = 16
-    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0  # factor on the learning rate below backbone.bottom_up
-    cfg.INPUT.RANDOM_SHIFT = CfgNode()
-    cfg.INPUT.RANDOM_SHIFT.MAX_SHIFT = 0  # pixels; 0 for no shift
-    cfg.INPUT.RANDOM_SHIFT.PROB = 0.5
     return cfg
 
 

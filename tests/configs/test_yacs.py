@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from detectron2.config import CfgNode, instantiate
+from detectron2.config import CfgNode, get_cfg, instantiate
 from detectron2.modeling import build_model
 from vfnet_yolof.configs import find_config, load_config
 from vfnet_yolof.data import RandomShift
@@ -12,7 +12,12 @@ from vfnet_yolof.engine.yacs_config import components
 from vfnet_yolof.layers.soft_nms import SoftNMS
 from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.losses import FocalLoss
-from vfnet_yolof.yacs import get_cfg_with_keys
+from vfnet_yolof.yacs import (
+    add_gfl_config,
+    add_vfnet_config,
+    add_yolof_config,
+    get_cfg_with_keys,
+)
 
 VFNET, GFL = "vfnet/vfnet_r50_fpn_1x", "gfl/gfl_r50_fpn_1x"
 YOLOF = "yolof/yolof_r50_c5_1x"
@@ -101,6 +106,28 @@ def test_anchors_and_encoder_are_those_of_the_lazy_config() -> None:
         assert model.backbone.output_shape() == lazy.backbone.output_shape()
         assert [x.conv2.dilation[0] for x in model.backbone.blocks] == [2, 4, 6, 8]
         assert all(x.shortcut for x in model.backbone.blocks)
+
+
+@pytest.mark.parametrize(
+    ("name", "add_keys"),
+    [(VFNET, add_vfnet_config), (GFL, add_gfl_config), (YOLOF, add_yolof_config)],
+)
+def test_the_keys_of_one_detector_are_enough_for_its_file(name: str, add_keys: Any) -> None:
+    cfg = get_cfg()
+    add_keys(cfg)
+    cfg.merge_from_file(find_config(name + ".yaml"))
+    assert cfg.INPUT.FORMAT == yacs_config(name=name).INPUT.FORMAT
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_pictures_are_those_of_the_lazy_config(name: str) -> None:
+    yacs, lazy = components(yacs_config(name=name)), load_config(name + ".py")
+    for split in ("train", "test"):
+        mappers = [instantiate(x.dataloader[split].mapper) for x in (yacs, lazy)]
+        assert mappers[0].image_format == mappers[1].image_format
+        assert mappers[0].interpolation == mappers[1].interpolation
+        steps = [[type(a) for a in m.augmentations.augs] for m in mappers]
+        assert steps[0] == steps[1]
 
 
 @pytest.mark.parametrize("name", PARTS)

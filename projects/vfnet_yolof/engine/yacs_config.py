@@ -188,7 +188,10 @@ def _loaders(cfg: CfgNode) -> dict[str, Any]:
                 filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
             ),
             mapper=L(DetectionMapper)(
-                is_train=True, augmentations=_augmentations(cfg), image_format=inputs.FORMAT
+                is_train=True,
+                augmentations=_augmentations(cfg),
+                image_format=inputs.FORMAT,
+                interpolation=inputs.INTERPOLATION,
             ),
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             num_workers=workers,
@@ -203,6 +206,7 @@ def _loaders(cfg: CfgNode) -> dict[str, Any]:
                 is_train=False,
                 augmentations=resize,
                 image_format="${...train.mapper.image_format}",
+                interpolation="${...train.mapper.interpolation}",
             ),
             num_workers=workers,
         )
