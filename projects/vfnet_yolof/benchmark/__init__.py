@@ -1,0 +1,1 @@
+"""Measuring: ``tools/benchmark.py``. Nothing else in the package imports this room."""

@@ -1,0 +1,177 @@
+"""A trained detector made ready for inference: the same function, in less time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from .layers.deform_conv import DeformConv2d
+from .layers.winograd import WinogradConv2d
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.Mish, nn.Hardswish)
+
+
+def optimize(
+    model: nn.Module,
+    *,
+    dtype: torch.dtype | None = None,
+    compile: bool = False,
+    winograd: bool | None = None,
+) -> nn.Module:
+    """A copy of ``model`` for inference, which gives the same results faster.
+
+    Batch norms are folded into their convolutions, activations work in place, tensors have their
+    channels last, and on the CPU 3x3 convolutions with many channels are computed by Winograd's
+    algorithm. The copy takes and gives what the model does (in float32 boxes differ by less than
+    0.01 pixels and scores by less than 0.001); it cannot be trained, and its weights are not to be
+    saved: they no longer have the model's names.
+
+    Args:
+        model: a detector with a ``backbone``, e.g. any of this project's; it is left as it is.
+        dtype: ``torch.bfloat16`` or ``torch.float16`` for backbone and head (deformable layers
+            included, whose sampling positions stay in float32); by default that of the model.
+            Preprocessing, decoding and suppression stay in float32.
+        compile: compile backbone and head with ``torch.compile`` at their first call, and again
+            for other image sizes. Needs a C++ compiler on the CPU.
+        winograd: use that algorithm; by default on the CPU in float32 unless compiled.
+
+    Raises:
+        TypeError: the model has no backbone, or ``dtype`` is none of the above.
+        ValueError: ``winograd=True`` without float32.
+    """
+    if not isinstance(getattr(model, "backbone", None), nn.Module):
+        raise TypeError(f"{type(model).__name__} has no backbone: only detectors can be optimised")
+    if dtype is not None and dtype not in DTYPES:
+        raise TypeError(f"dtype must be one of {DTYPES}, got {dtype}")
+    parameter = next(model.backbone.parameters())
+    used = dtype or parameter.dtype
+    if winograd is None:
+        winograd = parameter.device.type == "cpu" and used == torch.float32 and not compile
+    elif winograd and used != torch.float32:
+        raise ValueError(f"Winograd's algorithm is too coarse for {used}; it needs float32")
+
+    fast = copy.deepcopy(model).eval().requires_grad_(False)
+    fold_batch_norms(fast)
+    _work_in_place(fast)
+    networks = [fast.backbone, *(x for x in (getattr(fast, "head", None),) if x is not None)]
+    for network in networks:
+        network.to(dtype=used, memory_format=torch.channels_last)
+        if winograd:
+            _use_winograd(network)
+    fast.backbone.register_forward_pre_hook(_InputFormat(used))
+    if compile:
+        for network in networks:
+            network.compile()
+    return fast
+
+
+class _InputFormat:
+    """Hook that gives a module its input with channels last and in ``dtype``."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        image, *rest = args
+        return (image.to(dtype=self.dtype, memory_format=torch.channels_last), *rest)
+
+
+def fold_batch_norms(model: nn.Module) -> int:
+    """Multiply batch norms that use running statistics into the convolutions before them.
+
+    Found are a convolution's own ``norm`` (Detectron2's convolutions, ours), a ``norm`` beside a
+    ``conv``, and neighbours in a ``Sequential``. ``model`` is changed; the norms become identities.
+
+    Returns:
+        How many were folded.
+    """
+    pairs = list(_conv_norm_pairs(model))
+    for conv, owner, name in pairs:
+        _fold(conv, getattr(owner, name))
+        setattr(owner, name, nn.Identity())
+    return len(pairs)
+
+
+def _conv_norm_pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
+    """Convolution, and the module and attribute that hold its norm."""
+    for module in model.modules():
+        if _is_conv(module) and _is_foldable(getattr(module, "norm", None)):
+            yield module, module, "norm"
+        elif isinstance(module, nn.Sequential):
+            names = list(module._modules)
+            for first, second in zip(names, names[1:], strict=False):
+                conv = module._modules[first]
+                if _is_bare_conv(conv) and _is_foldable(module._modules[second]):
+                    yield conv, module, second
+        elif _is_bare_conv(getattr(module, "conv", None)):
+            for name in ("norm", "bn"):
+                if _is_foldable(getattr(module, name, None)):
+                    yield module.conv, module, name
+
+
+def _is_conv(module: object) -> bool:
+    return isinstance(module, nn.Conv2d | DeformConv2d)
+
+
+def _is_bare_conv(module: object) -> bool:
+    """A convolution whose output is that of its product: no norm or activation of its own."""
+    return _is_conv(module) and not any(
+        getattr(module, name, None) is not None for name in ("norm", "activation")
+    )
+
+
+def _is_foldable(norm: object) -> bool:
+    if isinstance(norm, FrozenBatchNorm2d):
+        return True
+    return isinstance(norm, _BatchNorm) and norm.running_mean is not None
+
+
+def _fold(conv: nn.Module, norm: nn.Module) -> None:
+    def wide(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().double()
+
+    weight, bias = fuse_conv_bn_weights(
+        wide(conv.weight),
+        wide(conv.bias),
+        wide(norm.running_mean),
+        wide(norm.running_var),
+        norm.eps,
+        wide(norm.weight),
+        wide(norm.bias),
+    )
+    dtype = conv.weight.dtype
+    conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+
+
+def _work_in_place(model: nn.Module) -> None:
+    """Let activations overwrite what the convolution or norm just before them has made."""
+    for module in model.modules():
+        if getattr(module, "activation", None) in (F.relu, torch.relu):
+            module.activation = F.relu_
+        for name in ("activation", "act", "relu"):
+            found = getattr(module, name, None)
+            if isinstance(found, ACTIVATIONS) and _is_conv(module):
+                found.inplace = True
+        if isinstance(module, nn.Sequential):
+            children = list(module)
+            for before, child in zip(children, children[1:], strict=False):
+                makes = _is_conv(before) or isinstance(before, _BatchNorm | nn.GroupNorm)
+                if makes and isinstance(child, ACTIVATIONS):
+                    child.inplace = True
+
+
+def _use_winograd(network: nn.Module) -> None:
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if WinogradConv2d.suits(child):
+                setattr(module, name, WinogradConv2d(child))
