@@ -27,6 +27,7 @@ from .checkpoint import (
 from .data.augment import AugInput
 from .data.mapper import read_image
 from .inference_config import Config, default_device, read_inference_config
+from .optimization import optimize
 
 ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
 
@@ -59,6 +60,7 @@ class Predictor:
         batch_size: int = 8,
         overrides: Sequence[str] = (),
         use_ema: bool = True,
+        optimized: bool = True,
     ) -> None:
         """config: a LazyConfig or yacs file (packaged ones by name), or such a configuration.
 
@@ -70,6 +72,8 @@ class Predictor:
         batch_size: images that go through the model at once.
         overrides: ``key=value`` changes of the configuration.
         use_ema: take the averaged weights of a training checkpoint that has them.
+        optimized: predict with the faster copy that :func:`vfnet_yolof.optimize` makes; else
+            ``model`` has the checkpoint's weights under their names.
 
         Raises:
             ValueError: no weights are given or named by the configuration.
@@ -87,6 +91,8 @@ class Predictor:
         self.model = self.cfg.build_model()
         checkpoint = load_weights(self.model, weights, use_ema=use_ema)
         self.model.to(self.device).eval()
+        if optimized:
+            self.model = optimize(self.model)
         self.class_names = self._find_class_names(checkpoint, weights)
         self.metadata = Metadata(name="predictor", thing_classes=self.class_names)
 

@@ -16,14 +16,14 @@ CANDIDATES_PER_IMAGE = 1000
 
 
 def build_model(config: Config, inputs: list[dict[str, Any]], seed: int = 0) -> nn.Module:
-    """A configuration's model in evaluation mode, with random weights that find boxes in ``inputs``.
+    """A configuration's model for inference, with random weights that find boxes in ``inputs``.
 
     Batch norms have the statistics of ``inputs``, so activations neither vanish nor explode.
     """
     torch.manual_seed(seed)
     model = read_inference_config(config).build_model().eval()
     settle_norms(model, inputs)
-    settle_scores(model, inputs)
+    settle_threshold(model, inputs)
     return model
 
 
@@ -76,7 +76,8 @@ def settle_norms(model: nn.Module, inputs: list[dict[str, Any]]) -> None:
     def settle(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         variance, mean = torch.var_mean(args[0], dim=(0, 2, 3))
         module.running_mean.copy_(mean)
-        module.running_var.copy_(variance.clamp(min=1e-3))
+        # A channel that hardly moves would be blown up, and its rounding errors with it.
+        module.running_var.copy_(variance.maximum(0.25 * variance.mean()))
 
     handles = [
         module.register_forward_pre_hook(settle)
@@ -91,19 +92,14 @@ def settle_norms(model: nn.Module, inputs: list[dict[str, Any]]) -> None:
 
 
 @torch.no_grad()
-def settle_scores(model: nn.Module, inputs: list[dict[str, Any]]) -> None:
-    """Shift the class logits until about ``CANDIDATES_PER_IMAGE`` scores pass the threshold."""
-    logits: list[Tensor] = []
-
-    def note(module: nn.Module, args: Any, output: Tensor) -> None:
-        logits.append(output.flatten())
-
-    handle = model.head.cls_logits.register_forward_hook(note)
+def settle_threshold(model: nn.Module, inputs: list[dict[str, Any]]) -> None:
+    """Set the score threshold so that about ``CANDIDATES_PER_IMAGE`` scores pass it."""
+    outputs: list[Any] = []
+    handle = model.head.register_forward_hook(lambda module, args, output: outputs.append(output))
     try:
         model(inputs)
     finally:
         handle.remove()
-    scores = torch.cat(logits)
-    count = min(CANDIDATES_PER_IMAGE * len(inputs), len(scores))
-    threshold = torch.tensor(model.postprocessor.score_thresh).logit()
-    model.head.cls_logits.bias += threshold - scores.topk(count).values[-1]
+    logits = torch.cat([x.flatten() for x in outputs[0].logits])
+    count = min(CANDIDATES_PER_IMAGE * len(inputs), len(logits))
+    model.postprocessor.score_thresh = float(logits.topk(count).values[-1].sigmoid())

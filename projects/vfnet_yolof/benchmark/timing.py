@@ -49,9 +49,7 @@ class Comparison:
 
     def ratios(self, numerator: str, denominator: str) -> list[float]:
         """Time of one variant over that of another in each round."""
-        pairs = zip(
-            self.timings[numerator].seconds, self.timings[denominator].seconds, strict=True
-        )
+        pairs = zip(self.timings[numerator].seconds, self.timings[denominator].seconds, strict=True)
         return [one / other for one, other in pairs]
 
     def ratio(self, numerator: str, denominator: str) -> float:

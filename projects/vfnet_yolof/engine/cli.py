@@ -52,6 +52,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--config-file", required=True, metavar="FILE", help="path, or name of a packaged config")
     add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or this run's")
     add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
+    add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
     add("--resume", action="store_true", help="continue from the last checkpoint in output_dir")
     add("--init-from", default="", metavar="FILE", help="start from these weights where they fit")
     data = parser.add_argument_group("own data in COCO format")
@@ -83,6 +84,8 @@ def main(args: argparse.Namespace) -> int:
             the config, the data or a checkpoint.
         DataLoadingError, FloatingPointError: training came upon a broken picture or a NaN.
     """
+    if args.optimize and not args.eval_only:
+        raise ConfigError("--optimize is for --eval-only: an optimised model cannot be trained.")
     status = launch(
         run_process,
         (args,),
@@ -121,7 +124,7 @@ def _run(args: argparse.Namespace) -> int:
     use_device(cfg)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark and not args.eval_only
     if args.eval_only:
-        evaluate_model(cfg, tta=args.tta)
+        evaluate_model(cfg, tta=args.tta, optimized=args.optimize)
         return 0
     # As configured: training puts drawn seeds into the config it works with.
     configured = copy.deepcopy(cfg)

@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from ..optimization import optimize
 from .build import Evaluation, build_hooks, build_model, build_trainer, build_tta
 from .checkpoints import CheckpointFiles
 from .classes import check_num_classes, train_class_names
@@ -179,7 +180,9 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def evaluate_model(cfg: DictConfig, *, tta: bool = False) -> dict[str, Any]:
+def evaluate_model(
+    cfg: DictConfig, *, tta: bool = False, optimized: bool = False
+) -> dict[str, Any]:
     """Evaluate ``train.init_checkpoint``, or else the best or last of ``train.output_dir``.
 
     Averaged weights are used if the checkpoint has them. Results go to the log and, as one line,
@@ -187,6 +190,7 @@ def evaluate_model(cfg: DictConfig, *, tta: bool = False) -> dict[str, Any]:
 
     Args:
         tta: test at the sizes of ``dataloader.tta``, on pictures without other augmentations.
+        optimized: evaluate the faster copy that :func:`vfnet_yolof.optimize` makes of the model.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -196,6 +200,8 @@ def evaluate_model(cfg: DictConfig, *, tta: bool = False) -> dict[str, Any]:
     model = build_model(cfg)
     iteration = load_checkpoint_for_evaluation(model, cfg.train)
     check_num_classes(cfg, split="test")
+    if optimized:
+        model = optimize(model)
     results = Evaluation(cfg)(build_tta(cfg, model) if tta else model)
     if comm.is_main_process():
         values = flatten_results_dict(results)

@@ -15,9 +15,11 @@ from torch.nn import functional as F
 TILE = 4  # outputs of a tile along each axis
 REACH = TILE + 2  # inputs of a tile along each axis
 POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)  # exact in binary
-# Fewer channels: the transforms cost what the products save. Fewer tiles: reading the kernel does.
+# Fewer channels: the transforms cost what the products save. Fewer tiles, or larger kernels for the
+# small maps where they are found: reading the transformed kernel, fourfold in size, does.
 MIN_CHANNELS = 96
-MIN_TILES = 12
+MAX_PAIRS = 2**17  # of an input and an output channel
+MIN_TILES = 32
 # Enough for a product to be worth reading the kernel, and few enough for the cache.
 TILES_AT_ONCE = 100
 
@@ -60,15 +62,16 @@ class WinogradConv2d(nn.Module):
     Holds its kernel twice, one of them fourfold in size. Inference only, float32.
 
     Args:
-        conv: a convolution that :meth:`suits`.
+        conv: a convolution that :meth:`suits`; the ``activation`` of one of Detectron2's is kept.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         if not self.suits(conv):
-            raise ValueError(f"not a 3x3 float32 convolution with stride 1 and many channels: {conv}")
+            raise ValueError(f"no 3x3 float32 convolution with stride 1 and many channels: {conv}")
         self.out_channels = conv.out_channels
         self.padding = conv.padding
+        self.activation = getattr(conv, "activation", None)
         inputs, kernels, outputs = transforms()
         with torch.no_grad():
             kernel = conv.weight.detach().double()
@@ -95,30 +98,38 @@ class WinogradConv2d(nn.Module):
             and conv.padding_mode == "zeros"
             and not isinstance(conv.padding, str)
             and conv.weight.dtype == torch.float32
+            and getattr(conv, "norm", None) is None
             and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
+            and conv.in_channels * conv.out_channels <= MAX_PAIRS
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, ``out_channels``, Ho, Wo), channels last."""
-        num_images, channels = x.shape[:2]
         height, width = (
             size + 2 * pad - 2 for size, pad in zip(x.shape[2:], self.padding, strict=True)
         )
         rows, columns = -(-height // TILE), -(-width // TILE)
         if rows * columns < MIN_TILES:
-            return F.conv2d(x, self.weight, self.bias, padding=self.padding)
+            output = F.conv2d(x, self.weight, self.bias, padding=self.padding)
+        else:
+            output = self._tiled(x.permute(0, 2, 3, 1), rows, columns)
+            output = output[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+        return output if self.activation is None else self.activation(output)
+
+    def _tiled(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        """(N, H, W, C) -> (N, 4 * ``rows``, 4 * ``columns``, ``out_channels``)."""
         vertical, horizontal = self.padding
-        below = vertical + rows * TILE - height
-        right = horizontal + columns * TILE - width
-        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, horizontal, right, vertical, below))
-        output = x.new_empty(num_images, rows * TILE, columns * TILE, self.out_channels)
+        below = TILE * rows + 2 - vertical - x.shape[1]
+        right = TILE * columns + 2 - horizontal - x.shape[2]
+        padded = F.pad(x, (0, 0, horizontal, right, vertical, below))
+        output = x.new_empty(len(x), rows * TILE, columns * TILE, self.out_channels)
         pieces = max(1, round(rows * columns / TILES_AT_ONCE))
         step = -(-rows // pieces)
-        for image in range(num_images):
+        for image in range(len(x)):
             for first in range(0, rows, step):
                 band = slice(first * TILE, min(first + step, rows) * TILE)
                 self._band(padded[image, band.start : band.stop + 2], output[image, band])
-        return output[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+        return output
 
     def _band(self, padded: Tensor, output: Tensor) -> None:
         """(4 * rows + 2, 4 * columns + 2, C) -> ``output`` (4 * rows, 4 * columns, C_out)."""

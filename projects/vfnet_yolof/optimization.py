@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +69,7 @@ def optimize(
         if winograd:
             _use_winograd(network)
     fast.backbone.register_forward_pre_hook(_InputFormat(used))
+    _remember_grids(fast)
     if compile:
         for network in networks:
             network.compile()
@@ -85,11 +87,55 @@ class _InputFormat:
         return (image.to(dtype=self.dtype, memory_format=torch.channels_last), *rest)
 
 
+class _BySize:
+    """A function of feature sizes that remembers its latest results.
+
+    Args:
+        function: gives tensors that nobody changes.
+        key: what its result depends on, from the same arguments.
+    """
+
+    LIMIT = 32  # sizes
+
+    def __init__(self, function: Callable[..., Any], key: Callable[..., Hashable]) -> None:
+        self.function = function
+        self.key = key
+        self.known: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def __call__(self, *args: Any) -> Any:
+        key = self.key(*args)
+        if key not in self.known:
+            # Tensors of inference mode could not be used outside of it later.
+            with torch.inference_mode(False):
+                self.known[key] = self.function(*args)
+            if len(self.known) > self.LIMIT:
+                self.known.popitem(last=False)
+        return self.known[key]
+
+
+def _sizes_and_device(sizes: Sequence[tuple[int, int]], device: torch.device) -> Hashable:
+    return tuple(sizes), device
+
+
+def _shapes_and_device(features: Sequence[Tensor]) -> Hashable:
+    return tuple(x.shape[-2:] for x in features), features[0].device
+
+
+def _remember_grids(model: nn.Module) -> None:
+    """Points and anchors depend on the sizes of the features alone."""
+    points = getattr(model, "points", None)
+    if points is not None:
+        points.points = _BySize(points.points, _sizes_and_device)
+    generator = getattr(model, "anchor_generator", None)
+    if generator is not None:
+        generator.forward = _BySize(generator.forward, _shapes_and_device)
+
+
 def fold_batch_norms(model: nn.Module) -> int:
     """Multiply batch norms that use running statistics into the convolutions before them.
 
     Found are a convolution's own ``norm`` (Detectron2's convolutions, ours), a ``norm`` beside a
-    ``conv``, and neighbours in a ``Sequential``. ``model`` is changed; the norms become identities.
+    ``conv``, and neighbours in a ``Sequential``. ``model`` is changed; the norms are gone.
 
     Returns:
         How many were folded.
@@ -97,7 +143,7 @@ def fold_batch_norms(model: nn.Module) -> int:
     pairs = list(_conv_norm_pairs(model))
     for conv, owner, name in pairs:
         _fold(conv, getattr(owner, name))
-        setattr(owner, name, nn.Identity())
+        setattr(owner, name, nn.Identity() if isinstance(owner, nn.Sequential) else None)
     return len(pairs)
 
 
@@ -158,10 +204,8 @@ def _work_in_place(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "activation", None) in (F.relu, torch.relu):
             module.activation = F.relu_
-        for name in ("activation", "act", "relu"):
-            found = getattr(module, name, None)
-            if isinstance(found, ACTIVATIONS) and _is_conv(module):
-                found.inplace = True
+        if _is_conv(module) and isinstance(getattr(module, "activation", None), ACTIVATIONS):
+            module.activation.inplace = True
         if isinstance(module, nn.Sequential):
             children = list(module)
             for before, child in zip(children, children[1:], strict=False):
@@ -171,7 +215,10 @@ def _work_in_place(model: nn.Module) -> None:
 
 
 def _use_winograd(network: nn.Module) -> None:
+    made: dict[nn.Module, nn.Module] = {}  # a convolution may have several places
     for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if WinogradConv2d.suits(child):
-                setattr(module, name, WinogradConv2d(child))
+        for name, child in module._modules.items():
+            if child is not None and WinogradConv2d.suits(child):
+                if child not in made:
+                    made[child] = WinogradConv2d(child)
+                setattr(module, name, made[child])
