@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tiny import tiny_atss, tiny_gfl, tiny_vfnet
+from tiny import tiny_atss, tiny_gfl, tiny_vfnet, tiny_yolof
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -23,7 +23,26 @@ def sure_gfl() -> nn.Module:
     return tiny_gfl(head__prior_prob=0.5)
 
 
-MODELS = {"vfnet": tiny_vfnet, "atss": tiny_atss, "gfl": sure_gfl}
+def yolof_with_running_statistics() -> nn.Module:
+    model = tiny_yolof()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return model
+
+
+def yolof_with_common_statistics() -> nn.Module:
+    """Batch norms that see the whole batch; PyTorch's own refuse the CPU."""
+    return tiny_yolof(backbone__norm="naiveSyncBN", head__norm="naiveSyncBN")
+
+
+MODELS = {
+    "vfnet": tiny_vfnet,
+    "atss": tiny_atss,
+    "gfl": sure_gfl,
+    "yolof": yolof_with_running_statistics,
+    "yolof, synchronised": yolof_with_common_statistics,
+}
 
 
 def step(model: nn.Module, batch: list[dict[str, Any]]) -> dict[str, Any]:
@@ -55,7 +74,7 @@ def run_rank(rank: int, world_size: int, folder: str, cases: list[tuple[str, str
         batches = torch.load(root / "batches.pt", weights_only=False)
         results = []
         for name, case in cases:
-            # No buffer changes in training: batch norms have static statistics.
+            # No buffer needs sending: statistics are static, or the same on all ranks anyway.
             model = DistributedDataParallel(MODELS[name](), broadcast_buffers=False)
             results.append(step(model, batches[case][rank]))
         torch.save(results, root / f"{rank}.pt")

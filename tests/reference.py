@@ -118,6 +118,53 @@ def fcos(
     return assigned
 
 
+@dataclass
+class UniformMatch:
+    """Pairs (anchor, box) in order, those that are ignored, and anchors that are no negatives."""
+
+    pairs: list[tuple[int, int]]
+    ignored_pairs: list[bool]
+    ignored_anchors: list[bool]
+    closest_call: float = INF
+
+
+def uniform(
+    anchors: Sequence[Box],
+    pred_boxes: Sequence[Box],
+    gt_boxes: Sequence[Box],
+    topk: int,
+    min_iou: float,
+    max_iou: float,
+) -> UniformMatch:
+    """Uniform matching (YOLOF, section 4.2), box by box; of equal distances the earlier anchor."""
+
+    def nearest(boxes: Sequence[Box], gt: Box) -> list[int]:
+        def numbers(b: Box) -> tuple[float, ...]:
+            return (*center(b), b[2] - b[0], b[3] - b[1])
+
+        distances = [
+            (sum(abs(x - y) for x, y in zip(numbers(b), numbers(gt), strict=True)), i)
+            for i, b in enumerate(boxes)
+        ]
+        return [i for _, i in sorted(distances)[:topk]]
+
+    by_pred = [nearest(pred_boxes, gt) for gt in gt_boxes]
+    by_anchor = [nearest(anchors, gt) for gt in gt_boxes]
+    pairs = []
+    for rank in range(min(topk, len(anchors))):
+        for chosen in (by_pred, by_anchor):
+            pairs += [(indices[rank], number) for number, indices in enumerate(chosen)]
+    pair_ious = [iou(anchors[i], gt_boxes[number]) for i, number in pairs]
+    best = [max((iou(b, gt) for gt in gt_boxes), default=0.0) for b in pred_boxes]
+    calls = [abs(x - min_iou) for x in pair_ious if x > 0] + [abs(x - max_iou) for x in best]
+    return UniformMatch(
+        pairs,
+        [x < min_iou for x in pair_ious],
+        [x > max_iou for x in best],
+        min(calls, default=INF),
+    )
+
+
 def greedy_nms(
     boxes: Sequence[Box],
     scores: Sequence[float],

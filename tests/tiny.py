@@ -1,6 +1,6 @@
 """Detectors small enough to train in a test, and pictures for them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,18 +19,44 @@ def shrink(config: DictConfig) -> DictConfig:
 
     64 channels: 32 would be one for each group of group norm, which cannot normalise one cell.
     """
-    model = config.model
-    model.num_classes = NUM_CLASSES
-    bottom_up = model.backbone.bottom_up
-    bottom_up.depth, bottom_up.stem_channels, bottom_up.res2_channels = 18, 8, 8
-    bottom_up.norm, bottom_up.freeze_at = "StaticBN", 0
+    model = shrink_bottom_up(config)
     model.backbone.out_channels = model.head.conv_channels = 64
     model.head.num_convs = 1
     return config
 
 
+def shrink_yolof(config: DictConfig) -> DictConfig:
+    """A packaged YOLOF with a narrow ResNet-18, encoder and head, and three classes.
+
+    Four anchors, of 16 to 128 px, at each of the 4 x 4 cells of a 64 x 64 picture.
+    """
+    model = shrink_bottom_up(config)
+    model.backbone.bottom_up.out_features = ["res4"]
+    model.backbone.in_feature = "res4"
+    model.backbone.channels = model.head.conv_channels = 32
+    model.backbone.mid_channels = 8
+    model.backbone.dilations = [1, 2]
+    model.head.num_anchors = 4
+    model.anchor_generator.sizes = [[16, 32, 64, 128]]
+    model.anchor_generator.strides = [16]
+    model.box_coder.center_clamp = 16.0
+    return config
+
+
+def shrink_bottom_up(config: DictConfig) -> DictConfig:
+    """The config's model, with a narrow ResNet-18 and three classes."""
+    config.model.num_classes = NUM_CLASSES
+    bottom_up = config.model.backbone.bottom_up
+    bottom_up.depth, bottom_up.stem_channels, bottom_up.res2_channels = 18, 8, 8
+    bottom_up.norm, bottom_up.freeze_at = "StaticBN", 0
+    return config.model
+
+
 def tiny_model(
-    name: str = "vfnet/vfnet_small_shapes.py", seed: int = 0, **options: Any
+    name: str = "vfnet/vfnet_small_shapes.py",
+    seed: int = 0,
+    shrink: Callable[[DictConfig], DictConfig] = shrink,
+    **options: Any,
 ) -> nn.Module:
     """A shrunk model of a packaged config; ``options`` are dotted keys below ``model``."""
     config = shrink(load_config(name))
@@ -54,6 +80,10 @@ def tiny_atss(**options: Any) -> nn.Module:
 
 def tiny_gfl(**options: Any) -> nn.Module:
     return tiny_model("gfl/gfl_small_shapes.py", **options)
+
+
+def tiny_yolof(**options: Any) -> nn.Module:
+    return tiny_model("yolof/yolof_small_shapes.py", shrink=shrink_yolof, **options)
 
 
 def picture(

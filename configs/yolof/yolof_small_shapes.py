@@ -15,7 +15,7 @@ from ..common.train import train
 _max_iter = 1500
 
 model.num_classes = 6
-dataloader.train.mapper.augmentations.append(L(RandomShift)(max_shift=16, prob=0.5))
+dataloader.train.mapper.augmentations.append(L(RandomShift)(max_shift=8, prob=0.5))
 train.output_dir = "./output/yolof_small_shapes"
 train.max_iter = _max_iter
 train.eval_period = 500

@@ -8,8 +8,8 @@ import reference
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from operators import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from vfnet_yolof.modeling.assigners import ATSSAssigner, FCOSAssigner
 from vfnet_yolof.modeling.points import PointGenerator
 
@@ -225,21 +225,6 @@ class TestFCOS:
         assert got.tolist() == [-1] * 84
 
 
-class _LargestTensor(TorchDispatchMode):
-    """Remembers the size in bytes of the largest result of any operator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(tensor, Tensor) and tensor._base is None:
-                self.bytes = max(self.bytes, tensor.numel() * tensor.element_size())
-        return result
-
-
 @pytest.mark.parametrize("make", [ATSSAssigner, FCOSAssigner])
 def test_memory_does_not_grow_with_the_number_of_boxes(make: Callable) -> None:
     """5,000 boxes in a picture of 160 x 160."""
@@ -252,7 +237,7 @@ def test_memory_does_not_grow_with_the_number_of_boxes(make: Callable) -> None:
     max_pairs = 40_000
     assert len(anchors) * len(boxes) > 50 * max_pairs
     started = time.perf_counter()
-    with _LargestTensor() as largest:
+    with LargestTensor() as largest:
         got = make(max_pairs=max_pairs)(anchors, boxes, level_sizes=level_sizes)
     assert (got >= 0).sum() > 100
     # Apart from the pieces only the few candidates of each box are held.

@@ -6,16 +6,26 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from tiny import BOXES, NUM_CLASSES, empty_picture, picture, tiny_atss, tiny_gfl, tiny_vfnet
+from tiny import (
+    BOXES,
+    NUM_CLASSES,
+    empty_picture,
+    picture,
+    tiny_atss,
+    tiny_gfl,
+    tiny_vfnet,
+    tiny_yolof,
+)
 from torch import Tensor, nn
 from vfnet_yolof.layers.star_conv import star_points
 from vfnet_yolof.modeling.losses import FocalLoss, VarifocalLoss, aligned_iou
 
-DETECTORS = pytest.mark.parametrize("make", [tiny_vfnet, tiny_atss, tiny_gfl])
+DETECTORS = pytest.mark.parametrize("make", [tiny_vfnet, tiny_atss, tiny_gfl, tiny_yolof])
 LOSSES = {
     tiny_vfnet: {"loss_box_init", "loss_box", "loss_cls"},
     tiny_atss: {"loss_box", "loss_cls", "loss_centerness"},
     tiny_gfl: {"loss_box", "loss_cls", "loss_dfl"},
+    tiny_yolof: {"loss_box", "loss_cls"},
 }
 
 

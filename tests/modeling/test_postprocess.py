@@ -39,18 +39,16 @@ def brute_force(
 ) -> list[tuple[float, int, list[float], int, int]]:
     """(score, class, box, level, location) of every detection, best first."""
     found = []
-    height, width = SIZE
     for level, rows in enumerate(logits):
         for score, location, k in reference.candidates(
             rows.tolist(), processor.candidates, processor.topk_candidates, processor.score_thresh
         ):
             if quality is not None:
                 score *= quality[level][location].item()
-            x1, y1, x2, y2 = boxes[level][location].tolist()
-            x1, x2 = (min(max(x, 0.0), width) for x in (x1, x2))
-            y1, y2 = (min(max(y, 0.0), height) for y in (y1, y2))
-            if x2 > x1 and y2 > y1:
-                found.append((score, k, [x1, y1, x2, y2], level, location))
+            found.append((score, k, boxes[level][location].tolist(), level, location))
+    before = processor.clip == "before_nms"
+    if before:
+        found = clip_and_drop(found)
     kept = reference.greedy_nms(
         [x[2] for x in found],
         [x[0] for x in found],
@@ -58,7 +56,20 @@ def brute_force(
         processor.nms.iou_threshold,
         processor.nms.class_agnostic,
     )
-    return [found[i] for i in kept[: processor.max_detections]]
+    found = [found[i] for i in kept[: processor.max_detections]]
+    return found if before else clip_and_drop(found)
+
+
+def clip_and_drop(found: list[tuple]) -> list[tuple]:
+    """Boxes inside the image, without those that have no area there."""
+    height, width = SIZE
+    inside = []
+    for score, k, (x1, y1, x2, y2), level, location in found:
+        x1, x2 = (min(max(x, 0.0), width) for x in (x1, x2))
+        y1, y2 = (min(max(y, 0.0), height) for y in (y1, y2))
+        if x2 > x1 and y2 > y1:
+            inside.append((score, k, [x1, y1, x2, y2], level, location))
+    return inside
 
 
 def run(logits, boxes, quality, processor: PostProcessor):
@@ -89,9 +100,10 @@ def check(logits, boxes, quality, processor: PostProcessor) -> int:
     with_quality=st.booleans(),
     class_agnostic=st.booleans(),
     max_detections=st.sampled_from([3, 100]),
+    clip=st.sampled_from(["before_nms", "after_nms"]),
 )
 def test_equals_brute_force(
-    seed, mode, num_classes, topk, score_thresh, with_quality, class_agnostic, max_detections
+    seed, mode, num_classes, topk, score_thresh, with_quality, class_agnostic, max_detections, clip
 ) -> None:
     logits, boxes, quality = predictions(num_classes, seed)
     processor = PostProcessor(
@@ -100,6 +112,7 @@ def test_equals_brute_force(
         nms=HardNMS(0.5, class_agnostic),
         max_detections=max_detections,
         candidates=mode,
+        clip=clip,
     )
     check(logits, boxes, quality if with_quality else None, processor)
 
@@ -198,6 +211,20 @@ def test_boxes_without_area_inside_the_image_are_dropped() -> None:
     assert got.index.tolist() == [3]
 
 
+def test_clipping_after_the_nms() -> None:
+    """Two boxes that agree inside the image only, and one outside that takes a place."""
+    logits = [torch.tensor([[3.0], [2.0], [1.0]])]
+    boxes = [torch.tensor([[70.0, 10, 80, 20], [70, 10, 120, 20], [90, 10, 99, 20]])]
+    before = run(logits, boxes, None, PostProcessor(nms=HardNMS(0.5), max_detections=3))
+    assert before.index.tolist() == [0]
+    after = PostProcessor(nms=HardNMS(0.5), max_detections=3, clip="after_nms")
+    got = run(logits, boxes, None, after)
+    assert got.index.tolist() == [0, 1]
+    assert got.instances.pred_boxes.tensor.tolist() == [[70, 10, 80, 20]] * 2
+    after.max_detections = 1
+    assert run([logits[0][[0, 1, 2]]], [boxes[0][[2, 0, 1]]], None, after).index.tolist() == []
+
+
 def test_scores_are_float32_also_under_half_precision() -> None:
     logits = [torch.tensor([[1.0], [2.0]], dtype=torch.bfloat16)]
     boxes = [torch.tensor([[0.0, 0, 9, 9], [20, 20, 29, 29]])]
@@ -209,6 +236,8 @@ def test_scores_are_float32_also_under_half_precision() -> None:
 def test_bad_options_are_refused() -> None:
     with pytest.raises(ValueError, match="candidates must be one of .* got 'anchor'"):
         PostProcessor(candidates="anchor")
+    with pytest.raises(ValueError, match="clip must be one of .* got 'never'"):
+        PostProcessor(clip="never")
     with pytest.raises(ValueError, match="score_thresh must lie in"):
         PostProcessor(score_thresh=1.0)
     with pytest.raises(ValueError, match="iou_threshold must lie in"):
