@@ -51,8 +51,9 @@ def test_two_processes_equal_one(ranks, name: str, case: str) -> None:
     for key, want in one["grads"].items():
         assert torch.equal(first["grads"][key], second["grads"][key]), key
         difference = (first["grads"][key] - want).norm()
-        # Biases in front of the batch's statistics have gradients that are rounding alone.
-        assert difference <= 1e-5 * want.norm() + 1e-7, (key, difference, want.norm())
+        # Of biases in front of the batch's statistics the gradient is rounding alone.
+        rounding = 1e-6 if name == "yolof, synchronised" else 1e-8
+        assert difference <= 1e-5 * want.norm() + rounding, (key, difference, want.norm())
     if case == "a rank without boxes":
         assert second["losses"]["loss_box"] == 0
         assert second["losses"]["loss_cls"] > 0
