@@ -1,6 +1,7 @@
 """Names and full shapes of published checkpoints' tensors, without their values.
 
-Written down from the layouts of MMDetection's modules, independently of the converter's tables.
+Written down from the layouts of MMDetection's modules and those of YOLOF's authors, independently
+of the converter's tables.
 """
 
 import torch
@@ -158,6 +159,69 @@ def yolof_head(anchors: int = 5, classes: int = 80) -> dict[str, Shape]:
     shapes |= conv("bbox_head.cls_score", anchors * classes, 512, 3, bias=True)
     shapes |= conv("bbox_head.bbox_pred", anchors * 4, 512, 3, bias=True)
     return shapes | conv("bbox_head.object_pred", anchors, 512, 3, bias=True)
+
+
+def frozen(name: str, size: int) -> dict[str, Shape]:
+    """Detectron2's frozen norm has no counter."""
+    return {k: v for k, v in norm(name, size).items() if not k.endswith("num_batches_tracked")}
+
+
+def detectron2_resnet(depth: int) -> dict[str, Shape]:
+    shapes = conv("backbone.stem.conv1", 64, 3, 7) | frozen("backbone.stem.conv1.norm", 64)
+    channels = 64
+    for stage, count in enumerate(BLOCKS[depth]):
+        middle, out = 64 * 2**stage, 256 * 2**stage
+        for i in range(count):
+            name = f"backbone.res{stage + 2}.{i}"
+            layers = [("conv1", middle, channels, 1), ("conv2", middle, middle, 3)]
+            layers += [("conv3", out, middle, 1)] + [("shortcut", out, channels, 1)] * (i == 0)
+            for part, size, inside, kernel in layers:
+                shapes |= conv(f"{name}.{part}", size, inside, kernel)
+                shapes |= frozen(f"{name}.{part}.norm", size)
+            channels = out
+    return shapes
+
+
+def csp_darknet() -> dict[str, Shape]:
+    """The YOLOF authors' CSPDarkNet-53."""
+    shapes = conv("backbone.conv1", 32, 3, 3) | norm("backbone.bn1", 32)
+    for stage, count in enumerate((1, 2, 8, 8, 4), start=1):
+        inside, out = 16 * 2**stage, 32 * 2**stage
+        route = out if stage == 1 else inside
+        name = f"backbone.layer{stage}"
+        layers = [("base_layer", out, inside, 3), ("partial_transition1", route, out, 1)]
+        layers += [("stage_layers.0.downsample", route, out, 1)]
+        layers += [("partial_transition2", route, route, 1), ("fuse_transition", out, 2 * route, 1)]
+        for part, size, before, kernel in layers:
+            shapes |= conv(f"{name}.{part}.0", size, before, kernel)
+            shapes |= norm(f"{name}.{part}.1", size)
+        for i in range(count):
+            block = f"{name}.stage_layers.{i}"
+            shapes |= conv(f"{block}.conv1", inside, route) | norm(f"{block}.bn1", inside)
+            shapes |= conv(f"{block}.conv2", route, inside, 3) | norm(f"{block}.bn2", route)
+    return shapes
+
+
+def yolof_authors(
+    backbone: dict[str, Shape], *, channels: int = 2048, blocks: int = 4, anchors: int = 5
+) -> dict[str, Shape]:
+    """YOLOF in its authors' repositories, on Detectron2 and on cvpods."""
+    shapes: dict[str, Shape] = {"pixel_mean": (3, 1, 1), "pixel_std": (3, 1, 1)} | backbone
+    shapes |= conv("encoder.lateral_conv", 512, channels, bias=True)
+    shapes |= norm("encoder.lateral_norm", 512) | norm("encoder.fpn_norm", 512)
+    shapes |= conv("encoder.fpn_conv", 512, 512, 3, bias=True)
+    for i in range(blocks):
+        for j, (out, inside, kernel) in enumerate(((128, 512, 1), (128, 128, 3), (512, 128, 1)), 1):
+            name = f"encoder.dilated_encoder_blocks.{i}.conv{j}"
+            shapes |= conv(f"{name}.0", out, inside, kernel, bias=True) | norm(f"{name}.1", out)
+    for tower, count in (("cls_subnet", 2), ("bbox_subnet", 4)):
+        for i in range(count):
+            name = f"decoder.{tower}.{3 * i}"
+            shapes |= conv(name, 512, 512, 3, bias=True)
+            shapes |= norm(f"decoder.{tower}.{3 * i + 1}", 512)
+    for name, size in (("cls_score", 80), ("bbox_pred", 4), ("object_pred", 1)):
+        shapes |= conv(f"decoder.{name}", size * anchors, 512, 3, bias=True)
+    return shapes | {"anchor_generator.cell_anchors.0": (anchors, 4)}
 
 
 def without_values(shapes: dict[str, Shape]) -> dict[str, Tensor]:

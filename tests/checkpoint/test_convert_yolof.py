@@ -87,7 +87,7 @@ def theirs(
 def test_names(name: str, ours: str):
     source = theirs()
     converted, report = convert_state_dict(source)
-    assert report.layout == "Detectron2 YOLOF"
+    assert report.layout == "Detectron2 or cvpods YOLOF"
     assert report.renamed[name] == ours
     assert converted[ours] is source[name]
     assert set(report.dropped) == {"pixel_mean", "pixel_std"}

@@ -4,6 +4,8 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from official_names import (
+    csp_darknet,
+    detectron2_resnet,
     encoder,
     fpn,
     gfl_head,
@@ -12,13 +14,12 @@ from official_names import (
     resnet,
     vfnet_head,
     without_values,
+    yolof_authors,
     yolof_head,
 )
 from torch import nn
 from vfnet_yolof.checkpoint import CheckpointMismatchError, convert_state_dict, describe
 from vfnet_yolof.configs import load_config
-from vfnet_yolof.modeling.backbones import LastLevelP6P7Norm, build_res2net
-from vfnet_yolof.modeling.necks import PAFPNX
 
 ALL_DCN = (2, 3, 4)
 X32 = {"groups": 32, "width": 4}
@@ -36,6 +37,11 @@ LAYOUTS = {
     "vfnet/vfnet_x101_32x4d_dcn_fpn_ms_2x": resnet(101, **X32, dcn=ALL_DCN) | DEFORMED,
     "vfnet/vfnet_x101_64x4d_fpn_ms_2x": resnet(101, **X64) | PLAIN,
     "vfnet/vfnet_x101_64x4d_dcn_fpn_ms_2x": resnet(101, **X64, dcn=ALL_DCN) | DEFORMED,
+    "vfnet/vfnet_r2_101_fpn_ms_2x": res2net(101) | PLAIN,
+    "vfnet/vfnet_r2_101_dcn_fpn_ms_2x": res2net(101, dcn=ALL_DCN) | DEFORMED,
+    "vfnet/vfnetx_r2_101_800": res2net(101, dcn=ALL_DCN)
+    | pafpnx()
+    | vfnet_head(num_convs=4, width=384, dcn=True),
     "gfl/gfl_r101_fpn_ms_2x": resnet(101) | GFL,
     "gfl/gfl_r101_dcnv2_fpn_ms_2x": resnet(101, dcn=ALL_DCN) | GFL,
     "gfl/gfl_x101_32x4d_fpn_ms_2x": resnet(101, **X32) | GFL,
@@ -82,39 +88,69 @@ def test_biases_that_the_source_does_not_have_are_zero() -> None:
     assert converted["backbone.lateral.bias"].min() == 1
 
 
-@pytest.mark.parametrize("dcn", [(), ALL_DCN])
-def test_res2net(dcn: tuple[int, ...]) -> None:
-    with torch.device("meta"):
-        bottom_up = build_res2net(101, deform_stages=[i + 1 for i in dcn])
-    expected = {k: v.shape for k, v in bottom_up.state_dict().items()}
-    head = vfnet_head(dcn=bool(dcn))
-    converted, _ = convert_state_dict(without_values(res2net(101, dcn=dcn) | fpn() | head))
-    prefix = "backbone.bottom_up."
-    found = {k.removeprefix(prefix): v.shape for k, v in converted.items() if k.startswith(prefix)}
-    counters = {k for k in found if k not in expected and k.endswith("num_batches_tracked")}
-    assert {k: v for k, v in found.items() if k not in counters} == expected
+CSP = yolof_authors(csp_darknet(), channels=1024, blocks=8, anchors=6)
 
 
-def test_neck_of_vfnet_x() -> None:
+@pytest.mark.parametrize(
+    ("name", "source", "text"),
+    [
+        (
+            "yolof/yolof_r50_c5_1x",
+            yolof_authors(detectron2_resnet(50)),
+            "YOLOF R-50, 4 blocks in the encoder, 2 and 4 convolutions in the towers, "
+            "5 anchors per location, 80 classes",
+        ),
+        (
+            "yolof/yolof_csp_d53_dc5_9x",
+            CSP,
+            "YOLOF CSPDarkNet-53, 8 blocks in the encoder, 2 and 4 convolutions in the towers, "
+            "6 anchors per location, 80 classes",
+        ),
+    ],
+)
+def test_yolofs_authors(name: str, source: dict, text: str) -> None:
+    model = build(name)
+    converted, report = convert_state_dict(without_values(source), model)
+    expected = {k: v.shape for k, v in model.state_dict().items()}
+    assert {k: v.shape for k, v in converted.items()} == expected
+    assert report.description == text
+    assert report.num_source == len(source)
+    assert not report.added
+
+
+def test_a_dilated_last_stage_shows_in_the_number_of_anchors_only() -> None:
+    """Dilations have no weights: C5 and DC5 differ in their heads, by the anchors."""
+    source = without_values(yolof_authors(detectron2_resnet(50), anchors=6))
+    model = load_config("yolof/yolof_r50_c5_1x.py").model
+    model.backbone.bottom_up.res5_dilation = 2
+    model.head.num_anchors = 6
+    model.anchor_generator.sizes = [[16, 32, 64, 128, 256, 512]]
+    model.anchor_generator.strides = [16]
     with torch.device("meta"):
-        neck = PAFPNX(
-            build_res2net(101, deform_stages=[3, 4, 5]),
-            ["res3", "res4", "res5"],
-            384,
-            "GN",
-            LastLevelP6P7Norm(384, 384),
-        )
-    expected = {k: v.shape for k, v in neck.state_dict().items() if not k.startswith("bottom_up")}
-    head = vfnet_head(num_convs=4, width=384, dcn=True)
-    source = res2net(101, dcn=ALL_DCN) | pafpnx() | head
-    converted, report = convert_state_dict(without_values(source))
-    found = {
-        k.removeprefix("backbone."): v.shape
-        for k, v in converted.items()
-        if k.startswith("backbone.") and "bottom_up" not in k
-    }
-    assert found == expected
-    assert report.num_source == len(converted) == len(source)
+        dilated = instantiate(model)
+    assert set(convert_state_dict(source, dilated)[0]) == set(dilated.state_dict())
+    with pytest.raises(CheckpointMismatchError, match="(?s)6 anchors.*builds.*5 anchors") as caught:
+        convert_state_dict(source, build("yolof/yolof_r50_c5_1x"))
+    assert "head.cls_logits.weight (480" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("vfnet/vfnet_r2_101_dcn_fpn_ms_2x", "R2-101-26wx4s-FPN with DCNv2 in res3 to res5"),
+        ("vfnet/vfnetx_r2_101_800", "R2-101-26wx4s-PAFPN with DCNv2 in res3 to res5"),
+        ("vfnet/vfnet_x101_64x4d_fpn_ms_2x", "VFNet X-101-64x4d-FPN, 3 convolutions"),
+    ],
+)
+def test_descriptions(name: str, text: str) -> None:
+    assert text in convert_state_dict(without_values(LAYOUTS[name]))[1].description
+
+
+def test_counters_of_averaged_weights_are_dropped() -> None:
+    source = without_values(LAYOUTS["vfnet/vfnetx_r2_101_800"])
+    averaged = {f"module.{k}": v for k, v in source.items()} | {"n_averaged": torch.tensor(18)}
+    _, report = convert_state_dict(averaged, build("vfnet/vfnetx_r2_101_800"))
+    assert report.dropped["n_averaged"] == "counter of averaged weights (EMA, SWA)"
 
 
 def test_offsets_under_their_old_names() -> None:

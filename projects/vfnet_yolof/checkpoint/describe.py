@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 _BASIC_DEPTHS = {(2, 2, 2, 2): "18", (3, 4, 6, 3): "34"}
 _BOTTLENECK_DEPTHS = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101", (3, 8, 36, 3): "152"}
+_DARKNET_DEPTH = "53"  # the only one that YOLOF's authors define
 _BODY = "backbone.bottom_up."
 _ENCODER = "backbone.lateral.weight"
 _DELTAS = "head.deltas.weight"
@@ -23,19 +24,24 @@ class ModelDescription:
     """Structure read off a state dict; ``None`` or empty where it does not tell.
 
     ``depth``: "50", "101", ... ; ``groups`` and ``width_per_group`` of the 3x3 convolutions (1 and
-    64 for ResNet); ``dcn_stages``: e.g. ("res3", "res4"); ``dcn_version`` and ``head_dcn_version``:
-    1, 2 or 0 for none; ``num_blocks``: of a dilated encoder; ``num_convs``: convolutions of the
-    classification tower, ``num_reg_convs``: of the other one; ``num_anchors``: per location, where
-    the head has anchors; ``num_bins``: of each side's distribution (GFL).
+    64 for ResNet); ``scales``: parts that Res2Net splits its bottlenecks into, whose channels
+    ``width_per_group`` then are; ``dcn_stages``: e.g. ("res3", "res4"); ``dcn_version`` and
+    ``head_dcn_version``: 1, 2 or 0 for none; ``has_bottom_up_path``: PAFPN's; ``num_blocks``: of a
+    dilated encoder; ``num_convs``: convolutions of the classification tower, ``num_reg_convs``: of
+    the other one; ``num_anchors``: per location, where the head has anchors; ``num_bins``: of each
+    side's distribution (GFL).
     """
 
     detector: str | None = None
     depth: str | None = None
     groups: int | None = None
     width_per_group: int | None = None
+    scales: int | None = None
+    is_darknet: bool = False
     dcn_stages: tuple[str, ...] = ()
     dcn_version: int = 0
     has_fpn: bool = False
+    has_bottom_up_path: bool = False
     num_blocks: int | None = None
     num_convs: int | None = None
     num_reg_convs: int | None = None
@@ -69,16 +75,23 @@ class ModelDescription:
     def _backbone_name(self) -> str:
         if self.depth is None:
             return ""
-        grouped = self.groups is not None and self.groups > 1
-        name = f"{'X' if grouped else 'R'}-{self.depth}"
-        if grouped:
-            name += f"-{self.groups}x{self.width_per_group}d"
-        return name + ("-FPN" if self.has_fpn else "")
+        if self.is_darknet:
+            return f"CSPDarkNet-{self.depth}"
+        if self.scales is not None:
+            name = f"R2-{self.depth}-{self.width_per_group}wx{self.scales}s"
+        elif self.groups is not None and self.groups > 1:
+            name = f"X-{self.depth}-{self.groups}x{self.width_per_group}d"
+        else:
+            name = f"R-{self.depth}"
+        neck = "-PAFPN" if self.has_bottom_up_path else "-FPN"
+        return name + (neck if self.has_fpn else "")
 
 
 def describe(shapes: Mapping[str, Sequence[int]]) -> ModelDescription:
     """Describe the model whose state dict has these tensor ``shapes`` (this project's names)."""
     depth, groups, width = _resnet(shapes)
+    scales = _scales(shapes)
+    is_darknet = f"{_BODY}res1.bypass.weight" in shapes
     stages, version = _deformable(shapes, re.escape(_BODY) + r"(res\d)\..*")
     _, head_version = _deformable(shapes, r"head\.(.*)")
     num_bins = _bins(shapes)
@@ -86,12 +99,15 @@ def describe(shapes: Mapping[str, Sequence[int]]) -> ModelDescription:
     num_logits = int(shapes[_LOGITS][0]) if _LOGITS in shapes else None
     return ModelDescription(
         detector=_detector(shapes, num_bins),
-        depth=depth,
+        depth=_DARKNET_DEPTH if is_darknet else depth,
         groups=groups,
         width_per_group=width,
+        scales=scales,
+        is_darknet=is_darknet,
         dcn_stages=stages,
         dcn_version=version,
         has_fpn=any(key.startswith("backbone.fpn_output") for key in shapes),
+        has_bottom_up_path=any(key.startswith("backbone.pan_output") for key in shapes),
         num_blocks=_count(shapes, r"backbone\.blocks\.(\d+)\.") if _ENCODER in shapes else None,
         num_convs=_count(shapes, r"head\.cls_tower\.(\d+)\.") or None,
         num_reg_convs=_count(shapes, r"head\.reg_tower\.(\d+)\.") or None,
@@ -127,7 +143,7 @@ def _bins(shapes: Mapping[str, Sequence[int]]) -> int | None:
 
 
 def _resnet(shapes: Mapping[str, Sequence[int]]) -> tuple[str | None, int | None, int | None]:
-    """Depth, groups and width per group of a Detectron2 ResNet."""
+    """Depth, groups and width per group of a Detectron2 ResNet; Res2Net has no groups."""
     blocks: dict[str, set[str]] = {}
     for key in shapes:
         if m := re.match(re.escape(_BODY) + r"res([2-5])\.(\d+)\.", key):
@@ -135,14 +151,23 @@ def _resnet(shapes: Mapping[str, Sequence[int]]) -> tuple[str | None, int | None
     if sorted(blocks) != ["2", "3", "4", "5"]:
         return None, None, None
     counts = tuple(len(blocks[stage]) for stage in "2345")
+    depth = _BOTTLENECK_DEPTHS.get(counts, _odd_depth(counts))
     first = f"{_BODY}res2.0."
+    if f"{first}convs.0.weight" in shapes:
+        return depth, None, int(shapes[f"{first}convs.0.weight"][0])
     if f"{first}conv2.weight" not in shapes or f"{first}conv1.weight" not in shapes:
         return None, None, None
     if f"{first}conv3.weight" not in shapes:
         return _BASIC_DEPTHS.get(counts, _odd_depth(counts)), 1, None
     width = int(shapes[f"{first}conv2.weight"][1])
     groups = int(shapes[f"{first}conv1.weight"][0]) // max(width, 1)
-    return _BOTTLENECK_DEPTHS.get(counts, _odd_depth(counts)), groups, width
+    return depth, groups, width
+
+
+def _scales(shapes: Mapping[str, Sequence[int]]) -> int | None:
+    """Parts of Res2Net's bottlenecks: one more than they have 3x3 convolutions."""
+    convs = _count(shapes, re.escape(_BODY) + r"res2\.0\.convs\.(\d+)\.weight")
+    return convs + 1 if convs else None
 
 
 def _odd_depth(counts: Sequence[int]) -> str:

@@ -9,14 +9,9 @@ from __future__ import annotations
 import itertools
 import re
 
-from .rules import Layout, Rule
+from .rules import SURROUNDING_RULES, Layout, Rule
 
 PROJECT = "MMDetection"
-
-# Both EMA hooks of the OpenMMLab projects swap before saving: the plain names hold the averaged
-# weights, and what mmcv's hook stores as "ema_<name with underscores>" is the running copy that
-# training goes on with.
-_EMA_COPY = "second set of weights kept by the EMA hook (the plain names hold the averaged ones)"
 
 _WB = r"weight|bias"
 _BN = r"weight|bias|running_mean|running_var|num_batches_tracked"
@@ -216,13 +211,6 @@ YOLOF_HEAD_RULES: tuple[Rule, ...] = (
     Rule(rf"bbox_head\.object_pred\.({_WB})", r"head.objectness.\1"),
 )
 
-COMMON_RULES: tuple[Rule, ...] = (
-    Rule(r"ema_(backbone|neck|bbox_head)_.*", None, _EMA_COPY),
-    # MMDetection 3.x: the data preprocessor's mean and std are set by our configuration.
-    Rule(r"steps|n_averaged", None, "counter of the EMA or SWA hook"),
-    Rule(r"data_preprocessor\.(mean|std)", None, "pixel mean and std, set by the configuration"),
-)
-
 _RESNET = (r"backbone\.layer1\.0\.conv1\.weight", RESNET_RULES)
 # In order: what only one of them has decides.
 _BACKBONES = ((r"backbone\.layer1\.0\.convs\.0\.weight", RES2NET_RULES), _RESNET)
@@ -244,7 +232,7 @@ def _pyramid_layouts() -> tuple[Layout, ...]:
             project=PROJECT,
             detector=detector,
             signature=(head, backbone, neck),
-            rules=backbone_rules + neck_rules + head_rules + COMMON_RULES,
+            rules=backbone_rules + neck_rules + head_rules + SURROUNDING_RULES,
         )
         for detector, head, head_rules in _HEADS
         for (backbone, backbone_rules), (neck, neck_rules) in itertools.product(_BACKBONES, _NECKS)
@@ -272,7 +260,7 @@ LAYOUTS: tuple[Layout, ...] = (
         project=PROJECT,
         detector="YOLOF",
         signature=(r"bbox_head\.object_pred\.weight", r"neck\.lateral_conv\.weight", _RESNET[0]),
-        rules=RESNET_RULES + ENCODER_RULES + YOLOF_HEAD_RULES + COMMON_RULES,
+        rules=RESNET_RULES + ENCODER_RULES + YOLOF_HEAD_RULES + SURROUNDING_RULES,
         # There, convolutions before a norm have no bias; in the authors' code they have.
         zero_biases=(
             r"backbone\.blocks\.\d+\.conv[123]\.bias",

@@ -41,6 +41,24 @@ class Rule:
             raise ValueError(f"rule {self.pattern!r} drops tensors without saying why")
 
 
+# What stands beside the weights in any project's files. Both EMA hooks of the OpenMMLab projects
+# swap before saving: the plain names hold the averaged weights, and what mmcv's hook stores as
+# "ema_<name with underscores>" is the running copy that training goes on with.
+SURROUNDING_RULES: tuple[Rule, ...] = (
+    Rule(r"steps|n_averaged|num_updates", None, "counter of averaged weights (EMA, SWA)"),
+    Rule(
+        r"ema_\w+",
+        None,
+        "second set of weights kept by the EMA hook (the plain names hold the averaged ones)",
+    ),
+    Rule(
+        r"pixel_(?:mean|std)|data_preprocessor\.(?:mean|std)",
+        None,
+        "pixel mean and std, set by the configuration",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Layout:
     """How one project names the tensors of one detector.

@@ -1,10 +1,11 @@
-"""Key tables for checkpoints of YOLOF's authors on Detectron2."""
+"""Key tables for checkpoints of YOLOF's authors, on Detectron2 and on cvpods: the same names."""
 
 from __future__ import annotations
 
 import re
 
-from .rules import Layout, Rule
+from .backbone_tables import CSPDARKNET_RULES
+from .rules import SURROUNDING_RULES, Layout, Rule
 
 _WEIGHTS = r"weight|bias"
 _NORM = r"weight|bias|running_mean|running_var|num_batches_tracked"
@@ -17,8 +18,8 @@ def _tower(match: re.Match[str]) -> str:
     return f"head.{name}.{block}.{('conv', 'norm', 'activation')[part]}.{match['rest']}"
 
 
-BACKBONE_RULES: tuple[Rule, ...] = (
-    # Detectron2's ResNet there and here.
+RESNET_RULES: tuple[Rule, ...] = (
+    # Detectron2's ResNet there and here; cvpods has the same.
     Rule(r"backbone\.((?:stem|res[2-5])\..*)", r"backbone.bottom_up.\1"),
 )
 
@@ -44,16 +45,25 @@ DECODER_RULES: tuple[Rule, ...] = (
     Rule(rf"decoder\.object_pred\.({_WEIGHTS})", r"head.objectness.\1"),
 )
 
-COMMON_RULES: tuple[Rule, ...] = (
-    Rule(r"pixel_(mean|std)", None, "pixel mean and std, set by the configuration"),
+ANCHOR_RULES: tuple[Rule, ...] = (
     Rule(r"anchor_generator\.cell_anchors\.\d+", None, "anchors, set by the configuration"),
 )
 
+HEAD = r"decoder\.object_pred\.weight"
+DETECTOR_RULES = ENCODER_RULES + DECODER_RULES + ANCHOR_RULES + SURROUNDING_RULES
+PROJECT = "Detectron2 or cvpods"
+
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
-        project="Detectron2",
+        project=PROJECT,
         detector="YOLOF",
-        signature=(r"decoder\.object_pred\.weight", r"backbone\.stem\.conv1\.weight"),
-        rules=BACKBONE_RULES + ENCODER_RULES + DECODER_RULES + COMMON_RULES,
+        signature=(HEAD, r"backbone\.stem\.conv1\.weight"),
+        rules=RESNET_RULES + DETECTOR_RULES,
+    ),
+    Layout(
+        project=PROJECT,
+        detector="YOLOF",
+        signature=(HEAD, r"backbone\.layer1\.base_layer\.0\.weight"),
+        rules=CSPDARKNET_RULES + DETECTOR_RULES,
     ),
 )
