@@ -60,6 +60,22 @@ def draw_instances(
     return canvas.array()
 
 
+def draw_ground_truth(
+    image: np.ndarray, instances: Instances, class_names: Sequence[str]
+) -> np.ndarray:
+    """Draw the boxes of a training sample with their class names.
+
+    As :func:`draw_instances`, with the fields ``gt_boxes`` and ``gt_classes``.
+    """
+    canvas = _Canvas(image, None)
+    rows = list(zip(instances.gt_boxes.tensor.tolist(), instances.gt_classes.tolist(), strict=True))
+    for box, label in rows:
+        canvas.box(box, class_color(label))
+    for box, label in rows:
+        canvas.label(box, class_names[label], class_color(label))
+    return canvas.array()
+
+
 def draw_star(
     image: np.ndarray,
     instances: Instances,

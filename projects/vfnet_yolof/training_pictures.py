@@ -1,0 +1,48 @@
+"""Pictures as a config's training sees them, drawn with their boxes."""
+
+from __future__ import annotations
+
+from itertools import chain, islice
+from pathlib import Path
+
+from omegaconf import DictConfig
+from PIL import Image
+
+from .data import dataset_class_names
+from .engine.build import built
+from .engine.state import write_atomically
+from .visualization import draw_ground_truth
+
+
+def save_training_pictures(
+    cfg: DictConfig, folder: str | Path, *, count: int = 16, seed: int = 0
+) -> list[Path]:
+    """Write the first ``count`` samples of ``dataloader.train`` as PNG files; returns their paths.
+
+    They are those of a training with this ``seed``, in its order, augmentations, mosaic and all.
+    The config is changed: its loader gets the seed and works in this process.
+
+    Raises:
+        ConfigError: a value that the data's classes refuse.
+        FileNotFoundError, DataLoadingError: annotations or pictures that cannot be read.
+        ValueError: a count below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    loader_cfg = cfg.dataloader.train
+    loader_cfg.seed, loader_cfg.num_workers = seed, 0
+    loader = built("dataloader.train", loader_cfg)
+    names = loader_cfg.dataset.names
+    class_names = dataset_class_names(names if isinstance(names, str) else names[0])
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, sample in enumerate(islice(chain.from_iterable(loader), count)):
+        image = sample["image"].permute(1, 2, 0).numpy()
+        if loader_cfg.mapper.image_format == "BGR":
+            image = image[..., ::-1]
+        drawn = Image.fromarray(draw_ground_truth(image, sample["instances"], class_names))
+        path = folder / f"{number:04d}_{Path(sample['file_name']).stem}.png"
+        write_atomically(path, lambda file, drawn=drawn: drawn.save(file, format="PNG"))
+        paths.append(path)
+    return paths
