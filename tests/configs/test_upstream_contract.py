@@ -25,6 +25,11 @@ from vfnet_yolof.configs import find_config
 from vfnet_yolof.data.shapes import generate_shapes
 
 CONFIG = "vfnet/vfnet_small_shapes.py"
+# A weight of each detector that the first steps change.
+TRAINED = {
+    CONFIG: "head.reg_conv.conv.weight",
+    "yolof/yolof_small_shapes.py": "backbone.blocks.3.conv2.weight",
+}
 
 
 @pytest.fixture
@@ -56,10 +61,10 @@ def _loggers() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def setup(tmp_path: Path, options: list[str]) -> DictConfig:
+def setup(tmp_path: Path, options: list[str], config: str = CONFIG) -> DictConfig:
     arguments = [
         "--config-file",
-        find_config(CONFIG),
+        find_config(config),
         "train.device=cpu",
         "train.max_iter=2",
         "train.eval_period=2",
@@ -83,8 +88,9 @@ def evaluate(cfg: DictConfig, model: torch.nn.Module) -> dict:
 
 
 @pytest.mark.usefixtures("_loggers")
-def test_trains_evaluates_and_resumes(few_shapes: list[str], tmp_path: Path) -> None:
-    cfg = setup(tmp_path, few_shapes)
+@pytest.mark.parametrize("config", TRAINED)
+def test_trains_evaluates_and_resumes(few_shapes: list[str], tmp_path: Path, config: str) -> None:
+    cfg = setup(tmp_path, few_shapes, config)
     model = instantiate(cfg.model)
     model.to(cfg.train.device)
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -114,7 +120,7 @@ def test_trains_evaluates_and_resumes(few_shapes: list[str], tmp_path: Path) -> 
 
     after = model.state_dict()
     assert all(x.isfinite().all() for x in after.values())
-    assert not torch.equal(after["head.reg_conv.conv.weight"], before["head.reg_conv.conv.weight"])
+    assert not torch.equal(after[TRAINED[config]], before[TRAINED[config]])
     assert {"bbox/AP", "total_loss", "loss_cls", "num_pos", "lr"} <= set(trainer.storage.latest())
     written = {p.name for p in (tmp_path / "output").iterdir()}
     assert {"config.yaml", "metrics.json", "model_final.pth", "last_checkpoint"} <= written
