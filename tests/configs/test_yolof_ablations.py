@@ -126,6 +126,12 @@ def test_a_row_changes_what_it_says_and_nothing_else(row: str) -> None:
     assert changes(BASE, file(row)) == ROWS[row]
 
 
+@pytest.mark.parametrize("row", TABLE_4)
+def test_the_small_rows_change_the_same(row: str) -> None:
+    small = f"yolof/small_t4_{row}_shapes.py"
+    assert changes("yolof/yolof_small_shapes.py", small) == TABLE_4[row]
+
+
 def test_published_figures_are_quoted() -> None:
     quoted: dict[str, list[float]] = {}
     for row in ROWS:

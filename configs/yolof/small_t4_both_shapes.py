@@ -1,0 +1,8 @@
+"""YOLOF table 4 in small, row 4: dilated blocks and uniform matching, on the shapes.
+
+The full model. All four rows with several seeds: docs/yolof_comparisons.md.
+"""
+
+from .yolof_small_shapes import dataloader, lr_multiplier, model, optimizer, train
+
+train.output_dir = "./output/small_t4_both_shapes"

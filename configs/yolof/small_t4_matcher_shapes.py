@@ -1,0 +1,10 @@
+"""YOLOF table 4 in small, row 3: uniform matching, no dilated blocks, on the shapes.
+
+The encoder is its projector alone.
+"""
+
+from ..common.models.yolof_parts import no_blocks as _no_blocks
+from .yolof_small_shapes import dataloader, lr_multiplier, model, optimizer, train
+
+_no_blocks(model)
+train.output_dir = "./output/small_t4_matcher_shapes"
