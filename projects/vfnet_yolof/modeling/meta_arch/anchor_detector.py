@@ -110,9 +110,17 @@ class AnchorDetector(OneStageDetector):
 
     @torch.no_grad()
     def match(
-        self, anchors: Tensor, predictions: AnchorPredictions, gt_instances: Sequence[Instances]
+        self,
+        anchors: Tensor,
+        predictions: AnchorPredictions,
+        gt_instances: Sequence[Instances],
+        assigner: Any = None,
     ) -> list[Match]:
-        """Which of the ``anchors`` (R, 4) of each image learns which of its boxes."""
+        """Which of the ``anchors`` (R, 4) of each image learns which of its boxes.
+
+        ``assigner``: another rule than the detector's.
+        """
+        assigner = self.assigner if assigner is None else assigner
         level_sizes = [
             x.shape[-2] * x.shape[-1] * self.head.num_anchors for x in predictions.logits
         ]
@@ -120,7 +128,7 @@ class AnchorDetector(OneStageDetector):
         deltas = torch.cat(flatten_anchors(predictions.deltas, 4), dim=1)
         pred_boxes = self.box_coder.decode(deltas.float(), anchors)
         return [
-            self.assigner(
+            assigner(
                 anchors,
                 instances.gt_boxes.tensor,
                 pred_boxes=pred_boxes[i],
