@@ -259,6 +259,21 @@ def test_a_detector_starts_from_a_backbone(load, torchvision_file, caplog) -> No
     assert "layout: torchvision ResNet" in caplog.text
 
 
+def test_detectron2s_addresses(monkeypatch, tmp_path: Path) -> None:
+    """What its users write; a file that was fetched once is taken from the cache."""
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    folder = tmp_path / "detectron2" / "ImageNetPretrained" / "MSRA"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    caffe2_file(folder / "R-50.pkl", source := randomise(resnet(norm="FrozenBN")))
+    detector = Detector(resnet(norm="FrozenBN"))
+    load_initial_weights(detector, "detectron2://ImageNetPretrained/MSRA/R-50.pkl")
+    weights = source.state_dict()
+    for key, value in body(detector).items():
+        if "running" not in key:
+            assert torch.equal(value, weights[key]), key
+
+
 def test_the_tool_recognises_a_backbone(torchvision_file, tmp_path, capsys) -> None:
     """What it writes is a backbone again, which train.init_checkpoint takes."""
     path, weights = torchvision_file

@@ -82,8 +82,11 @@ SIZES = {
     "VFNet R-50": ({}, 32.89),
     "VFNet R-50 with DCN": ({"dcn": True}, 33.89),
     "VFNet R-101": ({"depth": 101}, 51.88),
+    "VFNet R-101 with DCN": ({"depth": 101, "dcn": True}, 53.94),
     "VFNet X-101-32x4d": (X101_32, 51.51),
+    "VFNet X-101-32x4d with DCN": ({**X101_32, "dcn": True}, 55.49),
     "VFNet X-101-64x4d": (X101_64, 90.79),
+    "VFNet X-101-64x4d with DCN": ({**X101_64, "dcn": True}, 98.63),
     "GFL R-50": ({}, 32.44),
     "GFL R-101": ({"depth": 101}, 51.4),
     "GFL X-101-32x4d": (X101_32, 51.1),
@@ -201,6 +204,17 @@ def test_dilated_stage_is_detectron2s() -> None:
         got, want = ours(x)["res5"], theirs(x)["res5"]
     assert got.shape == (1, 128, 4, 6)
     assert torch.equal(got, want)
+
+
+def test_one_set_of_offsets_for_all_groups() -> None:
+    """ResNeXt with DCN: grouped weights; offsets from all channels, for all channels."""
+    with torch.device("meta"):
+        model = build_resnet(50, num_groups=32, width_per_group=4, deform_stages=[3, 4, 5])
+    for stage, width in (("res3", 256), ("res4", 512), ("res5", 1024)):
+        conv = getattr(model, stage)[0].conv2
+        assert conv.weight.shape == (width, width // 32, 3, 3)
+        assert conv.conv_offset.weight.shape == (27, width, 3, 3)
+        assert (conv.groups, conv.deform_groups) == (32, 1)
 
 
 def test_undeformed_dcn_is_the_plain_block() -> None:

@@ -4,8 +4,12 @@ import sys
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
 from detectron2.modeling import FPN
+from tiny import picture, shrink
 from torch import nn
+from vfnet_yolof.configs import load_config
 from vfnet_yolof.modeling.backbones import TimmBackbone
 
 
@@ -54,6 +58,19 @@ def test_a_pyramid_on_top_learns_down_to_the_image(timm) -> None:
     }
     sum(x.square().mean() for x in outputs.values()).backward()
     assert [n for n, p in pyramid.named_parameters() if not p.grad.any()] == []
+
+
+def test_a_detector_on_timm_trains(timm) -> None:
+    """As the documentation shows: one node of a packaged config is another backbone."""
+    config = shrink(load_config("vfnet/vfnet_small_shapes.py"))
+    config.model.backbone.bottom_up = L(TimmBackbone)(name="test_convnext")
+    torch.manual_seed(0)
+    model = instantiate(config.model).train()
+    losses = model([picture(), picture(seed=1)])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    silent = [n for n, p in model.backbone.named_parameters() if not p.grad.any()]
+    assert silent == []
 
 
 def test_no_layers_that_nothing_is_made_of(timm) -> None:

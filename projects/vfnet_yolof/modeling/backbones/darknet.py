@@ -1,6 +1,7 @@
 """CSPDarkNet (Wang et al., 2019; Bochkovskiy et al., 2020) as YOLOF's fastest models use it."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -32,7 +33,7 @@ class DarkBlock(nn.Module):
         activation: str,
     ) -> None:
         super().__init__()
-        kinds = {"norm": norm, "activation": activation}
+        kinds: dict[str, Any] = {"norm": norm, "activation": activation}
         self.conv1 = _conv(channels, hidden_channels, 1, **kinds)
         self.conv2 = _conv(hidden_channels, channels, 3, dilation=dilation, **kinds)
 
@@ -68,7 +69,7 @@ class CSPStage(CNNBlockBase):
         activation: str,
     ) -> None:
         super().__init__(in_channels, out_channels, stride)
-        kinds = {"norm": norm, "activation": activation}
+        kinds: dict[str, Any] = {"norm": norm, "activation": activation}
         self.down = _conv(in_channels, out_channels, 3, stride=stride, dilation=dilation, **kinds)
         self.bypass = _conv(out_channels, route_channels, 1, **kinds)
         self.entry = _conv(out_channels, route_channels, 1, **kinds)
@@ -135,7 +136,7 @@ class CSPDarkNet(Backbone):
         super().__init__()
         _check("depth", depth, NUM_BLOCKS)
         _check("res5_dilation", res5_dilation, (1, 2))
-        kinds = {
+        kinds: dict[str, Any] = {
             "norm": norm_factory(norm, eps=BN_EPS, momentum=BN_MOMENTUM),
             "activation": activation,
         }

@@ -1,6 +1,7 @@
 """Res2Net (Gao et al., 2019) in its variant v1d: a deep stem and pooled shortcuts."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -94,7 +95,7 @@ class FirstRes2Block(Res2Block):
     it in the first stage as well; MMDetection, whose detectors' weights are meant, does not.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm: Norm, **options) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, norm: Norm, **options: Any) -> None:
         super().__init__(in_channels, out_channels, norm=norm, **options)
         self.shortcut = _conv_norm(in_channels, out_channels, 1, norm, activation=None)
 
@@ -147,7 +148,7 @@ def build_res2net(
     stages = []
     channels, out_channels = stem_channels, res2_channels
     for stage, num_blocks in enumerate(NUM_BLOCKS[depth], start=2):
-        options = {
+        options: dict[str, Any] = {
             "width": out_channels // 4 * base_width // 64,
             "scales": scales,
             "norm": norm_layer,

@@ -110,7 +110,7 @@ def _create(name: str, **options: Any) -> nn.Module:
         raise ValueError(f"timm cannot give feature maps of {name!r}: {error}") from error
 
 
-def _named_features(model: nn.Module) -> dict[str, tuple[int, ShapeSpec]]:
+def _named_features(model: Any) -> dict[str, tuple[int, ShapeSpec]]:
     """Name -> position among timm's feature maps, and shape; the last of each stride."""
     features = {}
     for index, info in enumerate(model.feature_info.info):
