@@ -4,6 +4,8 @@ A module of its own on the path: a spawned process imports it by name.
 """
 
 import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch.distributed as dist
 from tiny import tiny_atss, tiny_gfl, tiny_vfnet, tiny_yolof
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from vfnet_yolof.engine.step import TrainStep
 
 
 def sure_gfl() -> nn.Module:
@@ -56,21 +59,30 @@ def step(model: nn.Module, batch: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def run_rank(rank: int, world_size: int, folder: str, cases: list[tuple[str, str]]) -> None:
-    """For each (model, batches) train one step on this rank's part of ``folder/batches.pt``.
-
-    Writes ``<rank>.pt``: a list of :func:`step`'s results.
-    """
+@contextmanager
+def together(folder: Path, rank: int, world_size: int) -> Iterator[None]:
+    """A process group that meets in ``folder``; one thread for each process."""
     torch.set_num_threads(1)
-    root = Path(folder)
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{root / 'rendezvous'}",
+        init_method=f"file://{folder / 'rendezvous'}",
         rank=rank,
         world_size=world_size,
         timeout=datetime.timedelta(seconds=60),
     )
     try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def run_rank(rank: int, world_size: int, folder: str, cases: list[tuple[str, str]]) -> None:
+    """For each (model, batches) train one step on this rank's part of ``folder/batches.pt``.
+
+    Writes ``<rank>.pt``: a list of :func:`step`'s results.
+    """
+    root = Path(folder)
+    with together(root, rank, world_size):
         batches = torch.load(root / "batches.pt", weights_only=False)
         results = []
         for name, case in cases:
@@ -78,5 +90,18 @@ def run_rank(rank: int, world_size: int, folder: str, cases: list[tuple[str, str
             model = DistributedDataParallel(MODELS[name](), broadcast_buffers=False)
             results.append(step(model, batches[case][rank]))
         torch.save(results, root / f"{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+
+
+def accumulate_rank(rank: int, world_size: int, folder: str) -> None:
+    """One step on this rank's half of ``folder/batch.pt``, in two parts.
+
+    Writes ``<rank>.pt``: losses and gradients.
+    """
+    root = Path(folder)
+    with together(root, rank, world_size):
+        batch = torch.load(root / "batch.pt", weights_only=False)
+        model = DistributedDataParallel(tiny_vfnet(), broadcast_buffers=False)
+        step = TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.0), accumulate=2)
+        losses = step(batch[2 * rank : 2 * rank + 2], 0).losses
+        grads = {k: p.grad for k, p in model.module.named_parameters()}
+        torch.save([losses, grads], root / f"{rank}.pt")

@@ -17,6 +17,9 @@ train = dict(
     swa=dict(enabled=False, start=0.0, cycles=18, keep_parts=False, bn_batches=0),
     early_stopping=dict(patience=0),
     val_loss=dict(enabled=False),
+    accumulate=1,
+    channels_last=False,
+    activation_checkpointing=False,
     reference_batch_size=16,
     auto_scale=False,
 )

@@ -25,6 +25,7 @@ from .hooks import (
     ValidationLossHook,
 )
 from .options import ConfigError
+from .recompute import recompute_backbone
 from .state import seed_everything
 from .step import AMP_DTYPES, GradientClipping, TrainStep
 from .swa import build_swa_hook
@@ -116,6 +117,10 @@ def wrap_distributed(model: nn.Module, cfg: DictConfig) -> nn.Module:
 
 def build_trainer(cfg: DictConfig, model: nn.Module) -> Trainer:
     """Optimizer, loader and step; hooks come later."""
+    if cfg.train.channels_last:  # convolutions pass it on from their weights to their outputs
+        model.to(memory_format=torch.channels_last)
+    if cfg.train.activation_checkpointing:
+        recompute_backbone(model)
     cfg.optimizer.params.model = model
     optimizer = built("optimizer", cfg.optimizer)
     del cfg.optimizer.params.model
@@ -127,6 +132,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> Trainer:
         device=train.device,
         amp_dtype=train.amp.dtype if train.amp.enabled else None,
         clip=GradientClipping(clip.max_norm, clip.norm_type, clip.kind) if clip.enabled else None,
+        accumulate=train.accumulate,
     )
     return Trainer(step, loader)
 

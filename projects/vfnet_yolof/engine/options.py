@@ -31,6 +31,9 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "swa": {"enabled": False, "start": 0.0, "cycles": 18, "keep_parts": False, "bn_batches": 0},
     "early_stopping": {"patience": 0},
     "val_loss": {"enabled": False},
+    "accumulate": 1,
+    "channels_last": False,
+    "activation_checkpointing": False,
     "reference_batch_size": 16,
     "auto_scale": False,
     "cudnn_benchmark": False,
@@ -44,7 +47,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _POSITIVE = (
     *("max_iter", "checkpointer.period", "log_period", "reference_batch_size"),
-    *("swa.cycles",),
+    *("swa.cycles", "accumulate"),
 )
 
 

@@ -1,17 +1,23 @@
-"""One training step: forward, check, backward, clip, update."""
+"""One training step: forward, backward, check, clip, update."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from ..modeling.losses.normalizer import batch_divisors, recorded_divisors, replayed_divisors
 from .options import ConfigError
+from .recompute import kept_statistics
+from .state import rng_state, set_rng_state
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -70,6 +76,11 @@ class TrainStep:
     behind the forward pass and waited for after the backward pass has been queued: the device has
     work all the while, and the update happens only when the values are known to be finite.
 
+    With ``accumulate`` k, a batch is computed in k parts, one after the other, which need the
+    memory of one part. The losses are those of the whole batch: what divides them (positives,
+    sums of weights) is summed over the parts first, in a forward pass without gradients. That
+    pass costs about a third of a step. Batch norms in training mode see the parts alone.
+
     Args:
         model: batch -> dict of weighted scalar losses; may be wrapped for distributed training.
         optimizer: over its parameters.
@@ -77,9 +88,10 @@ class TrainStep:
         amp_dtype: None for float32, or "float16" / "bfloat16". Gradients are scaled for float16
             only; bfloat16 has the range of float32.
         clip: gradient clipping, on unscaled gradients.
+        accumulate: parts of a batch.
 
     Raises:
-        ConfigError: float16 on a CPU.
+        ConfigError: float16 on a CPU; ``accumulate`` less than 1.
     """
 
     def __init__(
@@ -90,7 +102,11 @@ class TrainStep:
         device: torch.device | str = "cpu",
         amp_dtype: str | None = None,
         clip: GradientClipping | None = None,
+        accumulate: int = 1,
     ) -> None:
+        if accumulate < 1:
+            raise ConfigError(f"train.accumulate={accumulate}: must be at least 1.")
+        self.accumulate = accumulate
         self.model = model
         self.optimizer = optimizer
         self.device = torch.device(device)
@@ -118,24 +134,64 @@ class TrainStep:
             FloatingPointError: a loss is infinite or NaN; names it, the iteration and the images.
                 The weights are as they were before the call.
         """
-        with torch.autocast(
-            self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
-        ):
-            losses = self.model(batch)
-        names = sorted(losses)  # the same order on every process
-        stacked = torch.stack([losses[name].float() for name in names])
-        values = _HostCopy(_local_and_mean(stacked.detach(), stop))
-        if self.device.type != "cuda":
-            result = _checked(names, values.wait(), batch, iteration)
-            self._backward(stacked.sum())
-        else:
-            self._backward(stacked.sum())
-            result = _checked(names, values.wait(), batch, iteration)
+        parts = _split(batch, self.accumulate)
+        divisors = self._divisors(parts) if len(parts) > 1 else None
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for number, part in enumerate(parts, start=1):
+            with self._gradients_exchanged(number == len(parts)):
+                names, stacked = self._losses(part, divisors)
+                total = total + stacked.detach()
+                if number == len(parts):
+                    values = _HostCopy(_local_and_mean(total, stop))
+                self._backward(stacked.sum())
+        result = _checked(names, values.wait(), batch, iteration)
         self._update()
         return result
 
+    def _autocast(self) -> torch.autocast:
+        enabled = self.amp_dtype is not None
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled)
+
+    def _losses(
+        self, part: Sequence[Mapping[str, Any]], divisors: Sequence[Tensor] | None
+    ) -> tuple[list[str], Tensor]:
+        """Names, in the same order on every process, and values."""
+        fixed = contextlib.nullcontext() if divisors is None else replayed_divisors(divisors)
+        with self._autocast(), fixed:
+            losses = self.model(part)
+        names = sorted(losses)
+        return names, torch.stack([losses[name].float() for name in names])
+
+    @torch.no_grad()
+    def _divisors(self, parts: Sequence[Sequence[Mapping[str, Any]]]) -> list[Tensor]:
+        """What divides the losses of the whole batch; the model is left as it was."""
+        model = self.model
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        random_state = rng_state()
+        recorded = []
+        with kept_statistics(model), self._autocast(), EventStorage():
+            for part in parts:
+                with recorded_divisors() as values:
+                    model(part)
+                recorded.append(values)
+        set_rng_state(random_state)  # the parts with gradients draw the same numbers again
+        try:
+            return batch_divisors(recorded)
+        except ValueError as error:
+            raise ConfigError(f"train.accumulate={self.accumulate}: {error}") from error
+
+    @contextlib.contextmanager
+    def _gradients_exchanged(self, exchange: bool) -> Iterator[None]:
+        """Processes exchange gradients in the last part's backward pass only."""
+        if exchange or not isinstance(self.model, DistributedDataParallel):
+            yield
+        else:
+            with self.model.no_sync():
+                yield
+
     def _backward(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
         if self.grad_scaler is not None:
             loss = self.grad_scaler.scale(loss)
         loss.backward()
@@ -152,6 +208,21 @@ class TrainStep:
         else:
             scaler.step(self.optimizer)
             scaler.update()
+
+
+def _split(batch: Sequence[Any], count: int) -> list[Sequence[Any]]:
+    """``count`` parts of nearly equal length, in order.
+
+    Raises:
+        ConfigError: there are fewer images than parts.
+    """
+    if len(batch) < count:
+        raise ConfigError(
+            f"train.accumulate={count}: a process has only {len(batch)} images per iteration "
+            "(dataloader.train.total_batch_size)."
+        )
+    ends = [len(batch) * k // count for k in range(count + 1)]
+    return [batch[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
 
 
 def _local_and_mean(losses: Tensor, stop: bool) -> Tensor:

@@ -1,5 +1,6 @@
 """What one-stage detectors share, and those with one box for each location."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -153,12 +154,13 @@ class PointDetector(OneStageDetector):
         points = self.points.points(sizes, self.device)
         assigned = self.assign_gt(images, points, sizes, gt_instances)
         image_idx, location = (assigned >= 0).nonzero(as_tuple=True)
-        counts = [len(x) for x in gt_instances]
-        first_box = torch.tensor([0, *counts[:-1]]).cumsum(0).to(self.device)
-        gt_idx = assigned[image_idx, location] + first_box[image_idx]
+        # Python's numbers reach a device without waiting for it, new tensors do not.
+        first_boxes = itertools.accumulate([len(x) for x in gt_instances[:-1]], initial=0)
+        rows = torch.stack([x + n for x, n in zip(assigned, first_boxes, strict=True)])
+        gt_idx = rows[image_idx, location]
         num_locations = assigned.shape[1]
         num_pos = (assigned >= 0).sum(1).clamp(min=self.min_positives).sum()
-        log_scalar("num_pos", float(len(gt_idx)) / max(1, len(counts)))
+        log_scalar("num_pos", len(gt_idx) / max(1, len(gt_instances)))
         return Targets(
             pos_idx=image_idx * num_locations + location,
             classes=torch.cat([x.gt_classes for x in gt_instances])[gt_idx],
