@@ -11,14 +11,8 @@ a 1,500th of the learning rate, as in the authors' code. It starts from MSRA's I
 from ..common.data.coco_yolof import dataloader
 from ..common.models.yolof import model
 from ..common.optim_yolof import optimizer
-from ..common.schedule import step_schedule as _step_schedule
+from ..common.schedule_yolof import train_for as _train_for
 from ..common.train import train
 
-_max_iter = 22500
-
 train.output_dir = "./output/yolof_r50_c5_1x"
-train.max_iter = _max_iter
-train.reference_batch_size = 64
-lr_multiplier = _step_schedule(
-    [15000, 20000], _max_iter, _max_iter, warmup_iters=1500, warmup_factor=1 / 1500
-)
+lr_multiplier = _train_for(1, train, dataloader)
