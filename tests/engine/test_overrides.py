@@ -42,6 +42,7 @@ def test_values_take_the_type_of_what_they_replace(cfg):
         ],
     )
     assert lines[0] == "train.max_iter: 90000 -> 90000"
+    assert lines[6] == "data.sizes: [480, 800] -> [640]"
     assert type(cfg.train.max_iter) is int
     assert type(cfg.optimizer.lr) is float
     assert cfg.optimizer.params.base_lr == 1.0  # the interpolation is still one

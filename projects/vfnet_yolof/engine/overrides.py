@@ -35,8 +35,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
         key, value = _parse(text)
         old = _current_value(cfg, key)
         value = _converted(key, value, old)
+        shown = "default" if old is _ABSENT else _plain(old)  # lists and nodes change in place
         OmegaConf.update(cfg, key, value, merge=True)
-        shown = "default" if old is _ABSENT else _plain(old)
         lines.append(f"{key}: {shown} -> {_plain(value)}")
     return lines
 
