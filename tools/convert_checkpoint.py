@@ -16,6 +16,7 @@ head. The same files may be named in train.init_checkpoint without converting th
 import argparse
 import sys
 
+import detectron2.checkpoint  # noqa: F401  (registers catalog:// addresses)
 from detectron2.utils.file_io import PathManager
 from vfnet_yolof.checkpoint import CheckpointError, convert_checkpoint, load_checkpoint
 from vfnet_yolof.checkpoint.backbones import convert_backbone, describe_pixels, is_backbone

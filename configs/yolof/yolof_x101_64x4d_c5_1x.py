@@ -4,7 +4,7 @@ Published AP on val2017, not measured here: 42.2. 32 images a batch, 45,000 iter
 learning rate. Other than the ResNets it has the stride in the 3x3 convolutions.
 
     python tools/train_net.py --config-file yolof/yolof_x101_64x4d_c5_1x.py --num-gpus 8 \\
-        train.init_checkpoint=detectron2://ImageNetPretrained/FAIR/X-101-64x4d.pkl
+        train.init_checkpoint=catalog://ImageNetPretrained/FAIR/X-101-64x4d
 """
 
 from ..common.models.variants import resnext101 as _resnext101

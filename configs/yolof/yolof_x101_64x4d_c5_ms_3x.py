@@ -4,7 +4,7 @@ Published AP on val2017, not measured here: 44.7; 47.1 with multi-scale testing.
 135,000 iterations.
 
     python tools/train_net.py --config-file yolof/yolof_x101_64x4d_c5_ms_3x.py --num-gpus 8 \\
-        train.init_checkpoint=detectron2://ImageNetPretrained/FAIR/X-101-64x4d.pkl
+        train.init_checkpoint=catalog://ImageNetPretrained/FAIR/X-101-64x4d
 """
 
 from ..common.data.coco_yolof_ms import dataloader

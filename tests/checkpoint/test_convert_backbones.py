@@ -259,15 +259,28 @@ def test_a_detector_starts_from_a_backbone(load, torchvision_file, caplog) -> No
     assert "layout: torchvision ResNet" in caplog.text
 
 
-def test_detectron2s_addresses(monkeypatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "file"),
+    [
+        (
+            "detectron2://ImageNetPretrained/MSRA/R-50.pkl",
+            "detectron2/ImageNetPretrained/MSRA/R-50.pkl",
+        ),
+        (
+            "catalog://ImageNetPretrained/FAIR/X-101-64x4d",
+            "detectron/ImageNetPretrained/FBResNeXt/X-101-64x4d.pkl",
+        ),
+    ],
+)
+def test_detectron2s_addresses(address: str, file: str, monkeypatch, tmp_path: Path) -> None:
     """What its users write; a file that was fetched once is taken from the cache."""
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    folder = tmp_path / "detectron2" / "ImageNetPretrained" / "MSRA"
-    folder.mkdir(parents=True)
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
     torch.manual_seed(0)
-    caffe2_file(folder / "R-50.pkl", source := randomise(resnet(norm="FrozenBN")))
+    caffe2_file(path, source := randomise(resnet(norm="FrozenBN")))
     detector = Detector(resnet(norm="FrozenBN"))
-    load_initial_weights(detector, "detectron2://ImageNetPretrained/MSRA/R-50.pkl")
+    load_initial_weights(detector, address)
     weights = source.state_dict()
     for key, value in body(detector).items():
         if "running" not in key:

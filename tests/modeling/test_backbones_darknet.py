@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from vfnet_yolof.modeling.backbones import CSPDarkNet
 
+STATISTICS = ("weight", "bias", "running_mean", "running_var")
 STAGES = ["res1", "res2", "res3", "res4", "res5"]
 
 
@@ -45,6 +46,64 @@ def test_a_stage_has_two_routes(stage: str, name: str, activation) -> None:
         past = convolve(module.bypass, down, activation)
         want = convolve(module.fuse, torch.cat([route, past], 1), activation)
         torch.testing.assert_close(module(x), want)
+
+
+def timm_stage(stage: nn.Module, prefix: str, ours: dict[str, Tensor]) -> None:
+    """Load timm's stage with the weights of ours below ``prefix``.
+
+    Its one convolution ``conv_exp`` makes both routes, the one past the blocks first, and its last
+    one sees them in this order.
+    """
+    weights = {k.removeprefix(prefix): v for k, v in ours.items() if k.startswith(prefix)}
+    both = {
+        rest: torch.cat([weights[f"bypass.{rest}"], weights[f"entry.{rest}"]])
+        for rest in ("weight", *(f"norm.{k}" for k in STATISTICS))
+    }
+    routes = weights["fuse.weight"].chunk(2, dim=1)
+    parts = {"conv_down": "down", "conv_transition_b": "exit", "conv_transition": "fuse"}
+    parts |= {
+        f"blocks.{i}.conv{j}": f"blocks.{i}.conv{j}"
+        for i in range(len(stage.blocks))
+        for j in (1, 2)
+    }
+    source = {"conv_exp.conv.weight": both["weight"]}
+    source |= {f"conv_exp.bn.{k}": both[f"norm.{k}"] for k in STATISTICS}
+    for theirs, name in parts.items():
+        source[f"{theirs}.conv.weight"] = weights[f"{name}.weight"]
+        source |= {f"{theirs}.bn.{k}": weights[f"{name}.norm.{k}"] for k in STATISTICS}
+    source["conv_transition.conv.weight"] = torch.cat(routes[::-1], dim=1)
+    missing, unexpected = stage.load_state_dict(source, strict=False)
+    assert not unexpected
+    assert all(k.endswith("num_batches_tracked") for k in missing)
+
+
+def test_computes_what_an_independent_implementation_does() -> None:
+    """timm's CSPDarkNet-53 with our weights, norm constant and slope."""
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install timm")
+    torch.manual_seed(0)
+    model = CSPDarkNet(activation="LeakyReLU", out_features=STAGES).double().eval()
+    weights = model.state_dict()
+    for key, tensor in weights.items():
+        if "norm" in key and tensor.is_floating_point():
+            tensor.copy_(torch.rand_like(tensor) + 0.5)
+    theirs = timm.create_model("cspdarknet53").double().eval()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-4
+        if isinstance(module, nn.LeakyReLU):
+            module.negative_slope = 0.1
+    stem = theirs.stem.conv1
+    stem.conv.weight.data.copy_(weights["stem.conv.weight"])
+    for name in STATISTICS:
+        getattr(stem.bn, name).data.copy_(weights[f"stem.conv.norm.{name}"])
+    for i, stage in enumerate(theirs.stages, start=1):
+        timm_stage(stage, f"res{i}.", weights)
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        outputs, y = model(x), theirs.stem(x)
+        for name, stage in zip(STAGES, theirs.stages, strict=True):
+            y = stage(y)
+            torch.testing.assert_close(outputs[name] / y.std(), y / y.std())
 
 
 def test_channels_of_the_routes() -> None:
