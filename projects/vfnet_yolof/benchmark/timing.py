@@ -84,8 +84,12 @@ def compare(
     repeats: int = 9,
     warmup: int = 2,
     device: torch.device | str = "cpu",
+    memory: bool = True,
 ) -> Comparison:
     """Run every variant ``warmup`` times, then all of them in turn ``repeats`` times.
+
+    Args:
+        memory: take the peak of tensor memory in one more run of each; else it is 0.
 
     Raises:
         ValueError: no variants, or no repeats.
@@ -96,7 +100,7 @@ def compare(
     for run in variants.values():
         for _ in range(warmup):
             run()
-    memory = {name: peak_memory(run, device) for name, run in variants.items()}
+    peaks = {name: peak_memory(run, device) if memory else 0 for name, run in variants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     was_enabled = gc.isenabled()
     gc.collect()
@@ -109,7 +113,7 @@ def compare(
         if was_enabled:
             gc.enable()
     return Comparison(
-        {name: Timing(tuple(values), memory[name]) for name, values in seconds.items()}
+        {name: Timing(tuple(values), peaks[name]) for name, values in seconds.items()}
     )
 
 

@@ -1,0 +1,18 @@
+"""Measure speed and memory, each variant beside the others in one process.
+
+    python tools/benchmark.py inference --config-file vfnet/vfnet_r50_fpn_1x.py
+    python tools/benchmark.py table --json table.json --markdown docs/performance.md
+
+What is measured and how: docs/performance.md.
+"""
+
+import os
+import sys
+
+# The profiler, which counts the memory, is talkative; it reads this when torch is imported.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
+from vfnet_yolof.benchmark.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
