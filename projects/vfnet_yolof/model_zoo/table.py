@@ -149,6 +149,9 @@ ROWS: dict[str, Row] = {
     "yolof/yolof_x101_64x4d_c5_1x": Row(
         42.2, None, _by_hand("YOLOF_X_101_64x4d_C5_1x.pth", _YOLOF_AUTHORS)
     ),
+    "yolof/yolof_r50_c5_ms_6x": Row(41.6, None),
+    "yolof/yolof_r101_c5_ms_6x": Row(43.7, None),
+    "yolof/yolof_x101_64x4d_c5_ms_3x": Row(44.7, None),
     "yolof/yolof_csp_d53_dc5_3x": Row(
         41.2, None, _by_hand("YOLOF_CSP_D_53_DC5_3x.pth", _YOLOF_AUTHORS)
     ),
