@@ -12,16 +12,10 @@ model.assigner.max_iou=0.75. What else they disagree on: configs/common/models/y
 from ..common.data.coco_csp import dataloader
 from ..common.models.yolof_csp import model
 from ..common.optim_yolof import optimizer
-from ..common.schedule import step_schedule as _step_schedule
+from ..common.schedule_yolof import train_for as _train_for
 from ..common.train import train
-
-_max_iter = 67500
 
 optimizer.lr = 0.04
 optimizer.params.lr_factors = {}
 train.output_dir = "./output/yolof_csp_d53_dc5_3x"
-train.max_iter = _max_iter
-train.reference_batch_size = 64
-lr_multiplier = _step_schedule(
-    [52500, 62500], _max_iter, _max_iter, warmup_iters=1500, warmup_factor=1 / 1500
-)
+lr_multiplier = _train_for(3, train, dataloader)

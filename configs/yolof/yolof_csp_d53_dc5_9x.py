@@ -7,13 +7,8 @@ As yolof_csp_d53_dc5_3x.py with 202,500 iterations, steps at 187,500 and 197,500
         train.init_checkpoint=cspdarknet53.pth
 """
 
-from ..common.schedule import step_schedule as _step_schedule
+from ..common.schedule_yolof import train_for as _train_for
 from .yolof_csp_d53_dc5_3x import dataloader, model, optimizer, train
 
-_max_iter = 202500
-
 train.output_dir = "./output/yolof_csp_d53_dc5_9x"
-train.max_iter = _max_iter
-lr_multiplier = _step_schedule(
-    [187500, 197500], _max_iter, _max_iter, warmup_iters=1500, warmup_factor=1 / 1500
-)
+lr_multiplier = _train_for(9, train, dataloader)

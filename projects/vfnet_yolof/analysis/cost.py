@@ -125,9 +125,8 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
 
 def _innermost(backbone: nn.Module) -> nn.Module:
     """What feature pyramids and encoders are built on."""
-    while isinstance(getattr(backbone, "bottom_up", None), nn.Module):
-        backbone = backbone.bottom_up
-    return backbone
+    below = getattr(backbone, "bottom_up", None)
+    return _innermost(below) if isinstance(below, nn.Module) else backbone
 
 
 def _fake_mode(model: nn.Module) -> FakeTensorMode:
