@@ -12,9 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from tiny import tiny_atss, tiny_gfl, tiny_vfnet, tiny_yolof
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from vfnet_yolof.engine.step import TrainStep
+from vfnet_yolof.modeling.backbones import CSPDarkNet
 
 
 def sure_gfl() -> nn.Module:
@@ -39,12 +40,27 @@ def yolof_with_common_statistics() -> nn.Module:
     return tiny_yolof(backbone__norm="naiveSyncBN", head__norm="naiveSyncBN")
 
 
+class SquaredFeatures(nn.Module):
+    """A CSPDarkNet with common statistics; its loss is the mean square of its features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        backbone = CSPDarkNet(stem_channels=4, norm="naiveSyncBN", res5_dilation=2)
+        self.backbone = backbone.double()  # fifty norms one after the other amplify rounding
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        images = torch.stack([picture["image"] for picture in batch])
+        return {"loss": self.backbone(images.double() / 255)["res5"].square().mean()}
+
+
 MODELS = {
     "vfnet": tiny_vfnet,
     "atss": tiny_atss,
     "gfl": sure_gfl,
     "yolof": yolof_with_running_statistics,
     "yolof, synchronised": yolof_with_common_statistics,
+    "cspdarknet, synchronised": SquaredFeatures,
 }
 
 

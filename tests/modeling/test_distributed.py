@@ -24,7 +24,13 @@ BATCHES = {
 }
 
 
-CASES = [(name, case) for name in MODELS for case in BATCHES]
+# A backbone alone knows no boxes.
+CASES = [
+    (name, case)
+    for name in MODELS
+    for case in BATCHES
+    if not (name.startswith("cspdarknet") and case == "a rank without boxes")
+]
 
 
 @pytest.fixture(scope="module")
