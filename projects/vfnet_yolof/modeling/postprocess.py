@@ -1,6 +1,7 @@
 """From raw predictions to detections: the only top-k in the project."""
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,21 @@ class Detections(NamedTuple):
     instances: Instances
     level: Tensor
     index: Tensor
+
+
+class _Candidates(NamedTuple):
+    """Scores of one level that may become detections; all sizes follow from those of the level.
+
+    Attributes:
+        locations: (L,) int64 within the level. rows: (P,) int64, which of them a score is of.
+        scores: (P,) float32. classes: (P,) int64. passes: (P,) bool, above the threshold.
+    """
+
+    locations: Tensor
+    rows: Tensor
+    scores: Tensor
+    classes: Tensor
+    passes: Tensor
 
 
 class PostProcessor:
@@ -80,58 +96,65 @@ class PostProcessor:
             quality: for each level (R_l,) factors in [0, 1] on the scores, e.g. centerness;
                 they rank the candidates in the NMS, but do not choose them.
         """
-        parts = [
-            self._level_candidates(level, x, decode, None if quality is None else quality[level])
-            for level, x in enumerate(logits)
-        ]
-        boxes, scores, classes, levels, index = (torch.cat(x) for x in zip(*parts, strict=True))
+        found = [self._level_candidates(x) for x in logits]
+        boxes = torch.cat([decode(level, x.locations) for level, x in enumerate(found)])
+        index = torch.cat([x.locations for x in found])
+        levels = torch.cat([torch.full_like(x.locations, i) for i, x in enumerate(found)])
+        factors = None
+        if quality is not None:
+            factors = torch.cat([q[x.locations] for q, x in zip(quality, found, strict=True)])
+        starts = accumulate((len(x.locations) for x in found[:-1]), initial=0)
+        rows = torch.cat([x.rows + start for x, start in zip(found, starts, strict=True)])
+        scores, classes, passes = (
+            torch.cat([getattr(x, name) for x in found]) for name in ("scores", "classes", "passes")
+        )
         clipped = clip_boxes(boxes, image_size)
         has_area = (clipped[:, 2:] > clipped[:, :2]).all(-1)
         if self.clip == "before_nms":
-            solid = has_area.nonzero()[:, 0]
-            keep, kept_scores = self.nms(
-                clipped[solid], scores[solid], classes[solid], self.max_detections
-            )
-            keep = solid[keep]
-        else:
-            keep, kept_scores = self.nms(boxes, scores, classes, self.max_detections)
-            solid = has_area[keep]
+            passes = passes & has_area[rows]
+        # Up to here all sizes are fixed: on a GPU the host waits for this count and the NMS's.
+        chosen = passes.nonzero()[:, 0]
+        rows, scores, classes = rows[chosen], scores[chosen], classes[chosen]
+        if factors is not None:
+            scores = scores * factors[rows]
+        overlapping = clipped if self.clip == "before_nms" else boxes
+        keep, kept_scores = self.nms(overlapping[rows], scores, classes, self.max_detections)
+        if self.clip == "after_nms":
+            solid = has_area[rows[keep]]
             keep, kept_scores = keep[solid], kept_scores[solid]
+        rows = rows[keep]
         instances = Instances(
             image_size,
-            pred_boxes=Boxes(clipped[keep]),
+            pred_boxes=Boxes(clipped[rows]),
             scores=kept_scores,
             pred_classes=classes[keep],
         )
-        return Detections(instances, levels[keep], index[keep])
+        return Detections(instances, levels[rows], index[rows])
 
-    def _level_candidates(
-        self,
-        level: int,
-        logits: Tensor,
-        decode: Callable[[int, Tensor], Tensor],
-        quality: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Boxes, scores, classes, level and location of one level's candidates."""
+    def _level_candidates(self, logits: Tensor) -> _Candidates:
+        """The best of one level's logits (R, K)."""
         if self.candidates == "pair":
-            scores, index, classes = self._best_pairs(logits)
-        else:
-            scores, index, classes = self._best_locations(logits)
-        if quality is not None:
-            scores = scores * quality[index]
-        boxes = decode(level, index)
-        return boxes, scores, classes, torch.full_like(index, level), index
+            return self._best_pairs(logits)
+        return self._best_locations(logits)
 
-    def _best_pairs(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _best_pairs(self, logits: Tensor) -> _Candidates:
         num_classes = logits.shape[1]
         top, flat = logits.flatten().topk(min(self.topk_candidates, logits.numel()))
         scores = top.float().sigmoid()
-        keep = scores > self.score_thresh
-        scores, flat = scores[keep], flat[keep]
-        return scores, flat.div(num_classes, rounding_mode="floor"), flat % num_classes
+        return _Candidates(
+            locations=flat.div(num_classes, rounding_mode="floor"),
+            rows=torch.arange(len(flat), device=flat.device),
+            scores=scores,
+            classes=flat % num_classes,
+            passes=scores > self.score_thresh,
+        )
 
-    def _best_locations(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _best_locations(self, logits: Tensor) -> _Candidates:
         _, best = logits.amax(1).topk(min(self.topk_candidates, len(logits)))
         scores = logits[best].float().sigmoid()
-        row, classes = (scores > self.score_thresh).nonzero(as_tuple=True)
-        return scores[row, classes], best[row], classes
+        rows, classes = (
+            torch.arange(n, device=best.device).view(shape).expand_as(scores).flatten()
+            for n, shape in ((len(best), (-1, 1)), (logits.shape[1], (1, -1)))
+        )
+        scores = scores.flatten()
+        return _Candidates(best, rows, scores, classes, scores > self.score_thresh)
