@@ -129,9 +129,12 @@ def test_open_mmlab_res2net() -> None:
     assert {"stem.7.running_mean", "layer3.22.bns.2.bias", "layer4.0.downsample.2.bias"} <= set(
         source
     )
-    source |= {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    unused = {"fc.weight", "fc.bias", "layer2.0.conv2.weight", "layer2.0.conv2.conv_offset.bias"}
+    unused.add("layer2.0.bn2.running_mean")
+    source |= dict.fromkeys(unused, torch.zeros(1))
     converted, report = convert_backbone_state_dict({"state_dict": source}, detector)
     assert report.num_source == len(source)
+    assert {k for k in report.dropped if "tracked" not in k} == unused
     assert converted.keys() == {k for k in detector.state_dict() if k.startswith(OURS)}
     for key, name in zip(ours, source, strict=False):
         if f"{OURS}{key}" in converted:  # counters of frozen norms are not

@@ -91,7 +91,7 @@ RES2NET_RULES: tuple[Rule, ...] = (
     ),
     # The fork of VFNet's authors kept this convolution in the models with DCN and never used it.
     Rule(
-        _RES2_BLOCK + rf"conv2\.(?:{_WB}|{_OFFSET})",
+        _RES2_BLOCK + rf"(?:conv2\.(?:{_WB}|{_OFFSET})|bn2\.(?:{_BN}))",
         None,
         "3x3 convolution that the split ones replace",
     ),
