@@ -3,7 +3,7 @@
     python tools/convert_checkpoint.py --config-file vfnet/vfnet_r50_fpn_1x.py \\
         vfnet_r50_fpn_1x_coco_20201027-38db6f58.pth vfnet_r50.pth
 
-Reads MMDetection's VFNet and GFL (2.x and 3.x) and the YOLOF of its authors. The configuration
+Reads the checkpoints that docs/weights.md lists. The configuration
 decides what is expected; a checkpoint of another model is refused, with what it looks like. The
 output loads with Detectron2's checkpointer.
 

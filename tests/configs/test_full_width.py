@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 import torch
 from detectron2.config import instantiate
+from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 from tiny import picture
 from vfnet_yolof.configs import config_names, load_config
@@ -52,7 +53,8 @@ def test_trains_and_infers(name: str) -> None:
     config.optimizer.params.model = model
     optimizer = instantiate(config.optimizer)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    loss = sum(model(batch).values())
+    with EventStorage():
+        loss = sum(model(batch).values())
     assert loss.isfinite()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1e3, error_if_nonfinite=True)

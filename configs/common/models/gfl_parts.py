@@ -3,8 +3,17 @@
 from detectron2.config import LazyCall as L
 from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.losses import FocalLoss, GuidedFocalLoss
+from vfnet_yolof.modeling.meta_arch import GFocal
+from vfnet_yolof.modeling.points import PixelIndexPoints
 from vfnet_yolof.modeling.quality import EqualQuality
 from vfnet_yolof.modeling.representations import DiracDelta
+
+
+def first_release(model):
+    """Boxes as in the authors' first release, for its weights: see ``meta_arch/gfocal.py``."""
+    model._target_ = GFocal
+    model.points = L(PixelIndexPoints)(strides=model.points.strides, octave_base_scale=8.0)
+    model.postprocessor.candidates = "location"
 
 
 def dirac_delta(model):

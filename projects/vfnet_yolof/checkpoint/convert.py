@@ -89,7 +89,7 @@ def recognise_layout(keys: Iterable[str]) -> Layout:
     for layout in LAYOUTS:
         if layout.matches(keys):
             return layout
-    known = ", ".join(dict.fromkeys(x.name.strip() for x in LAYOUTS if not x.refusal))
+    known = ", ".join(dict.fromkeys(x.name.strip() for x in LAYOUTS))
     raise CheckpointError(
         f"unknown checkpoint layout (known: {known}); the first of its {len(keys)} tensors are "
         f"{shorten_list(keys)}"
@@ -126,14 +126,13 @@ def convert_state_dict(
     differs raises :class:`CheckpointMismatchError`. Without it every renamed tensor is returned,
     counters included. Tensors are not copied.
 
-    Raises :class:`CheckpointError` for an unknown layout, for one that means other boxes with the
-    same weights, and for source tensors that no rule knows.
+    Raises :class:`CheckpointError` for an unknown layout, for one that means other boxes than the
+    given model with the same weights, and for source tensors that no rule knows.
     """
     entry, source = _unwrap(source)
     target = None if model_or_keys is None else target_shapes(model_or_keys)
     layout = _choose_layout(source, target)
-    if layout.refusal:
-        raise CheckpointError(f"this is a {layout.name} checkpoint, {layout.refusal}")
+    _check_geometry(layout, model_or_keys)
     converted, report = apply_rules(source, layout.rules)
     report.entry = entry
     report.layout = layout.name.strip()
@@ -230,6 +229,27 @@ def save_atomically(checkpoint: Mapping[str, Any], output: str | os.PathLike[str
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _check_geometry(layout: Layout, model: Any) -> None:
+    """Names and shapes do not tell GFL's first release from the later ones; its boxes are others.
+
+    Only a model can be asked; names alone are taken as they are.
+    """
+    if not isinstance(model, nn.Module) or layout is OWN_LAYOUT:
+        return
+    if getattr(model, "box_geometry", "") != layout.box_geometry:
+        advice = (
+            "use a gfl/gfocal_... config, e.g. gfl/gfocal_r50_fpn_1x.py, or make model._target_ "
+            "GFocal and model.points PixelIndexPoints"
+            if layout.box_geometry
+            else "use the gfl/gfl_... config in place of the gfl/gfocal_... one"
+        )
+        raise CheckpointMismatchError(
+            f"this is a {layout.name.strip()} checkpoint, whose weights mean other boxes than the "
+            f"configuration's (points half a cell apart, x2 and y2 inside or outside of the box): "
+            f"it would load and lose AP; {advice}"
+        )
 
 
 def _choose_layout(source: Mapping[str, torch.Tensor], target: Iterable[str] | None) -> Layout:

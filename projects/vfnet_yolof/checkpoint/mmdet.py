@@ -190,7 +190,7 @@ GFL_HEAD_RULES: tuple[Rule, ...] = (
     Rule(r"bbox_head\.gfl_reg\.(weight|bias)", r"head.reg.\1"),
     Rule(r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
     Rule(
-        r"bbox_head\.integral\.project",
+        r"bbox_head\.(?:integral|distribution_project)\.project",
         None,
         "positions of the bins, set by the configuration (reg_max)",
     ),
@@ -240,20 +240,19 @@ def _pyramid_layouts() -> tuple[Layout, ...]:
 
 
 LAYOUTS: tuple[Layout, ...] = (
-    # The authors' first release stands on MMDetection 1.x. Its tensors would fit (81 classes there
-    # count the background, its sigmoid scores do not: 80 channels in the order of the categories),
-    # but its boxes are others: anchors lie at (i + 0.5) * stride - 0.5 and x2, y2 are the last
-    # pixels inside, half a pixel more on every side. No configuration here says that exactly.
+    # The authors' first release stands on MMDetection 1.x. 81 classes there count the background,
+    # its sigmoid scores do not: 80 channels in the order of the categories. Its boxes are others:
+    # points lie at (i + 0.5) * stride - 0.5, and x2, y2 are the last pixels inside.
     Layout(
         project="GFocal (MMDetection 1.x)",
         detector="GFL",
-        signature=(r"bbox_head\.gfl_cls\.weight", r"bbox_head\.distribution_project\.project"),
-        rules=(),
-        refusal=(
-            "whose weights mean other boxes than MMDetection 2.x's (anchors half a cell further, "
-            "x2 and y2 inside the box): it would load and lose several AP. MMDetection 2.x and 3.x "
-            "publish the same models; convert those"
+        signature=(
+            r"bbox_head\.gfl_cls\.weight",
+            r"bbox_head\.distribution_project\.project",
+            _RESNET[0],
         ),
+        rules=RESNET_RULES + FPN_RULES + TOWER_RULES + GFL_HEAD_RULES + SURROUNDING_RULES,
+        box_geometry="pixel indices",
     ),
     *_pyramid_layouts(),
     Layout(

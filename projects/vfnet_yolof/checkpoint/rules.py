@@ -64,7 +64,8 @@ class Layout:
     """How one project names the tensors of one detector.
 
     ``signature``: patterns; a checkpoint has this layout when each of them matches at least one key
-    completely. ``refusal``: why checkpoints of this layout cannot be converted, if so.
+    completely. ``box_geometry``: the detector's attribute of that name, for layouts whose weights
+    mean other boxes under the same names.
     ``zero_biases``: patterns of this project's names; where the source has a weight without such a
     bias, the bias is 0.
     """
@@ -73,7 +74,7 @@ class Layout:
     detector: str
     signature: tuple[str, ...]
     rules: tuple[Rule, ...]
-    refusal: str = ""
+    box_geometry: str = ""
     zero_biases: tuple[str, ...] = ()
 
     @property

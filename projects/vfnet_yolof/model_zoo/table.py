@@ -14,7 +14,6 @@ _MMDET = "mmdetection/v2.0"
 _HOSTS = ("https://download.openmmlab.com", "https://openmmlab.oss-cn-hangzhou.aliyuncs.com")
 _DRIVE = "https://drive.google.com/file/d"
 _VFNET_AUTHORS = "https://github.com/hyz-xmaster/VarifocalNet#results-and-models"
-_GFL_AUTHORS = "https://github.com/implus/GFocal#models"
 _YOLOF_AUTHORS = "https://github.com/chensnathan/YOLOF#main-results"
 
 
@@ -80,6 +79,11 @@ def _drive(row: str, key: str) -> Weights:
     return _by_hand(f"{row}.pth", f"{_DRIVE}/{key}/view")
 
 
+def _gfocal(val: float, test_dev: float, model: str, key: str) -> Row:
+    """A row of the GFL authors' first release."""
+    return Row(val, test_dev, _drive(f"gfocal_{model}", key))
+
+
 ROWS: dict[str, Row] = {
     "vfnet/vfnet_r50_fpn_1x": Row(41.6, 41.6, _vfnet("r50_fpn_1x", "20201027-38db6f58")),
     "vfnet/vfnet_r50_fpn_ms_2x": Row(44.5, 44.8, _vfnet("r50_fpn_mstrain_2x", "20201027-7cc75bd2")),
@@ -137,6 +141,21 @@ ROWS: dict[str, Row] = {
     ),
     "gfl/gfl_x101_32x4d_dcnv1_fpn_ms_2x": Row(
         48.1, None, _gfl("x101_32x4d_fpn_dconv_c4-c5_mstrain_2x", "20200630_102002-14a2bf25")
+    ),
+    "gfl/gfocal_r50_fpn_1x": Row(
+        40.2, 40.3, _drive("gfocal_r50_fpn_1x", "184HAOoCl6j1-u0ad_lzmFFYQPY9nKxgy")
+    ),
+    "gfl/gfocal_r101_fpn_ms_2x": Row(
+        44.9, 45.0, _drive("gfocal_r101_fpn_ms_2x", "1vCYKVejsxO0Fj3CNtjYg_giq3aKmQ8gB")
+    ),
+    "gfl/gfocal_r101_dcnv2_fpn_ms_2x": Row(
+        47.2, 47.3, _drive("gfocal_r101_dcnv2_fpn_ms_2x", "1lJT5jj6mU29fLXHFRmMBIqKi-jZGSlSR")
+    ),
+    "gfl/gfocal_x101_32x4d_fpn_ms_2x": Row(
+        45.7, 46.0, _drive("gfocal_x101_32x4d_fpn_ms_2x", "1VqlZKmwVYmmQzU1z-qOHiAlToG8wwIOL")
+    ),
+    "gfl/gfocal_x101_32x4d_dcnv2_fpn_ms_2x": Row(
+        48.3, 48.2, _drive("gfocal_x101_32x4d_dcnv2_fpn_ms_2x", "13W38rPTxvxwmQuDR2DIsTxvGrPhIOOOz")
     ),
     "yolof/yolof_r50_c5_1x": Row(
         37.7,

@@ -32,14 +32,18 @@ class PointGenerator:
         return [
             torch.stack(
                 torch.meshgrid(
-                    (torch.arange(w, device=device, dtype=torch.float32) + self.offset) * stride,
-                    (torch.arange(h, device=device, dtype=torch.float32) + self.offset) * stride,
+                    self._positions(w, stride, device),
+                    self._positions(h, stride, device),
                     indexing="xy",
                 ),
                 dim=-1,
             ).reshape(-1, 2)
             for (h, w), stride in zip(sizes, self.strides, strict=True)
         ]
+
+    def _positions(self, count: int, stride: int, device: torch.device) -> Tensor:
+        cells = torch.arange(count, device=device, dtype=torch.float32)
+        return (cells + self.offset) * stride
 
     def anchors(self, points: Sequence[Tensor]) -> list[Tensor]:
         """Square anchors (H*W, 4) xyxy in pixels around each level's points."""
@@ -80,3 +84,18 @@ class PointGenerator:
                 f"the head sees {len(sizes)} feature levels, but {len(self.strides)} strides "
                 f"are configured: {self.strides}"
             )
+
+
+class PixelIndexPoints(PointGenerator):
+    """Points in the middle of their cells, counted in pixels: (i + 0.5) * stride - 0.5.
+
+    The first pixel of an image is 0 and its last is width - 1, as in MMDetection 1.x.
+    """
+
+    def __init__(
+        self, strides: Sequence[int] = (8, 16, 32, 64, 128), octave_base_scale: float = 8.0
+    ) -> None:
+        super().__init__(strides, offset=0.5, octave_base_scale=octave_base_scale)
+
+    def _positions(self, count: int, stride: int, device: torch.device) -> Tensor:
+        return super()._positions(count, stride, device) - 0.5

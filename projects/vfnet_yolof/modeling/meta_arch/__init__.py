@@ -3,7 +3,8 @@
 from .anchor_detector import AnchorDetector
 from .atss import ATSS
 from .gfl import GFL
+from .gfocal import GFocal
 from .vfnet import VFNet
 from .yolof import YOLOF
 
-__all__ = ["ATSS", "GFL", "YOLOF", "AnchorDetector", "VFNet"]
+__all__ = ["ATSS", "GFL", "YOLOF", "AnchorDetector", "GFocal", "VFNet"]

@@ -217,7 +217,7 @@ class PointDetector(OneStageDetector):
 
             def decode(level: int, index: Tensor, image: int = i) -> Tensor:
                 ltrb = self.decode_sides(sides[level][image, index], level)
-                return distances_to_boxes(points[level][index], ltrb)
+                return self.boxes_from_distances(points[level][index], ltrb, images, image)
 
             detections = self.postprocessor(
                 [x[i] for x in logits],
@@ -231,6 +231,12 @@ class PointDetector(OneStageDetector):
     def decode_sides(self, raw: Tensor, level: int) -> Tensor:
         """Distances (P, 4) in pixels from the head's box numbers (P, C) at a level's candidates."""
         return raw
+
+    def boxes_from_distances(
+        self, points: Tensor, ltrb: Tensor, images: ImageList, image: int
+    ) -> Tensor:
+        """Boxes (P, 4) xyxy in pixels of image number ``image``, around points (P, 2)."""
+        return distances_to_boxes(points, ltrb)
 
     def finish(
         self,
