@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import multiprocessing
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from detectron2.config import instantiate
 
 from ..configs import load_config
-from ..evaluation.coco_ap import DetectionArrays, coco_curves, default_backend
+from ..evaluation.coco_ap import Curves, coco_curves, default_backend
+from ..evaluation.plain import plain_curves, synthetic_data
 from .measures import Report, Settings, model_and_batch, train_step
 from .timing import Comparison, Run, Timing, compare
 
@@ -24,12 +23,7 @@ NUM_CLASSES = 80
 
 def evaluation(settings: Settings, *, images: int = 5000, detections: int = 100) -> Report:
     """COCO's average precision by pycocotools, as Detectron2 calls it, and by ours."""
-    truth, found = random_results(images, detections)
-    records = list(found.as_dicts(slice(None), range(images), range(NUM_CLASSES)))
-    variants: dict[str, Run] = {
-        "pycocotools": lambda: plain_average_precision(truth, records, images),
-        "ours": lambda: average_precision(truth, found),
-    }
+    variants: dict[str, Run] = evaluations(images, detections)
     notes: dict[str, Any] = {
         "backend": default_backend(),
         "AP": {name: run() for name, run in variants.items()},
@@ -39,75 +33,30 @@ def evaluation(settings: Settings, *, images: int = 5000, detections: int = 100)
     return Report(f"evaluation of {images} x {detections} detections", comparison, notes)
 
 
-def random_results(images: int, detections: int) -> tuple[list[dict[str, Any]], DetectionArrays]:
-    """Seven boxes in each picture, and detections of which some are near to them."""
-    random = np.random.default_rng(0)
-    count = 7 * images
-    sides = random.uniform(10, 300, (count, 2))
-    boxes = np.concatenate([random.uniform(0, 300, (count, 2)), sides], axis=1)
-    classes = random.integers(NUM_CLASSES, size=count)
-    truth = [
-        {
-            "image_id": i // 7,
-            "category_id": int(classes[i]),
-            "bbox": boxes[i].tolist(),
-            "area": float(sides[i].prod()),
-            "iscrowd": 0,
-        }
-        for i in range(count)
-    ]
-    image = np.repeat(np.arange(images), detections)
-    source = image * 7 + random.integers(7, size=len(image))
-    noise = random.normal(scale=12, size=(len(image), 4))
-    near = np.maximum(boxes[source] + noise, 1.0).astype(np.float32)
-    right = random.random(len(image)) < 0.5
-    labels = np.where(right, classes[source], random.integers(NUM_CLASSES, size=len(image)))
-    scores = random.random(len(image)).astype(np.float32)
-    return truth, DetectionArrays(image, labels, near, scores)
+def evaluations(images: int, detections: int) -> dict[str, Callable[[], float]]:
+    """The average precision of the same detections, computed in both ways."""
+    truth, found = synthetic_data(images, detections, NUM_CLASSES)
 
+    def average(curves: Curves) -> float:
+        precision = curves.precision[..., 0]
+        return float(precision[precision > -1].mean())
 
-def average_precision(truth: list[dict[str, Any]], found: DetectionArrays) -> float:
-    precision = coco_curves(truth, found, NUM_CLASSES).precision[..., 0]
-    return float(precision[precision > -1].mean())
-
-
-def plain_average_precision(
-    truth: list[dict[str, Any]], records: list[dict[str, Any]], images: int
-) -> float:
-    """As Detectron2's ``COCOEvaluator`` has it without its compiled extension."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = COCO()
-        ground_truth.dataset = {
-            "images": [{"id": i} for i in range(images)],
-            "categories": [{"id": k} for k in range(NUM_CLASSES)],
-            "annotations": [{**x, "id": i} for i, x in enumerate(truth, start=1)],
-        }
-        ground_truth.createIndex()
-        result = ground_truth.loadRes([dict(x) for x in records])
-        coco_eval = COCOeval(ground_truth, result, "bbox")
-        coco_eval.evaluate()
-        coco_eval.accumulate()
-    precision = coco_eval.eval["precision"][:, :, :, 0, -1]
-    return float(precision[precision > -1].mean())
+    return {
+        "pycocotools": lambda: average(plain_curves(truth, found, NUM_CLASSES, images)),
+        "ours": lambda: average(coco_curves(truth, found, NUM_CLASSES)),
+    }
 
 
 def peak_of_process(name: str, images: int, detections: int) -> float:
-    """MiB that an evaluation adds to a process of its own, detections included."""
+    """MiB that an evaluation adds to a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return float(pool.apply(_evaluate_alone, (name, images, detections)))
 
 
 def _evaluate_alone(name: str, images: int, detections: int) -> float:
-    truth, found = random_results(images, detections)
+    evaluate = evaluations(images, detections)[name]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if name == "ours":
-        average_precision(truth, found)
-    else:
-        records = list(found.as_dicts(slice(None), range(images), range(NUM_CLASSES)))
-        plain_average_precision(truth, records, images)
+    evaluate()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
