@@ -3,9 +3,9 @@
     python tools/convert_checkpoint.py --config-file vfnet/vfnet_r50_fpn_1x.py \\
         vfnet_r50_fpn_1x_coco_20201027-38db6f58.pth vfnet_r50.pth
 
-Reads the checkpoints that docs/weights.md lists. The configuration
-decides what is expected; a checkpoint of another model is refused, with what it looks like. The
-output loads with Detectron2's checkpointer.
+Reads the checkpoints that docs/weights.md lists. The configuration decides what is expected; a
+checkpoint of another model is refused, with what it looks like. The output loads with Detectron2's
+checkpointer.
 
 Backbones are recognised by themselves: torchvision's and open-mmlab's ResNet, ResNeXt and Res2Net,
 the .pkl files of MSRA, Facebook and Detectron2, and the CSPDarkNet of YOLOF's authors. The output
