@@ -1,18 +1,23 @@
 """Optimised models against the models that they are made of."""
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import vfnet_yolof
 from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d
+from PIL import Image
 from tiny import tiny_model
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import box_iou
+from vfnet_yolof import optimization
 from vfnet_yolof.benchmark.models import pictures, settle_norms, settle_threshold
 from vfnet_yolof.configs import load_config
+from vfnet_yolof.engine.cli import command_line
 from vfnet_yolof.layers import winograd
 from vfnet_yolof.layers.deform_conv import DeformConvPack, ModulatedDeformConvPack
 from vfnet_yolof.modeling.backbones import CSPDarkNet, build_res2net, build_resnet
@@ -250,3 +255,31 @@ def test_wrong_arguments_are_told() -> None:
 def test_compiled() -> None:
     model, inputs = alive(small("gfl"))
     assert_same(run(vfnet_yolof.optimize(model, compile=True), inputs), run(model, inputs))
+
+
+def test_evaluation_on_request(tmp_path, capsys) -> None:
+    Image.fromarray(np.full((48, 64, 3), 99, np.uint8)).save(tmp_path / "0.png")
+    content = {
+        "images": [{"id": 0, "file_name": "0.png", "width": 64, "height": 48}],
+        "categories": [{"id": 1, "name": "patch"}],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [10, 6, 30, 24]}],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    cfg = load_config("gfl/gfl_small_shapes.py")
+    cfg.model.num_classes = 1
+    model, _ = alive(instantiate(cfg.model))
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    run_arguments = [
+        *("--config-file", "gfl/gfl_small_shapes.py", "--num-gpus", "0", "--optimize"),
+        *("--val-json", str(tmp_path / "val.json"), "--val-images", str(tmp_path)),
+        f"train.output_dir={tmp_path / 'out'}",
+        f"train.init_checkpoint={tmp_path / 'model.pth'}",
+    ]
+    assert command_line(run_arguments) == 2
+    assert "--optimize is for --eval-only" in capsys.readouterr().err
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimization, "fold_batch_norms", lambda x: made.append(fold_batch_norms(x)))
+        assert command_line([*run_arguments, "--eval-only"]) == 0
+    assert made[0] > 10
+    assert "bbox/AP" in (tmp_path / "out" / "metrics.json").read_text()

@@ -141,3 +141,12 @@ def test_evaluations_agree() -> None:
     ours = variants["ours"]()
     assert 0.01 < ours < 0.99
     assert variants["pycocotools"]() == pytest.approx(ours, abs=1e-9)
+
+
+def test_memory_of_a_process() -> None:
+    before = data_measures.peak_resident_mib()
+    held = torch.ones(2**22 + int(before) * 2**18)  # 16 MiB more than the peak so far
+    assert data_measures.peak_resident_mib() > before + 10
+    del held
+    again = data_measures.peak_resident_mib()
+    assert again > before + 10, "the peak stays"
