@@ -149,7 +149,8 @@ def test_boxes_are_in_pixels_of_the_given_image(config, weights):
     overrides = [
         "dataloader.test.mapper.augmentations="
         "[{_target_:detectron2.data.transforms.ResizeShortestEdge,"
-        "short_edge_length:128,max_size:256}]"
+        "short_edge_length:128,max_size:256}]",
+        "dataloader.test.mapper.interpolation=pil",
     ]
     image = picture(64, 96)
     large = Predictor(resized, weights, device="cpu", score_thresh=0.0, overrides=overrides)(image)

@@ -1,8 +1,6 @@
 """Soft-NMS against the reference's numbers and against the definition written as a loop."""
 
 import math
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import box_iou
 from vfnet_yolof.layers.soft_nms import SoftNMS
 
 GOLDEN = np.load(Path(__file__).parents[1] / "data" / "units" / "nms.npz")
@@ -158,28 +156,3 @@ def test_half_precision_scores_keep_their_type_and_the_input_its_values() -> Non
 def test_bad_options_are_refused(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         SoftNMS(**options)
-
-
-def least_times(*calls: Callable[[], object]) -> list[float]:
-    """Seconds of each call, measured in turn: the least is what others' load disturbs least."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(6):
-        for call, own in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            own.append(time.perf_counter() - start)
-    return [min(own) for own in times]
-
-
-@pytest.mark.parametrize(("share_of_one", "limit"), [(0.0, 3), (0.6, 10)])
-@pytest.mark.parametrize("max_detections", [100, 5000])
-def test_speed(share_of_one: float, limit: float, max_detections: int) -> None:
-    """5,000 boxes of 80 classes, against torchvision's hard NMS in the same process."""
-    boxes, scores, classes = random_boxes(5000, 80, seed=0)
-    classes[: int(share_of_one * len(classes))] = 0
-    nms = SoftNMS("linear", 0.65)
-    soft, hard = least_times(
-        lambda: nms(boxes, scores, classes, max_detections),
-        lambda: batched_nms(boxes, scores, classes, 0.65),
-    )
-    assert soft <= limit * hard, f"{soft / hard:.1f} times as long"

@@ -1,6 +1,5 @@
 """The two assigners against literal versions of their rules, and at their limits."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -236,11 +235,9 @@ def test_memory_does_not_grow_with_the_number_of_boxes(make: Callable) -> None:
     boxes = torch.cat([corner, corner + 4 + corner.flip(1) / 8], dim=1)
     max_pairs = 40_000
     assert len(anchors) * len(boxes) > 50 * max_pairs
-    started = time.perf_counter()
     with LargestTensor() as largest:
         got = make(max_pairs=max_pairs)(anchors, boxes, level_sizes=level_sizes)
     assert (got >= 0).sum() > 100
     # Apart from the pieces only the few candidates of each box are held.
     candidates = len(boxes) * 9 * len(sizes)
     assert largest.bytes <= 16 * (max_pairs + candidates)
-    assert time.perf_counter() - started < 20

@@ -1,7 +1,5 @@
 """Uniform matching against a literal version of its rule, and at its limits."""
 
-import time
-
 import pytest
 import reference
 import torch
@@ -138,12 +136,10 @@ class TestCost:
         boxes = random_boxes(2000, 300, 1)
         max_pairs = 24_000
         assert len(anchors) * len(boxes) > 50 * max_pairs
-        started = time.perf_counter()
         with LargestTensor() as largest:
             match = UniformAssigner(4, max_pairs=max_pairs)(anchors, boxes, pred_boxes=anchors)
         assert len(match.anchor_idx) == 2000 * 8
         assert largest.bytes <= 16 * max(max_pairs, len(match.anchor_idx))
-        assert time.perf_counter() - started < 20
 
     def test_never_waits_for_the_device(self) -> None:
         boxes, classes = random_boxes(5, 60, 2), torch.zeros(5, dtype=torch.int64)
