@@ -176,8 +176,9 @@ import sys, time
 from vfnet_yolof.data import DetectionMapper, build_train_loader
 record = {"file_name": sys.argv[1], "image_id": 1, "width": 48, "height": 32}
 mapper = DetectionMapper(is_train=True, augmentations=[])
-for batch in build_train_loader([record], mapper, 2, num_workers=2, seed=0):
-    print("ready", flush=True)
+for number, batch in enumerate(build_train_loader([record], mapper, 2, num_workers=2, seed=0)):
+    if number:  # the second batch is the second worker's: both are at work
+        print("ready", flush=True)
     time.sleep(0.3)  # the step
 """
 
