@@ -67,8 +67,11 @@ def test_a_measure_that_fails_leaves_the_others(groups, tmp_path: Path, monkeypa
 def test_the_table_in_a_document(groups, tmp_path: Path, capsys) -> None:
     document, figures = tmp_path / "doc.md", tmp_path / "table.json"
     document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    threads = torch.get_num_threads()
+    options = ["--threads", str(threads + 1), "--json", str(figures), "--markdown", str(document)]
     for _ in range(2):
-        assert main(["table", "--json", str(figures), "--markdown", str(document)]) == 0
+        assert main(["table", *options]) == 0
+    assert torch.get_num_threads() == threads  # of this process, which goes on
     text = document.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")

@@ -179,7 +179,7 @@ mapper = DetectionMapper(is_train=True, augmentations=[])
 for number, batch in enumerate(build_train_loader([record], mapper, 2, num_workers=2, seed=0)):
     if number:  # the second batch is the second worker's: both are at work
         print("ready", flush=True)
-    time.sleep(0.3)  # the step
+        time.sleep(5)  # the step, in which the interruption comes
 """
 
 

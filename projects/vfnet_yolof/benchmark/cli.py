@@ -92,7 +92,15 @@ def measure(args: argparse.Namespace, settings: Settings) -> Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; returns the exit status."""
     args = argument_parser().parse_args(arguments)
+    threads = torch.get_num_threads()
     torch.set_num_threads(args.threads)
+    try:
+        return _run(args)
+    finally:
+        torch.set_num_threads(threads)  # another number rounds sums otherwise
+
+
+def _run(args: argparse.Namespace) -> int:
     settings = Settings(device=args.device, repeats=args.repeats, warmup=args.warmup)
     if args.command in WITH_CONFIG:
         settings = Settings(
