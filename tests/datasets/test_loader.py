@@ -172,8 +172,9 @@ def test_works_from_a_lazy_config_with_detectron2s_trainer(write_coco):
 
 
 ENDLESS = """
-import sys, time
+import signal, sys, time
 from vfnet_yolof.data import DetectionMapper, build_train_loader
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background
 record = {"file_name": sys.argv[1], "image_id": 1, "width": 48, "height": 32}
 mapper = DetectionMapper(is_train=True, augmentations=[])
 for number, batch in enumerate(build_train_loader([record], mapper, 2, num_workers=2, seed=0)):
