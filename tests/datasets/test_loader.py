@@ -9,6 +9,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -169,6 +170,19 @@ def test_works_from_a_lazy_config_with_detectron2s_trainer(write_coco):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     SimpleTrainer(model, instantiate(config.train), optimizer).train(0, 3)
     assert sorted(model.seen) == [1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.timeout(60)
+def test_workers_start_where_opencv_has_threads(records):
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(4)
+        cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (3000, 3000))  # starts them
+        mapper = DetectionMapper(is_train=True, augmentations=[])
+        loader = build_train_loader(records, mapper, 2, num_workers=2, seed=0)
+        assert len(next(iter(loader))) == 2
+    finally:
+        cv2.setNumThreads(threads)
 
 
 ENDLESS = """

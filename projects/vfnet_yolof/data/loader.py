@@ -184,6 +184,10 @@ def build_test_loader(
 
 
 def _loader_options(num_workers: int) -> dict[str, Any]:
+    if num_workers:
+        # Workers share the cores, as with torch's threads. It has to be said here: a forked worker
+        # that inherits OpenCV's threads waits for ever for those that did not come along.
+        cv2.setNumThreads(1)
     return {
         "num_workers": num_workers,
         "collate_fn": _as_list,
@@ -201,7 +205,6 @@ def _as_list(batch: list[Record]) -> list[Record]:
 def _init_worker(worker_id: int) -> None:
     # Ctrl-C reaches the whole process group; the main process stops the workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)  # as torch's in a worker: the workers share the cores
 
 
 def _is_list(dataset: Any) -> bool:
