@@ -1,6 +1,7 @@
 """tools/show_augmentations.py: what it draws is what the training would see."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,9 @@ def test_the_seed_tells_the_pictures(dataset: str, tmp_path: Path) -> None:
     assert pictures(1, "a") == pictures(1, "b") != pictures(2, "c")
 
 
-def test_mistakes_end_with_one_line(dataset: str, tmp_path: Path, capsys) -> None:
+def test_mistakes_end_with_one_line(dataset: str, tmp_path: Path, capsys, monkeypatch) -> None:
+    # Handlers that other tests left behind write to streams that are closed by now.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
     for arguments, message in (
         (["nowhere.py"], "nowhere"),
         ([CONFIG, "dataloader.train.mapper.interpolation=cubic", dataset], "pil, opencv"),
@@ -74,9 +77,7 @@ def test_mistakes_end_with_one_line(dataset: str, tmp_path: Path, capsys) -> Non
         ([CONFIG, "-n", "0", dataset], "count must be at least 1"),
     ):
         assert show_augmentations.main([*arguments, "-o", str(tmp_path / "out")]) == 1
-        # Handlers that other tests left behind may complain before it.
         error = capsys.readouterr().err
-        assert error.count("error: ") == 1
-        last = error.splitlines()[-1]
-        assert last.startswith("error: ")
-        assert message in last
+        assert error.startswith("error: ")
+        assert message in error
+        assert error.count("\n") == 1
