@@ -1,5 +1,6 @@
 """Optimised models against the models that they are made of."""
 
+import copy
 import json
 from typing import Any
 
@@ -14,14 +15,16 @@ from tiny import tiny_model
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import box_iou
-from vfnet_yolof import optimization
 from vfnet_yolof.benchmark.models import pictures, settle_norms, settle_threshold
 from vfnet_yolof.configs import load_config
 from vfnet_yolof.engine.cli import command_line
 from vfnet_yolof.layers import winograd
 from vfnet_yolof.layers.deform_conv import DeformConvPack, ModulatedDeformConvPack
+from vfnet_yolof.layers.fused_conv import FusedConv2d, fusing_available
 from vfnet_yolof.modeling.backbones import CSPDarkNet, build_res2net, build_resnet
-from vfnet_yolof.optimization import fold_batch_norms
+from vfnet_yolof.optimization import inference
+from vfnet_yolof.optimization.folding import fold_batch_norms
+from vfnet_yolof.optimization.residual import FusedBlock
 
 SIZE = (96, 128)
 DETECTORS = {
@@ -130,6 +133,36 @@ def test_the_same_detections(name: str) -> None:
     assert_same(run(model, inputs), want, pixels=1e-9, score=0.0)
 
 
+@pytest.mark.parametrize("name", [*DETECTORS, "yolof"])
+@pytest.mark.usefixtures("winograd_everywhere")
+def test_every_convolution_made_faster_is_used(name: str) -> None:
+    """Detectron2's FPN has its convolutions in lists of its own, too."""
+    model, inputs = alive(small(name))
+    fast = vfnet_yolof.optimize(model)
+    idle = {x for x in fast.modules() if isinstance(x, FusedConv2d | winograd.WinogradConv2d)}
+    assert len(idle) > 10
+    for module in list(idle):
+        module.register_forward_hook(lambda module, args, out: idle.discard(module))
+    run(fast, inputs)
+    # The last ones of blocks are not called as modules: they add to what is there.
+    added = [x.convs[-1] for x in fast.modules() if isinstance(x, FusedBlock)]
+    assert bool(added) == fusing_available()
+    assert idle <= set(added)
+
+
+def test_features_of_inner_stages_are_not_overwritten() -> None:
+    """ResNet-18's first block adds to the stem's output."""
+    torch.manual_seed(0)
+    names = ["stem", "res2", "res3", "res5"]
+    backbone = build_resnet(18, stem_channels=32, res2_channels=32, out_features=names)
+    model, inputs = alive(Bare(backbone))
+    fast = vfnet_yolof.optimize(model)
+    with torch.inference_mode():
+        want, got = model(inputs), fast(inputs)
+    for name in names:
+        assert (got[name] - want[name]).norm() < 1e-5 * want[name].norm(), name
+
+
 def has_batch_norms(model: nn.Module) -> bool:
     return any(isinstance(x, _BatchNorm | FrozenBatchNorm2d) for x in model.modules())
 
@@ -182,6 +215,37 @@ def test_the_same_features(name: str) -> None:
         scale = want[key].std()
         assert scale > 0.05
         assert ((got[key] - want[key]).abs().max() / scale) < 1e-6
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_same_features_in_float32(name: str) -> None:
+    """With fused blocks; against float64, as exact as the plain network is."""
+    torch.manual_seed(0)
+    model, inputs = alive(Bare(BACKBONES[name]()))
+    fast = vfnet_yolof.optimize(model)
+    exact = copy.deepcopy(model).double()
+    with torch.inference_mode():
+        want, got, plain = exact(inputs), fast(inputs), model(inputs)
+    for key in want:
+        rounding = (plain[key] - want[key]).norm() / want[key].norm()
+        assert (got[key] - want[key]).norm() / want[key].norm() < 1e-5 + 4 * rounding
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
+@pytest.mark.usefixtures("winograd_everywhere")
+def test_convolutions_of_another_kind_are_left_alone() -> None:
+    """Their weight is not what is multiplied, so nothing can be multiplied into it."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(Standardised(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    model, inputs = alive(Bare(layers))
+    fast = vfnet_yolof.optimize(model)
+    assert type(fast.backbone[0]) is Standardised
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(inputs), model(inputs))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -279,7 +343,7 @@ def test_evaluation_on_request(tmp_path, capsys) -> None:
     assert "--optimize is for --eval-only" in capsys.readouterr().err
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimization, "fold_batch_norms", lambda x: made.append(fold_batch_norms(x)))
+        patch.setattr(inference, "fold_batch_norms", lambda x: made.append(fold_batch_norms(x)))
         assert command_line([*run_arguments, "--eval-only"]) == 0
     assert made[0] > 10
     assert "bbox/AP" in (tmp_path / "out" / "metrics.json").read_text()

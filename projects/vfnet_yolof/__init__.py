@@ -6,7 +6,7 @@ Importing the package registers the meta-architectures and backbones with Detect
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "__version__", "optimize"]
+__all__ = ["Predictor", "__version__", "optimize", "optimize_training"]
 
 from . import modeling  # noqa: F401  (registration with Detectron2)
 
@@ -17,8 +17,8 @@ def __getattr__(name: str) -> Any:
         from .predictor import Predictor
 
         return Predictor
-    if name == "optimize":
-        from .optimization import optimize
+    if name in ("optimize", "optimize_training"):
+        from . import optimization
 
-        return optimize
+        return getattr(optimization, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

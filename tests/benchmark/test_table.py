@@ -125,7 +125,10 @@ def test_inference_compares_results_first(tmp_path: Path) -> None:
 
 def test_training_measures() -> None:
     got = measures.training(SMALL, QUICK)
-    assert list(got.comparison.timings) == ["eager", "channels last", "assignment and losses"]
+    names = ["eager", "channels last", "optimised", "assignment and losses"]
+    assert list(got.comparison.timings) == names
+    assert got.notes["agreement with eager"]["losses"] < 1e-4
+    assert got.notes["agreement with eager"]["gradients"] < 1e-2
     assert all(x.peak_bytes > 0 for x in got.comparison.timings.values())
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..layers.star_conv import StarConv2d, star_offsets
 from ..modeling.postprocess import PostProcessor
-from ..optimization import optimize
+from ..optimization import optimize, optimize_training
 from .floor import FORMATS, record_products, replay
 from .models import build_model, pictures, random_boxes
 from .peers import PeerMissing, build_peer, peer_run
@@ -168,19 +168,47 @@ def model_and_batch(
 
 
 def training(config: str, settings: Settings) -> Report:
-    """A training step, plain NCHW and channels last, and the share of assignment and losses."""
+    """A training step, plain and optimised, and the share of assignment and losses."""
     model, inputs = model_and_batch(config, settings, settings.boxes)
     channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
     channels_last.backbone.register_forward_pre_hook(
         lambda module, args: (args[0].contiguous(memory_format=torch.channels_last),)
     )
+    optimised = copy.deepcopy(model)
+    optimize_training(optimised)
+    notes = {"agreement with eager": gradient_agreement(optimised, model, inputs)}
     losses = losses_alone(model, inputs)
     variants = {
         "eager": train_step(model, inputs),
         "channels last": train_step(channels_last, inputs),
+        "optimised": train_step(optimised, inputs),
         "assignment and losses": losses,
     }
-    return Report(f"training step {config}", settings.compare(variants))
+    return Report(f"training step {config}", settings.compare(variants), notes)
+
+
+def gradient_agreement(
+    model: nn.Module, reference: nn.Module, inputs: list[dict[str, Any]]
+) -> dict[str, float]:
+    """Largest relative difference of a loss, and of the norm of all gradients as one vector."""
+    from detectron2.utils.events import EventStorage
+
+    found = []
+    for one in (model, reference):
+        one.train()
+        with EventStorage():
+            losses = one(inputs)
+        names = [name for name, p in one.named_parameters() if p.requires_grad]
+        parameters = dict(one.named_parameters())
+        grads = torch.autograd.grad(sum(losses.values()), [parameters[name] for name in names])
+        found.append((losses, dict(zip(names, grads, strict=True))))
+    (losses, grads), (want_losses, want) = found
+    gap = sum(float((grads[name] - want[name]).square().sum()) for name in want)
+    norm = sum(float(x.square().sum()) for x in want.values())
+    return {
+        "losses": max(abs(1 - losses[k].item() / v.item()) for k, v in want_losses.items()),
+        "gradients": (gap / norm) ** 0.5,
+    }
 
 
 def losses_alone(model: nn.Module, inputs: list[dict[str, Any]]) -> Run:

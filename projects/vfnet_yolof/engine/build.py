@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..optimization import optimize_training
 from .checkpoints import CheckpointFiles
 from .classes import check_num_classes
 from .hooks import (
@@ -119,6 +120,8 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> Trainer:
     """Optimizer, loader and step; hooks come later."""
     if cfg.train.channels_last:  # convolutions pass it on from their weights to their outputs
         model.to(memory_format=torch.channels_last)
+    if cfg.train.optimize:
+        optimize_training(model)
     if cfg.train.activation_checkpointing:
         recompute_backbone(model)
     cfg.optimizer.params.model = model

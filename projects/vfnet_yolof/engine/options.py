@@ -33,6 +33,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "val_loss": {"enabled": False},
     "accumulate": 1,
     "channels_last": False,
+    "optimize": False,
     "activation_checkpointing": False,
     "reference_batch_size": 16,
     "auto_scale": False,

@@ -1,4 +1,4 @@
-"""3x3 convolution with a quarter of the multiplications, for inference on the CPU.
+"""3x3 convolution with a quarter of the multiplications, for float32 on the CPU.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", section 4.1: F(4x4,
 3x3) computes a tile of 4x4 outputs from 6x6 inputs with 36 products for each pair of channels
@@ -6,10 +6,13 @@ instead of 144. The polynomials are evaluated at 0, +-5/8, +-3/2 and infinity in
 +-2: float32 then errs by 5 times what the direct convolution does, instead of by 12 times.
 """
 
+import functools
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 TILE = 4  # outputs of a tile along each axis
@@ -22,6 +25,8 @@ MAX_PAIRS = 2**17  # of an input and an output channel
 MIN_TILES = 32
 # Enough for a product to be worth reading the kernel, and few enough for the cache.
 TILES_AT_ONCE = 100
+# A gradient of the kernel is read and written for each product of its sum.
+TILES_AT_ONCE_IN_GRADIENT = 300
 
 
 def _polynomial(roots: list[float]) -> Tensor:
@@ -56,6 +61,177 @@ def transforms() -> tuple[Tensor, Tensor, Tensor]:
     return inputs / scale, kernels * scale, outputs
 
 
+@functools.cache
+def _both_axes(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The matrices for both axes at once: (36, 36) of inputs, (36, 9) of kernels, (16, 36) of
+    outputs. One product with a small matrix reads and writes memory once."""
+    with torch.inference_mode(False):  # such tensors could not be used in training
+        return tuple(torch.kron(x, x).to(device, dtype) for x in transforms())
+
+
+def suits(conv: nn.Module) -> bool:
+    """Whether a convolution's product can be computed so, and gains by it on maps large enough."""
+    return (
+        isinstance(conv, nn.Conv2d)
+        and conv.kernel_size == (3, 3)
+        and conv.stride == (1, 1)
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and conv.weight.dtype == torch.float32
+        and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
+        and conv.in_channels * conv.out_channels <= MAX_PAIRS
+    )
+
+
+def gains(x: Tensor, padding: tuple[int, int]) -> bool:
+    """Whether a map (N, C, H, W) is large enough."""
+    return math.prod(_tiles(_output_size(x.shape[2:], padding))) >= MIN_TILES
+
+
+def _output_size(size: Sequence[int], padding: tuple[int, int]) -> tuple[int, int]:
+    return size[0] + 2 * padding[0] - 2, size[1] + 2 * padding[1] - 2
+
+
+def _tiles(size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of tiles that cover outputs of ``size``."""
+    return -(-size[0] // TILE), -(-size[1] // TILE)
+
+
+def transformed_kernel(weight: Tensor) -> Tensor:
+    """(O, I, 3, 3) -> (36, I, O)."""
+    out_channels, in_channels = weight.shape[:2]
+    _, kernels, _ = _both_axes(weight.device, weight.dtype)
+    taps = weight.permute(2, 3, 1, 0).reshape(9, -1)
+    return torch.mm(kernels, taps).view(REACH**2, in_channels, out_channels)
+
+
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+    """The convolution of (N, I, H, W) with a transformed kernel (36, I, O), with channels last."""
+    height, width = _output_size(x.shape[2:], padding)
+    rows, columns = _tiles((height, width))
+    padded = _padded(x, rows, columns, padding)
+    output = torch.empty(
+        (len(x), kernel.shape[-1], rows * TILE, columns * TILE),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
+    target = output.permute(0, 2, 3, 1)
+    for image, band in _bands(len(x), rows, columns, TILES_AT_ONCE):
+        _convolve_band(padded[image, band.start : band.stop + 2], kernel, bias, target[image, band])
+    if output.shape[2:] == (height, width):
+        return output
+    return output[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
+
+
+def kernel_gradient(x: Tensor, grad: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Gradient (O, I, 3, 3) from the input (N, I, H, W) and that of the output (N, O, Ho, Wo).
+
+    Each step of :func:`convolve` is linear; this goes through their transposes.
+    """
+    rows, columns = _tiles(grad.shape[2:])
+    padded = _padded(x, rows, columns, padding)
+    grad = grad.permute(0, 2, 3, 1)
+    grad = F.pad(grad, (0, 0, 0, TILE * columns - grad.shape[2], 0, TILE * rows - grad.shape[1]))
+    in_channels, out_channels = padded.shape[-1], grad.shape[-1]
+    inputs, kernels, outputs = _both_axes(x.device, x.dtype)
+    total = x.new_zeros(REACH**2, in_channels, out_channels)
+    for image, band in _bands(len(x), rows, columns, TILES_AT_ONCE_IN_GRADIENT):
+        tiles = torch.mm(inputs, _overlapping(padded[image, band.start : band.stop + 2]))
+        pieces = grad[image, band].unflatten(0, (-1, TILE)).unflatten(2, (columns, TILE))
+        pieces = torch.mm(outputs.t(), pieces.permute(1, 3, 0, 2, 4).reshape(TILE**2, -1))
+        total.baddbmm_(
+            tiles.view(REACH**2, -1, in_channels).transpose(1, 2),
+            pieces.view(REACH**2, -1, out_channels),
+        )
+    taps = torch.mm(kernels.t(), total.view(REACH**2, -1))
+    return taps.view(3, 3, in_channels, out_channels).permute(3, 2, 0, 1)
+
+
+def _padded(x: Tensor, rows: int, columns: int, padding: tuple[int, int]) -> Tensor:
+    """(N, C, H, W) -> (N, 4 * ``rows`` + 2, 4 * ``columns`` + 2, C)."""
+    x = x.permute(0, 2, 3, 1).contiguous()
+    vertical, horizontal = padding
+    below = TILE * rows + 2 - vertical - x.shape[1]
+    right = TILE * columns + 2 - horizontal - x.shape[2]
+    return F.pad(x, (0, 0, horizontal, right, vertical, below))
+
+
+def _bands(images: int, rows: int, columns: int, tiles: int) -> Iterator[tuple[int, slice]]:
+    """Image, and rows of outputs with about so many tiles."""
+    pieces = max(1, round(rows * columns / tiles))
+    step = -(-rows // pieces)
+    for image in range(images):
+        for first in range(0, rows, step):
+            yield image, slice(first * TILE, min(first + step, rows) * TILE)
+
+
+def _overlapping(padded: Tensor) -> Tensor:
+    """(4 * rows + 2, 4 * columns + 2, C) -> the tiles (36, rows * columns * C)."""
+    rows, columns = (size // TILE for size in padded.shape[:2])
+    down, along, _ = padded.stride()
+    tiles = padded.as_strided(
+        (REACH, REACH, rows, columns, padded.shape[-1]),
+        (down, along, TILE * down, TILE * along, 1),
+    )
+    return tiles.reshape(REACH**2, -1)
+
+
+def _convolve_band(padded: Tensor, kernel: Tensor, bias: Tensor | None, output: Tensor) -> None:
+    """(4 * rows + 2, 4 * columns + 2, I) -> ``output`` (4 * rows, 4 * columns, O)."""
+    rows, columns = (size // TILE for size in output.shape[:2])
+    inputs, _, outputs = _both_axes(padded.device, padded.dtype)
+    tiles = torch.mm(inputs, _overlapping(padded))
+    products = torch.bmm(tiles.view(REACH**2, -1, padded.shape[-1]), kernel)
+    result = torch.mm(outputs, products.view(REACH**2, -1))
+    result = result.view(TILE, TILE, rows, columns, -1).permute(2, 0, 3, 1, 4)
+    target = output.view(rows, TILE, columns, TILE, -1)
+    if bias is None:
+        target.copy_(result)
+    else:
+        torch.add(result, bias, out=target)
+
+
+class _Winograd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, padding) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return convolve(x, transformed_kernel(weight), bias, padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:  # the convolution of the gradient with the turned kernel
+            turned = transformed_kernel(weight.flip(2, 3).transpose(0, 1))
+            of_x = convolve(grad, turned, None, tuple(2 - pad for pad in ctx.padding))
+        if ctx.needs_input_grad[1]:
+            of_weight = kernel_gradient(x, grad, ctx.padding)
+        if ctx.needs_input_grad[2]:
+            of_bias = grad.sum((0, 2, 3))
+        return of_x, of_weight, of_bias, None
+
+
+def winograd_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]
+) -> Tensor:
+    """``F.conv2d`` with a 3x3 kernel and stride 1, and with gradients by the same algorithm.
+
+    Args:
+        x: (N, I, H, W), float32.
+        weight: (O, I, 3, 3); bias: (O,) or None.
+        padding: vertical and horizontal, in cells.
+
+    Returns:
+        (N, O, Ho, Wo), channels last.
+    """
+    return _Winograd.apply(x, weight, bias, padding)
+
+
 class WinogradConv2d(nn.Module):
     """The function of a 3x3 convolution with stride 1, computed in tiles; small maps directly.
 
@@ -69,86 +245,26 @@ class WinogradConv2d(nn.Module):
         super().__init__()
         if not self.suits(conv):
             raise ValueError(f"no 3x3 float32 convolution with stride 1 and many channels: {conv}")
-        self.out_channels = conv.out_channels
         self.padding = conv.padding
         self.activation = getattr(conv, "activation", None)
-        inputs, kernels, outputs = transforms()
-        with torch.no_grad():
-            kernel = conv.weight.detach().double()
-            kernel = torch.einsum("ij,ocjk,lk->ilco", kernels, kernel, kernels)
-        for name, tensor in (
-            ("weight", conv.weight.detach()),
-            ("bias", None if conv.bias is None else conv.bias.detach()),
-            ("kernel", kernel.flatten(0, 1).float().contiguous()),
-            # Both axes at once: one product with a small matrix reads and writes memory once.
-            ("inputs", torch.kron(inputs, inputs).float()),
-            ("outputs", torch.kron(outputs, outputs).float()),
-        ):
-            self.register_buffer(name, tensor)
+        weight = conv.weight.detach()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
+        self.register_buffer("kernel", transformed_kernel(weight.double()).float())
 
     @staticmethod
     def suits(conv: nn.Module) -> bool:
         """Whether ``conv`` can be computed so, and gains by it."""
-        return (
-            isinstance(conv, nn.Conv2d)
-            and conv.kernel_size == (3, 3)
-            and conv.stride == (1, 1)
-            and conv.dilation == (1, 1)
-            and conv.groups == 1
-            and conv.padding_mode == "zeros"
-            and not isinstance(conv.padding, str)
-            and conv.weight.dtype == torch.float32
-            and getattr(conv, "norm", None) is None
-            and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
-            and conv.in_channels * conv.out_channels <= MAX_PAIRS
-        )
+        return suits(conv) and getattr(conv, "norm", None) is None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, ``out_channels``, Ho, Wo), channels last."""
-        height, width = (
-            size + 2 * pad - 2 for size, pad in zip(x.shape[2:], self.padding, strict=True)
-        )
-        rows, columns = -(-height // TILE), -(-width // TILE)
-        if rows * columns < MIN_TILES:
-            output = F.conv2d(x, self.weight, self.bias, padding=self.padding)
+        """(N, C, H, W) -> (N, C_out, Ho, Wo), channels last."""
+        if gains(x, self.padding):
+            output = convolve(x, self.kernel, self.bias, self.padding)
         else:
-            output = self._tiled(x.permute(0, 2, 3, 1), rows, columns)
-            output = output[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+            output = F.conv2d(x, self.weight, self.bias, padding=self.padding)
         return output if self.activation is None else self.activation(output)
 
-    def _tiled(self, x: Tensor, rows: int, columns: int) -> Tensor:
-        """(N, H, W, C) -> (N, 4 * ``rows``, 4 * ``columns``, ``out_channels``)."""
-        vertical, horizontal = self.padding
-        below = TILE * rows + 2 - vertical - x.shape[1]
-        right = TILE * columns + 2 - horizontal - x.shape[2]
-        padded = F.pad(x, (0, 0, horizontal, right, vertical, below))
-        output = x.new_empty(len(x), rows * TILE, columns * TILE, self.out_channels)
-        pieces = max(1, round(rows * columns / TILES_AT_ONCE))
-        step = -(-rows // pieces)
-        for image in range(len(x)):
-            for first in range(0, rows, step):
-                band = slice(first * TILE, min(first + step, rows) * TILE)
-                self._band(padded[image, band.start : band.stop + 2], output[image, band])
-        return output
-
-    def _band(self, padded: Tensor, output: Tensor) -> None:
-        """(4 * rows + 2, 4 * columns + 2, C) -> ``output`` (4 * rows, 4 * columns, C_out)."""
-        channels = padded.shape[-1]
-        rows, columns = (size // TILE for size in output.shape[:2])
-        down, along, _ = padded.stride()
-        tiles = padded.as_strided(
-            (REACH, REACH, rows, columns, channels),
-            (down, along, TILE * down, TILE * along, 1),
-        )
-        transformed = torch.mm(self.inputs, tiles.reshape(REACH**2, -1))
-        products = torch.bmm(transformed.view(REACH**2, -1, channels), self.kernel)
-        result = torch.mm(self.outputs, products.view(REACH**2, -1))
-        result = result.view(TILE, TILE, rows, columns, self.out_channels).permute(2, 0, 3, 1, 4)
-        target = output.view(rows, TILE, columns, TILE, self.out_channels)
-        if self.bias is None:
-            target.copy_(result)
-        else:
-            torch.add(result, self.bias, out=target)
-
     def extra_repr(self) -> str:
-        return f"{self.kernel.shape[1]}, {self.out_channels}, padding={self.padding}"
+        _, channels, out_channels = self.kernel.shape
+        return f"{channels}, {out_channels}, padding={self.padding}"

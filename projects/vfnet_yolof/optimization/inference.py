@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .layers.deform_conv import DeformConv2d
-from .layers.winograd import WinogradConv2d
+from ..layers.fused_conv import FusedConv2d
+from ..layers.training_conv import is_plain_conv
+from ..layers.winograd import WinogradConv2d
+from .folding import fold_batch_norms, is_conv
+from .replace import replace_modules
+from .residual import fuse_resnets
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.Mish, nn.Hardswish)
@@ -30,11 +32,12 @@ def optimize(
 ) -> nn.Module:
     """A copy of ``model`` for inference, which gives the same results faster.
 
-    Batch norms are folded into their convolutions, activations work in place, tensors have their
-    channels last, and on the CPU 3x3 convolutions with many channels are computed by Winograd's
-    algorithm. The copy takes and gives what the model does (in float32 boxes differ by less than
-    0.01 pixels and scores by less than 0.001); it cannot be trained, and its weights are not to be
-    saved: they no longer have the model's names.
+    Batch norms are folded into their convolutions, activations work in place, and tensors have
+    their channels last. On the CPU in float32, 3x3 convolutions with many channels are computed by
+    Winograd's algorithm, large weights are kept in oneDNN's layout, and ResNets compute sums and
+    ReLUs within their convolutions. The copy takes and gives what the model does (in float32 boxes
+    differ by less than 0.01 pixels and scores by less than 0.001); it cannot be trained, and its
+    weights are not to be saved: they no longer have the model's names.
 
     Args:
         model: a detector with a ``backbone``, e.g. any of this project's; it is left as it is.
@@ -55,8 +58,9 @@ def optimize(
         raise TypeError(f"dtype must be one of {DTYPES}, got {dtype}")
     parameter = next(model.backbone.parameters())
     used = dtype or parameter.dtype
+    pack = parameter.device.type == "cpu" and used == torch.float32 and not compile
     if winograd is None:
-        winograd = parameter.device.type == "cpu" and used == torch.float32 and not compile
+        winograd = pack
     elif winograd and used != torch.float32:
         raise ValueError(f"Winograd's algorithm is too coarse for {used}; it needs float32")
 
@@ -67,7 +71,10 @@ def optimize(
     for network in networks:
         network.to(dtype=used, memory_format=torch.channels_last)
         if winograd:
-            _use_winograd(network)
+            replace_modules(network, _by_winograd)
+        if pack:
+            fuse_resnets(network)
+            replace_modules(network, lambda x: FusedConv2d(x) if FusedConv2d.gains(x) else None)
     fast.backbone.register_forward_pre_hook(_InputFormat(used))
     _remember_grids(fast)
     if compile:
@@ -131,94 +138,22 @@ def _remember_grids(model: nn.Module) -> None:
         generator.forward = _BySize(generator.forward, _shapes_and_device)
 
 
-def fold_batch_norms(model: nn.Module) -> int:
-    """Multiply batch norms that use running statistics into the convolutions before them.
-
-    Found are a convolution's own ``norm`` (Detectron2's convolutions, ours), a ``norm`` beside a
-    ``conv``, and neighbours in a ``Sequential``. ``model`` is changed; the norms are gone.
-
-    Returns:
-        How many were folded.
-    """
-    pairs = list(_conv_norm_pairs(model))
-    for conv, owner, name in pairs:
-        _fold(conv, getattr(owner, name))
-        setattr(owner, name, nn.Identity() if isinstance(owner, nn.Sequential) else None)
-    return len(pairs)
-
-
-def _conv_norm_pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
-    """Convolution, and the module and attribute that hold its norm."""
-    for module in model.modules():
-        if _is_conv(module) and _is_foldable(getattr(module, "norm", None)):
-            yield module, module, "norm"
-        elif isinstance(module, nn.Sequential):
-            names = list(module._modules)
-            for first, second in zip(names, names[1:], strict=False):
-                conv = module._modules[first]
-                if _is_bare_conv(conv) and _is_foldable(module._modules[second]):
-                    yield conv, module, second
-        elif _is_bare_conv(getattr(module, "conv", None)):
-            for name in ("norm", "bn"):
-                if _is_foldable(getattr(module, name, None)):
-                    yield module.conv, module, name
-
-
-def _is_conv(module: object) -> bool:
-    return isinstance(module, nn.Conv2d | DeformConv2d)
-
-
-def _is_bare_conv(module: object) -> bool:
-    """A convolution whose output is that of its product: no norm or activation of its own."""
-    return _is_conv(module) and not any(
-        getattr(module, name, None) is not None for name in ("norm", "activation")
-    )
-
-
-def _is_foldable(norm: object) -> bool:
-    if isinstance(norm, FrozenBatchNorm2d):
-        return True
-    return isinstance(norm, _BatchNorm) and norm.running_mean is not None
-
-
-def _fold(conv: nn.Module, norm: nn.Module) -> None:
-    def wide(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.detach().double()
-
-    weight, bias = fuse_conv_bn_weights(
-        wide(conv.weight),
-        wide(conv.bias),
-        wide(norm.running_mean),
-        wide(norm.running_var),
-        norm.eps,
-        wide(norm.weight),
-        wide(norm.bias),
-    )
-    dtype = conv.weight.dtype
-    conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
-
-
 def _work_in_place(model: nn.Module) -> None:
     """Let activations overwrite what the convolution or norm just before them has made."""
     for module in model.modules():
         if getattr(module, "activation", None) in (F.relu, torch.relu):
             module.activation = F.relu_
-        if _is_conv(module) and isinstance(getattr(module, "activation", None), ACTIVATIONS):
+        if is_conv(module) and isinstance(getattr(module, "activation", None), ACTIVATIONS):
             module.activation.inplace = True
         if isinstance(module, nn.Sequential):
             children = list(module)
             for before, child in zip(children, children[1:], strict=False):
-                makes = _is_conv(before) or isinstance(before, _BatchNorm | nn.GroupNorm)
+                makes = is_conv(before) or isinstance(before, _BatchNorm | nn.GroupNorm)
                 if makes and isinstance(child, ACTIVATIONS):
                     child.inplace = True
 
 
-def _use_winograd(network: nn.Module) -> None:
-    made: dict[nn.Module, nn.Module] = {}  # a convolution may have several places
-    for module in list(network.modules()):
-        for name, child in module._modules.items():
-            if child is not None and WinogradConv2d.suits(child):
-                if child not in made:
-                    made[child] = WinogradConv2d(child)
-                setattr(module, name, made[child])
+def _by_winograd(module: nn.Module) -> nn.Module | None:
+    if is_plain_conv(module) and WinogradConv2d.suits(module):
+        return WinogradConv2d(module)
+    return None

@@ -1,0 +1,82 @@
+"""Batch norms multiplied into the convolutions before them, for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from detectron2.layers import FrozenBatchNorm2d
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from ..layers.deform_conv import DeformConv2d
+from ..layers.training_conv import is_plain_conv
+
+
+def fold_batch_norms(model: nn.Module) -> int:
+    """Multiply batch norms that use running statistics into the convolutions before them.
+
+    Found are a convolution's own ``norm`` (Detectron2's convolutions, ours), a ``norm`` beside a
+    ``conv``, and neighbours in a ``Sequential``. ``model`` is changed; the norms are gone.
+
+    Returns:
+        How many were folded.
+    """
+    pairs = list(_conv_norm_pairs(model))
+    for conv, owner, name in pairs:
+        _fold(conv, getattr(owner, name))
+        setattr(owner, name, nn.Identity() if isinstance(owner, nn.Sequential) else None)
+    return len(pairs)
+
+
+def _conv_norm_pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
+    """Convolution, and the module and attribute that hold its norm."""
+    for module in model.modules():
+        if is_conv(module) and _is_foldable(getattr(module, "norm", None)):
+            yield module, module, "norm"
+        elif isinstance(module, nn.Sequential):
+            names = list(module._modules)
+            for first, second in zip(names, names[1:], strict=False):
+                conv = module._modules[first]
+                if _is_bare_conv(conv) and _is_foldable(module._modules[second]):
+                    yield conv, module, second
+        elif _is_bare_conv(getattr(module, "conv", None)):
+            for name in ("norm", "bn"):
+                if _is_foldable(getattr(module, name, None)):
+                    yield module.conv, module, name
+
+
+def is_conv(module: object) -> bool:
+    """A convolution whose output is linear in its weight, channel by channel."""
+    return is_plain_conv(module) or isinstance(module, DeformConv2d)
+
+
+def _is_bare_conv(module: object) -> bool:
+    """A convolution whose output is that of its product: no norm or activation of its own."""
+    return is_conv(module) and not any(
+        getattr(module, name, None) is not None for name in ("norm", "activation")
+    )
+
+
+def _is_foldable(norm: object) -> bool:
+    if isinstance(norm, FrozenBatchNorm2d):
+        return True
+    return isinstance(norm, _BatchNorm) and norm.running_mean is not None
+
+
+def _fold(conv: nn.Module, norm: nn.Module) -> None:
+    def wide(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().double()
+
+    weight, bias = fuse_conv_bn_weights(
+        wide(conv.weight),
+        wide(conv.bias),
+        wide(norm.running_mean),
+        wide(norm.running_var),
+        norm.eps,
+        wide(norm.weight),
+        wide(norm.bias),
+    )
+    dtype = conv.weight.dtype
+    conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
