@@ -25,7 +25,7 @@ MODELS = {
 @pytest.fixture
 def winograd_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "MIN_CHANNELS", 1)
-    monkeypatch.setattr(winograd, "MIN_TILES", 1)
+    monkeypatch.setattr(winograd, "MIN_TILES_IN_TRAINING", 1)
 
 
 def lively(name: str) -> nn.Module:

@@ -94,7 +94,7 @@ def test_statistics_of_batches_are_followed() -> None:
 def small_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that tests need few channels and small maps."""
     monkeypatch.setattr(winograd, "MIN_CHANNELS", 1)
-    monkeypatch.setattr(winograd, "MIN_TILES", 1)
+    monkeypatch.setattr(winograd, "MIN_TILES_IN_TRAINING", 1)
 
 
 @pytest.mark.usefixtures("small_counts")

@@ -91,7 +91,7 @@ class TrainingConv2d(Conv2d):
             self.use_winograd
             and x.dtype == torch.float32
             and not torch.is_autocast_enabled(x.device.type)
-            and winograd.gains(x, self.padding)
+            and winograd.tiles_of(x, self.padding) >= winograd.MIN_TILES_IN_TRAINING
         ):
             return winograd.winograd_conv2d(x, weight, bias, self.padding)
         return self._conv_forward(x, weight, bias)

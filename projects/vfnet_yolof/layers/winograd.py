@@ -18,13 +18,14 @@ from torch.nn import functional as F
 TILE = 4  # outputs of a tile along each axis
 REACH = TILE + 2  # inputs of a tile along each axis
 POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)  # exact in binary
-# Fewer channels: the transforms cost what the products save. Fewer tiles, or larger kernels for the
+# Fewer channels: the transforms cost what the products save. Few tiles, or large kernels for the
 # small maps where they are found: reading the transformed kernel, fourfold in size, does.
-MIN_CHANNELS = 96
+MIN_CHANNELS = 192
 MAX_PAIRS = 2**17  # of an input and an output channel
-MIN_TILES = 32
+MIN_TILES = 64
+MIN_TILES_IN_TRAINING = 100  # where the kernel is transformed in every step
 # Enough for a product to be worth reading the kernel, and few enough for the cache.
-TILES_AT_ONCE = 100
+TILES_AT_ONCE = 150
 # A gradient of the kernel is read and written for each product of its sum.
 TILES_AT_ONCE_IN_GRADIENT = 300
 
@@ -85,9 +86,9 @@ def suits(conv: nn.Module) -> bool:
     )
 
 
-def gains(x: Tensor, padding: tuple[int, int]) -> bool:
-    """Whether a map (N, C, H, W) is large enough."""
-    return math.prod(_tiles(_output_size(x.shape[2:], padding))) >= MIN_TILES
+def tiles_of(x: Tensor, padding: tuple[int, int]) -> int:
+    """How many tiles cover the output for one of the maps (N, C, H, W)."""
+    return math.prod(_tiles(_output_size(x.shape[2:], padding)))
 
 
 def _output_size(size: Sequence[int], padding: tuple[int, int]) -> tuple[int, int]:
@@ -259,7 +260,7 @@ class WinogradConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C_out, Ho, Wo), channels last."""
-        if gains(x, self.padding):
+        if tiles_of(x, self.padding) >= MIN_TILES:
             output = convolve(x, self.kernel, self.bias, self.padding)
         else:
             output = F.conv2d(x, self.weight, self.bias, padding=self.padding)
