@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..layers.deform_conv import DeformConv2d
-from ..layers.training_conv import is_plain_conv
+from ..layers.training_conv import has_fixed_statistics, is_plain_conv
 
 
 def fold_batch_norms(model: nn.Module) -> int:
     """Multiply batch norms that use running statistics into the convolutions before them.
 
     Found are a convolution's own ``norm`` (Detectron2's convolutions, ours), a ``norm`` beside a
-    ``conv``, and neighbours in a ``Sequential``. ``model`` is changed; the norms are gone.
+    ``conv``, and neighbours in a ``Sequential``. ``model``, in evaluation mode, is changed; the
+    norms are gone.
 
     Returns:
         How many were folded.
@@ -32,17 +31,17 @@ def fold_batch_norms(model: nn.Module) -> int:
 def _conv_norm_pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
     """Convolution, and the module and attribute that hold its norm."""
     for module in model.modules():
-        if is_conv(module) and _is_foldable(getattr(module, "norm", None)):
+        if is_conv(module) and has_fixed_statistics(getattr(module, "norm", None)):
             yield module, module, "norm"
         elif isinstance(module, nn.Sequential):
             names = list(module._modules)
             for first, second in zip(names, names[1:], strict=False):
                 conv = module._modules[first]
-                if _is_bare_conv(conv) and _is_foldable(module._modules[second]):
+                if _is_bare_conv(conv) and has_fixed_statistics(module._modules[second]):
                     yield conv, module, second
         elif _is_bare_conv(getattr(module, "conv", None)):
             for name in ("norm", "bn"):
-                if _is_foldable(getattr(module, name, None)):
+                if has_fixed_statistics(getattr(module, name, None)):
                     yield module.conv, module, name
 
 
@@ -56,12 +55,6 @@ def _is_bare_conv(module: object) -> bool:
     return is_conv(module) and not any(
         getattr(module, name, None) is not None for name in ("norm", "activation")
     )
-
-
-def _is_foldable(norm: object) -> bool:
-    if isinstance(norm, FrozenBatchNorm2d):
-        return True
-    return isinstance(norm, _BatchNorm) and norm.running_mean is not None
 
 
 def _fold(conv: nn.Module, norm: nn.Module) -> None:

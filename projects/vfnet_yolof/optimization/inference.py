@@ -58,9 +58,9 @@ def optimize(
         raise TypeError(f"dtype must be one of {DTYPES}, got {dtype}")
     parameter = next(model.backbone.parameters())
     used = dtype or parameter.dtype
-    pack = parameter.device.type == "cpu" and used == torch.float32 and not compile
+    by_onednn = parameter.device.type == "cpu" and used == torch.float32 and not compile
     if winograd is None:
-        winograd = pack
+        winograd = by_onednn
     elif winograd and used != torch.float32:
         raise ValueError(f"Winograd's algorithm is too coarse for {used}; it needs float32")
 
@@ -72,7 +72,7 @@ def optimize(
         network.to(dtype=used, memory_format=torch.channels_last)
         if winograd:
             replace_modules(network, _by_winograd)
-        if pack:
+        if by_onednn:
             fuse_resnets(network)
             replace_modules(network, lambda x: FusedConv2d(x) if FusedConv2d.gains(x) else None)
     fast.backbone.register_forward_pre_hook(_InputFormat(used))
