@@ -138,7 +138,6 @@ def test_winograd_gradients(height, width, padding, images, bias, pieces, channe
     given_leaves = [v for v in leaves if v is not None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "TILES_AT_ONCE", pieces)
-        patch.setattr(winograd, "TILES_AT_ONCE_IN_GRADIENT", pieces)
         want = F.conv2d(*leaves, padding=padding)
         got = winograd.winograd_conv2d(*leaves, padding)
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)

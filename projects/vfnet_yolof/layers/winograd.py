@@ -25,9 +25,7 @@ MAX_PAIRS = 2**17  # of an input and an output channel
 MIN_TILES = 64
 MIN_TILES_IN_TRAINING = 100  # where the kernel is transformed in every step
 # Enough for a product to be worth reading the kernel, and few enough for the cache.
-TILES_AT_ONCE = 150
-# A gradient of the kernel is read and written for each product of its sum.
-TILES_AT_ONCE_IN_GRADIENT = 300
+TILES_AT_ONCE = 100
 
 
 def _polynomial(roots: list[float]) -> Tensor:
@@ -120,7 +118,7 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, padding: tuple[int,
         memory_format=torch.channels_last,
     )
     target = output.permute(0, 2, 3, 1)
-    for image, band in _bands(len(x), rows, columns, TILES_AT_ONCE):
+    for image, band in _bands(len(x), rows, columns):
         _convolve_band(padded[image, band.start : band.stop + 2], kernel, bias, target[image, band])
     if output.shape[2:] == (height, width):
         return output
@@ -139,7 +137,7 @@ def kernel_gradient(x: Tensor, grad: Tensor, padding: tuple[int, int]) -> Tensor
     in_channels, out_channels = padded.shape[-1], grad.shape[-1]
     inputs, kernels, outputs = _both_axes(x.device, x.dtype)
     total = x.new_zeros(REACH**2, in_channels, out_channels)
-    for image, band in _bands(len(x), rows, columns, TILES_AT_ONCE_IN_GRADIENT):
+    for image, band in _bands(len(x), rows, columns):
         tiles = torch.mm(inputs, _overlapping(padded[image, band.start : band.stop + 2]))
         pieces = grad[image, band].unflatten(0, (-1, TILE)).unflatten(2, (columns, TILE))
         pieces = torch.mm(outputs.t(), pieces.permute(1, 3, 0, 2, 4).reshape(TILE**2, -1))
@@ -160,9 +158,9 @@ def _padded(x: Tensor, rows: int, columns: int, padding: tuple[int, int]) -> Ten
     return F.pad(x, (0, 0, horizontal, right, vertical, below))
 
 
-def _bands(images: int, rows: int, columns: int, tiles: int) -> Iterator[tuple[int, slice]]:
-    """Image, and rows of outputs with about so many tiles."""
-    pieces = max(1, round(rows * columns / tiles))
+def _bands(images: int, rows: int, columns: int) -> Iterator[tuple[int, slice]]:
+    """Image, and rows of outputs with about ``TILES_AT_ONCE`` tiles."""
+    pieces = max(1, round(rows * columns / TILES_AT_ONCE))
     step = -(-rows // pieces)
     for image in range(images):
         for first in range(0, rows, step):
