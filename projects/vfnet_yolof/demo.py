@@ -22,6 +22,7 @@ from detectron2.structures import Instances
 from PIL import Image
 from tqdm import tqdm
 
+from .class_names import order_in
 from .data.mapper import ImageReadError
 from .predictor import Predictor, to_array
 from .visualization import draw_distributions, draw_instances, draw_star
@@ -142,17 +143,22 @@ def write_json(result: DemoResult, path: str | os.PathLike[str]) -> None:
         temporary.write_text(json.dumps(result.records, indent=1), encoding="utf-8")
 
 
-def category_ids(class_names: Sequence[str], dataset_name: str | None) -> list[int]:
-    """COCO category id of each class: the data set's where it is known and has these names.
+def category_ids(
+    class_names: Sequence[str], dataset_name: str | None, trained_on: Sequence[Any] | None = None
+) -> list[Any]:
+    """COCO category id of each class, by its name in the data set where that has these classes.
 
-    Otherwise the class index, counted from 0.
+    Otherwise the ids of the data that the model was ``trained_on``, one for each class, or else the
+    class index, counted from 0.
     """
     if dataset_name in MetadataCatalog.list():
         metadata = MetadataCatalog.get(dataset_name)
-        mapping = metadata.get("thing_dataset_id_to_contiguous_id")
-        if mapping and list(metadata.get("thing_classes", [])) == list(class_names):
-            return sorted(mapping, key=mapping.__getitem__)
-    return list(range(len(class_names)))
+        ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        places = order_in(class_names, metadata.get("thing_classes") or [])
+        if ids and places is not None:
+            in_data = sorted(ids, key=ids.__getitem__)
+            return [in_data[place] for place in places]
+    return list(range(len(class_names)) if trained_on is None else trained_on)
 
 
 class _Run:
@@ -174,7 +180,9 @@ class _Run:
             self.predict, self.draw = predictor.predict_star, draw_star
         elif distributions:
             self.predict, self.draw = predictor.predict_distributions, draw_distributions
-        self.category_ids = category_ids(predictor.class_names, predictor.cfg.dataset_name)
+        self.category_ids = category_ids(
+            predictor.class_names, predictor.cfg.dataset_name, predictor.category_ids
+        )
         self.result = DemoResult()
 
     def pictures(self, batch: Sequence[Source]) -> None:

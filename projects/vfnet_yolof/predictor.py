@@ -21,6 +21,7 @@ from .checkpoint import (
     CheckpointError,
     CheckpointMismatchError,
     convert_state_dict,
+    find_category_ids,
     find_class_names,
     load_checkpoint,
 )
@@ -47,6 +48,7 @@ class Predictor:
     Attributes:
         model: in evaluation mode. cfg: the :class:`InferenceConfig`. device: where the model runs.
         class_names: list of K strings, from the checkpoint, else from the configuration's test set.
+        category_ids: of the data that the checkpoint was trained on, K of them, or None.
         metadata: the same for Detectron2's ``Visualizer``.
     """
 
@@ -94,6 +96,7 @@ class Predictor:
         if optimized:
             self.model = optimize(self.model)
         self.class_names = self._find_class_names(checkpoint, weights)
+        self.category_ids = find_category_ids(checkpoint)
         self.metadata = Metadata(name="predictor", thing_classes=self.class_names)
 
     def __call__(
@@ -213,12 +216,18 @@ class Predictor:
                     f"{weights}: names {len(names)} classes, the configuration builds {num_classes}"
                 )
             return names
+        logger = logging.getLogger(__name__)
         dataset = self.cfg.dataset_name
         if dataset in MetadataCatalog.list():
             names = list(MetadataCatalog.get(dataset).get("thing_classes", []))
             if names and num_classes in (None, len(names)):
+                logger.warning(
+                    "%s has no class names: its classes are taken to be those of data set %s, in "
+                    "that order",
+                    *(weights, dataset),
+                )
                 return names
-        logging.getLogger(__name__).warning(
+        logger.warning(
             "%s has no class names and data set %s gives no fitting ones: classes are numbered",
             weights,
             dataset,

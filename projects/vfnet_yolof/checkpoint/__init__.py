@@ -3,6 +3,7 @@
 from .convert import (
     convert_checkpoint,
     convert_state_dict,
+    find_category_ids,
     find_class_names,
     find_state_dict,
     recognise_layout,
@@ -29,6 +30,7 @@ __all__ = [
     "convert_checkpoint",
     "convert_state_dict",
     "describe",
+    "find_category_ids",
     "find_class_names",
     "find_state_dict",
     "load_checkpoint",

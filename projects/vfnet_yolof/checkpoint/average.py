@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..class_names import UNKNOWN, Classes, differences
+from .convert import find_class_names
 from .loading import load_checkpoint
 from .rules import CheckpointError, CheckpointMismatchError, shorten_list
 
-_RECORD = ("class_names", "config_file", "seed", "iteration")
+_RECORD = ("class_names", "category_ids", "config_file", "seed", "iteration")
 
 
 def average_checkpoints(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
@@ -24,7 +26,8 @@ def average_checkpoints(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, A
     state dicts make a plain state dict.
 
     Raises:
-        CheckpointMismatchError: tensors of two files differ in name, shape or type.
+        CheckpointMismatchError: tensors of two files differ in name, shape or type, or their
+            classes in name or order.
         CheckpointError: no file is given, or one cannot be read or has no tensors.
         FileNotFoundError: a file does not exist.
     """
@@ -33,8 +36,10 @@ def average_checkpoints(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, A
     total: dict[str, Tensor] = {}
     types: dict[str, tuple[torch.Size, torch.dtype]] = {}
     content: Mapping[str, Any] = {}
+    classes = UNKNOWN
     for path in inputs:
         content = load_checkpoint(path)
+        classes = _same_classes(classes, Classes(find_class_names(content) or [], str(path)))
         tensors = _tensors(content, path)
         described = {name: (x.shape, x.dtype) for name, x in tensors.items()}
         types = types or described
@@ -67,6 +72,15 @@ def _tensors(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[s
             "other projects' files first, tools/convert_checkpoint.py"
         )
     return tensors
+
+
+def _same_classes(first: Classes, other: Classes) -> Classes:
+    if first.names and other.names and first.names != other.names:
+        raise CheckpointMismatchError(
+            f"{first.owner} and {other.owner} have different classes or another order, so their "
+            f"mean would be of no use: {differences(first, other)}"
+        )
+    return first if first.names else other
 
 
 def _check_same(

@@ -115,6 +115,14 @@ def find_class_names(checkpoint: Mapping[str, Any]) -> list[str] | None:
     return None
 
 
+def find_category_ids(checkpoint: Mapping[str, Any]) -> list[Any] | None:
+    """Category ids of the data that a checkpoint of this project was trained on, by class."""
+    ids, names = checkpoint.get("category_ids"), find_class_names(checkpoint)
+    if names is None or not isinstance(ids, Sequence) or len(ids) != len(names):
+        return None
+    return list(ids)
+
+
 def convert_state_dict(
     source: Mapping[str, torch.Tensor], model_or_keys: ModelOrKeys | None = None
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
@@ -154,7 +162,8 @@ def convert_checkpoint(
     """Convert the file ``path`` for ``model`` and write ``output`` atomically.
 
     The written dict has "model" (tensors), "source" (file name, SHA-256, layout, description; all
-    strings) and, when the source names its classes, "class_names". It is returned with the report.
+    strings) and, when the source names its classes, "class_names", with "category_ids" where it has
+    them. It is returned with the report.
     Raises :class:`CheckpointError` (unreadable or unknown file) and
     :class:`CheckpointMismatchError` (wrong pair), both naming the file; nothing is written then.
     """
@@ -174,6 +183,8 @@ def convert_checkpoint(
                 f"{num_classes}"
             )
         extra["class_names"] = names
+        if (ids := find_category_ids(checkpoint)) is not None:
+            extra["category_ids"] = ids
     return save_converted(converted, report, path, output, **extra), report
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -37,25 +38,48 @@ def fit_to_target(
     Raises:
         CheckpointMismatchError: they are not; the message has the first that differ.
     """
-    _match_counters(converted, target, report)
+    dropped, added = match_counters(converted, target)
+    for key in dropped:
+        report.drop_target(key, "batch counter of a norm that is frozen here")
+    for key in added:
+        report.added[key] = "batch counter that the source does not store"
     _check_against(converted, target, report)
 
 
-def _match_counters(
-    converted: dict[str, torch.Tensor],
-    target: Shapes,
-    report: ConversionReport,
-) -> None:
-    """Frozen norms have no batch counter and trainable ones have one; no weight depends on it."""
-    for key in [k for k in converted if k.endswith(COUNTER) and k not in target]:
-        if f"{key.removesuffix(COUNTER)}.running_mean" in target:
-            del converted[key]
-            report.drop_target(key, "batch counter of a norm that is frozen here")
-    for key in target:
+def match_counters(
+    weights: MutableMapping[str, torch.Tensor], names: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Give ``weights`` the batch counters that a model with tensors of these names has.
+
+    Trainable norms have one; frozen ones have none in Detectron2 0.6 and one in its main branch. No
+    weight depends on it. Counters of norms that the other side does not have stay as they are.
+
+    Returns:
+        names of the counters that were dropped, and of those that were added, with value 0.
+    """
+    names = set(names)
+    dropped, added = [], []
+    for key in [k for k in weights if k.endswith(COUNTER) and k not in names]:
+        if f"{key.removesuffix(COUNTER)}.running_mean" in names:
+            del weights[key]
+            dropped.append(key)
+    for key in sorted(names):
         mean = f"{key.removesuffix(COUNTER)}.running_mean"
-        if key.endswith(COUNTER) and key not in converted and mean in converted:
-            converted[key] = torch.tensor(0)
-            report.added[key] = "batch counter that the source does not store"
+        if key.endswith(COUNTER) and key not in weights and mean in weights:
+            weights[key] = torch.tensor(0)
+            added.append(key)
+    return dropped, added
+
+
+def load_whole(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """``model.load_state_dict(weights)``, with the batch counters that this Detectron2 has.
+
+    Raises:
+        RuntimeError: names or shapes of other tensors differ.
+    """
+    weights = copy.copy(weights)  # with its versions, which a new dictionary would not have
+    match_counters(weights, model.state_dict())
+    model.load_state_dict(weights)
 
 
 def _check_against(

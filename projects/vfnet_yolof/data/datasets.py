@@ -72,12 +72,12 @@ def require_registered(name: str) -> None:
 
 
 def dataset_class_names(name: str) -> list[str]:
-    """Class names of a registered data set, by contiguous id; loads it if needed."""
+    """Class names of a registered data set, by contiguous id; loads it if needed. [] if unknown."""
     require_registered(name)
     metadata = MetadataCatalog.get(name)
     if metadata.get("thing_classes") is None:
         get_dataset_dicts(name)
-    return list(metadata.thing_classes)
+    return list(metadata.get("thing_classes") or [])
 
 
 def read_categories(json_file: str | os.PathLike[str]) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..class_names import Classes
 from ..optimization import optimize_training
 from .checkpoints import CheckpointFiles
-from .classes import check_num_classes
+from .classes import EvaluatorByName, check_num_classes, class_lookup, dataset_classes
 from .hooks import (
     BestCheckpointHook,
     CheckpointHook,
@@ -34,23 +36,37 @@ from .trainer import Trainer
 
 
 class Evaluation:
-    """Evaluates models on ``cfg.dataloader.test``, which is built at the first call."""
+    """Evaluates models on ``cfg.dataloader.test``, which is built at the first call.
 
-    def __init__(self, cfg: DictConfig) -> None:
+    Args:
+        classes: those of the models; detections are given to the evaluator by name.
+    """
+
+    def __init__(self, cfg: DictConfig, classes: Classes) -> None:
         self.cfg = cfg
-        self._loader: Any = None
+        self.classes = classes
 
-    @property
+    @cached_property
     def loader(self) -> Any:
-        if self._loader is None:
-            self._loader = built("dataloader.test", self.cfg.dataloader.test)
-        return self._loader
+        return built("dataloader.test", self.cfg.dataloader.test)
+
+    @cached_property
+    def class_lookup(self) -> list[int] | None:
+        """Number in the test set of each class of the model; None where they are counted alike.
+
+        Raises:
+            ConfigError: the test set has other classes.
+        """
+        check_num_classes(self.cfg, split="test")
+        return class_lookup(self.classes, dataset_classes(self.cfg, split="test"))
 
     def __call__(self, model: nn.Module) -> dict[str, Any]:
         """Results as the evaluator gives them, on every process."""
         if "evaluator" not in self.cfg.dataloader:
             return {}
         evaluator = built("dataloader.evaluator", self.cfg.dataloader.evaluator)
+        if self.class_lookup is not None:
+            evaluator = EvaluatorByName(evaluator, self.class_lookup)
         results = inference_on_dataset(model, self.loader, evaluator)
         if comm.is_main_process() and results:
             print_csv_format(results)
@@ -142,12 +158,13 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> Trainer:
 
 def build_hooks(cfg: DictConfig, trainer: Trainer, files: CheckpointFiles) -> list[Any]:
     """Hooks in the order in which they must run; None where one is not asked for."""
-    train, evaluation = cfg.train, Evaluation(cfg)
+    train, evaluation = cfg.train, Evaluation(cfg, dataset_classes(cfg))
     evaluates = "evaluator" in cfg.dataloader
     _require_test_set(cfg)
     if evaluates:
         _ = evaluation.loader  # whatever is wrong with the test set shows before training
-        check_num_classes(cfg, split="test")
+    if evaluates or train.val_loss.enabled:
+        _check_test_classes(evaluation, with_losses=train.val_loss.enabled)
     ema = None
     if train.ema.enabled:
         ema = EMAHook(trainer.bare_model, decay=train.ema.decay, warmup=train.ema.warmup)
@@ -191,6 +208,15 @@ def _require_test_set(cfg: DictConfig) -> None:
     measured = "evaluator" in cfg.dataloader or cfg.train.val_loss.enabled
     if cfg.train.early_stopping.patience > 0 and not measured:
         raise ConfigError("train.early_stopping.patience needs a test set to measure on.")
+
+
+def _check_test_classes(evaluation: Evaluation, *, with_losses: bool) -> None:
+    """Before training: the test set has the model's classes; losses need them in its order."""
+    if evaluation.class_lookup is not None and with_losses:
+        raise ConfigError(
+            "train.val_loss.enabled needs the classes of the test set in the order of the training "
+            "set; give both annotation files the same category ids."
+        )
 
 
 def _once(build: Callable[[], Any]) -> Callable[[], Any]:

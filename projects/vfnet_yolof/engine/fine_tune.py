@@ -19,7 +19,11 @@ from ..checkpoint.backbones import (
     describe_pixels,
     is_backbone,
 )
+from ..checkpoint.fitting import match_counters
+from ..class_names import UNKNOWN, Classes
 from .checkpoints import BEST, CheckpointFiles
+from .class_layer import follow_names, require_same_classes
+from .classes import checkpoint_classes, class_lookup
 from .options import ConfigError
 
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -34,25 +38,42 @@ class LoadReport(NamedTuple):
     unexpected: list[str]  # in the file only
 
 
-def load_for_fine_tuning(model: nn.Module, path: str) -> LoadReport:
-    """Take over every tensor of a checkpoint that fits, e.g. all but the class layer.
+class Evaluated(NamedTuple):
+    """iteration: the one that the checkpoint was written after, or -1. classes: that it names."""
 
-    Averaged weights are preferred where the file has them. ImageNet backbones of other projects
-    are read as by :func:`load_initial_weights`.
+    iteration: int
+    classes: Classes
+
+
+def load_for_fine_tuning(model: nn.Module, path: str, classes: Classes = UNKNOWN) -> LoadReport:
+    """Take over every tensor of a checkpoint that fits, and of the class layer what has a name.
+
+    Rows of the class layer go by class names: see :func:`.class_layer.follow_names`. Averaged
+    weights are preferred where the file has them. ImageNet backbones of other projects are read as
+    by :func:`load_initial_weights`.
+
+    Args:
+        classes: those of the data, which the model is to learn.
 
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: it cannot be read, or is of another backbone.
         ConfigError: no tensor fits.
     """
-    report = _load(model, _weights_for(model, _read(path), path), path)
+    content = _read(path)
+    weights = _weights_for(model, content, path)
+    weights = follow_names(model, weights, checkpoint_classes(content, path), classes)
+    report = _load(model, weights, path)
     for name in report.mismatched:
         logger.warning("%s: %s has another shape and starts afresh", path, name)
     return report
 
 
-def load_initial_weights(model: nn.Module, path: str) -> LoadReport:
+def load_initial_weights(model: nn.Module, path: str, classes: Classes = UNKNOWN) -> LoadReport:
     """Weights of ``train.init_checkpoint``: a whole detector, or an ImageNet backbone.
+
+    A detector must be for the same classes; rows of its class layer go by their names, as in
+    :func:`load_for_fine_tuning`.
 
     Backbones may be files of other projects, as they are (see
     :mod:`vfnet_yolof.checkpoint.backbones`), ``detectron2://`` addresses among them; neck and head
@@ -62,9 +83,13 @@ def load_initial_weights(model: nn.Module, path: str) -> LoadReport:
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: it cannot be read, or is of another backbone.
-        ConfigError: no tensor fits, or some have other shapes.
+        ConfigError: no tensor fits, some have other shapes, or the classes are others.
     """
-    weights = _weights_for(model, _read(path), path)
+    content = _read(path)
+    weights = _weights_for(model, content, path)
+    source = checkpoint_classes(content, path)
+    require_same_classes(weights, source, classes)
+    weights = follow_names(model, weights, source, classes)
     own = model.state_dict()
     other = [k for k, v in weights.items() if k in own and own[k].shape != v.shape]
     if other:
@@ -94,8 +119,13 @@ def _weights_for(model: nn.Module, content: Mapping[str, Any], path: str) -> dic
     return weights
 
 
-def load_checkpoint_for_evaluation(model: nn.Module, train: DictConfig) -> int:
-    """Load what ``--eval-only`` is about; returns the iteration it was written after, or -1.
+def load_checkpoint_for_evaluation(
+    model: nn.Module, train: DictConfig, data: Classes = UNKNOWN
+) -> Evaluated:
+    """Load what ``--eval-only`` is about.
+
+    Args:
+        data: classes to evaluate on, which a checkpoint that does not fit is compared with.
 
     Raises:
         FileNotFoundError: nothing is named and ``output_dir`` has no checkpoint.
@@ -108,8 +138,10 @@ def load_checkpoint_for_evaluation(model: nn.Module, train: DictConfig) -> int:
             "Name one with train.init_checkpoint=FILE."
         )
     content = _read(path)
+    classes = checkpoint_classes(content, path)
     report = _load(model, _weights_for(model, content, path), path)
     if report.missing or report.mismatched:
+        class_lookup(classes, data)  # where it has other classes, that is the reason to give
         raise ConfigError(
             f"{path} is not a checkpoint of this model: {_short(report.missing)} missing, "
             f"{_short(report.mismatched)} of another shape. Is this the config it was trained "
@@ -118,7 +150,7 @@ def load_checkpoint_for_evaluation(model: nn.Module, train: DictConfig) -> int:
     which = "averaged weights" if "ema" in content else "weights"
     logger.info("Evaluating the %s of %s", which, path)
     iteration = content.get("iteration", -1)
-    return iteration if isinstance(iteration, int) else -1
+    return Evaluated(iteration if isinstance(iteration, int) else -1, classes)
 
 
 def _best_or_last(output_dir: str) -> str:
@@ -156,6 +188,8 @@ def _model_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
 @torch.no_grad()
 def _load(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> LoadReport:
     own = model.state_dict()
+    weights = dict(weights)
+    match_counters(weights, own)
     fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
     report = LoadReport(
         loaded=sorted(fitting),

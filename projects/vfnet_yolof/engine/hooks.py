@@ -16,6 +16,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..checkpoint.fitting import load_whole
 from ..modeling.losses import each_worker_alone
 from .checkpoints import BEST, FINAL, CheckpointFiles
 from .options import ConfigError
@@ -63,7 +64,7 @@ class AveragingHook(HookBase):
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the average in a checkpoint of a run, if it has one."""
         if self.entry in checkpoint:
-            self.module.load_state_dict(checkpoint[self.entry])
+            load_whole(self.module, checkpoint[self.entry])
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates}

@@ -18,10 +18,17 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from ..checkpoint.fitting import load_whole
 from ..optimization import optimize
 from .build import Evaluation, build_hooks, build_model, build_trainer, build_tta
 from .checkpoints import CheckpointFiles
-from .classes import check_num_classes, train_class_names
+from .classes import (
+    check_num_classes,
+    checkpoint_classes,
+    class_record,
+    dataset_classes,
+    require_resumed_classes,
+)
 from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
 from .hooks import AveragingHook
 from .options import ConfigError
@@ -45,30 +52,32 @@ def train_model(
 
     Args:
         resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
-        init_from: checkpoint to start from; layers for another number of classes stay fresh.
+        init_from: checkpoint to start from; classes that it does not have stay fresh.
         config_file: recorded in the checkpoints.
         on_start: called when model, data and checkpoint are known to fit, before the first
             iteration; a run that cannot start leaves an earlier run's records alone.
 
     Raises:
         FloatingPointError: a loss is not finite.
-        ConfigError: model and data set disagree on the classes.
+        ConfigError: model or checkpoint and data set disagree on the classes.
     """
     files = CheckpointFiles(cfg.train.output_dir, writable=comm.is_main_process())
     files.remove_leftovers()
     saved = _last_checkpoint(files, resume)
     settle_seed(cfg, saved)
     model = build_model(cfg)
+    classes = dataset_classes(cfg)
     if saved is not None:
+        require_resumed_classes(checkpoint_classes(saved, str(files.last())), classes)
         _load_model(model, saved["model"], files)
     elif init_from:
-        load_for_fine_tuning(model, init_from)
+        load_for_fine_tuning(model, init_from, classes)
     elif cfg.train.init_checkpoint:
-        load_initial_weights(model, cfg.train.init_checkpoint)
+        load_initial_weights(model, cfg.train.init_checkpoint, classes)
     trainer = build_trainer(cfg, model)
     check_num_classes(cfg)
     trainer.record = {
-        "class_names": train_class_names(cfg),
+        **class_record(cfg),
         "config_file": config_file,
         "seed": int(cfg.train.seed),
     }
@@ -108,7 +117,7 @@ def _last_checkpoint(files: CheckpointFiles, resume: bool) -> dict[str, Any] | N
 
 def _load_model(model: nn.Module, weights: dict[str, Any], files: CheckpointFiles) -> None:
     try:
-        model.load_state_dict(weights)
+        load_whole(model, weights)
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
         raise ConfigError(
@@ -185,8 +194,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Evaluate ``train.init_checkpoint``, or else the best or last of ``train.output_dir``.
 
-    Averaged weights are used if the checkpoint has them. Results go to the log and, as one line,
-    to ``metrics.json``.
+    Averaged weights are used if the checkpoint has them. Detections are mapped to the data set's
+    classes by name. Results go to the log and, as one line, to ``metrics.json``.
 
     Args:
         tta: test at the sizes of ``dataloader.tta``, on pictures without other augmentations.
@@ -194,15 +203,17 @@ def evaluate_model(
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ConfigError: the config does not say how to test at several sizes.
+        ConfigError: the config does not say how to test at several sizes, or the checkpoint has
+            other classes than the data set.
     """
     settle_seed(cfg)
     model = build_model(cfg)
-    iteration = load_checkpoint_for_evaluation(model, cfg.train)
-    check_num_classes(cfg, split="test")
+    iteration, classes = load_checkpoint_for_evaluation(
+        model, cfg.train, dataset_classes(cfg, split="test")
+    )
     if optimized:
         model = optimize(model)
-    results = Evaluation(cfg)(build_tta(cfg, model) if tta else model)
+    results = Evaluation(cfg, classes)(build_tta(cfg, model) if tta else model)
     if comm.is_main_process():
         values = flatten_results_dict(results)
         # JSON knows no NaN; null is what its readers understand.

@@ -17,7 +17,7 @@ from torch import nn
 from ..checkpoint import load_checkpoint
 from ..configs import load_config
 from ..data.datasets import register_coco_json
-from ..engine.classes import check_num_classes
+from ..engine.classes import check_num_classes, checkpoint_classes
 from ..engine.options import complete_train_options
 from ..engine.run import Evaluation
 from ..inference_config import default_device
@@ -78,8 +78,10 @@ def verify(
     complete_train_options(cfg)
     check_num_classes(cfg, split="test")
     model: nn.Module = instantiate(cfg.model)
-    model.load_state_dict(load_checkpoint(converted_weights(name, model, source))["model"])
-    results = Evaluation(cfg)(model.eval().to(chosen))
+    content = load_checkpoint(converted_weights(name, model, source))
+    model.load_state_dict(content["model"])
+    evaluation = Evaluation(cfg, checkpoint_classes(content, str(source)))
+    results = evaluation(model.eval().to(chosen))
     return Verification(float(results["bbox"]["AP"]), expected, tolerance)
 
 
