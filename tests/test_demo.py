@@ -1,6 +1,7 @@
 """The demo: what goes in comes out drawn and listed, and what is broken is named."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -252,13 +253,45 @@ def test_inputs_are_never_overwritten(predictor: Predictor, tmp_path: Path):
     assert picture.read_bytes() == before
 
 
-def test_category_ids_are_the_data_sets_where_names_agree():
+@pytest.fixture
+def data_set() -> Iterator[str]:
+    """Name of a data set in which a has the category id 90 and b 17."""
     metadata = MetadataCatalog.get("demo_test_set")
     metadata.thing_classes = ["a", "b"]
     metadata.thing_dataset_id_to_contiguous_id = {17: 1, 90: 0}
-    try:
-        assert category_ids(["a", "b"], "demo_test_set") == [90, 17]
-        assert category_ids(["a", "c"], "demo_test_set") == [0, 1]
-    finally:
-        MetadataCatalog.remove("demo_test_set")
+    yield "demo_test_set"
+    MetadataCatalog.remove("demo_test_set")
+
+
+@pytest.mark.parametrize(
+    ("names", "trained_on", "ids"),
+    [
+        (["a", "b"], None, [90, 17]),
+        (["b", "a"], None, [17, 90]),
+        (["b", "a"], [1, 2], [17, 90]),
+        (["a", "c"], None, [0, 1]),
+        (["a", "c"], [5, 7], [5, 7]),
+        (["b"], [3], [3]),
+        (["a", "a"], None, [0, 1]),
+    ],
+)
+def test_category_ids_follow_names(data_set: str, names, trained_on, ids):
+    assert category_ids(names, data_set, trained_on) == ids
+
+
+def test_category_ids_without_a_data_set():
     assert category_ids(["a", "b"], None) == [0, 1]
+    assert category_ids(["a", "b"], "no such data set", [4, 2]) == [4, 2]
+
+
+def test_records_have_the_ids_that_the_model_was_trained_on(weights, tmp_path: Path):
+    content = torch.load(weights, weights_only=True)
+    path = tmp_path / "own.pth"
+    torch.save({**content, "category_ids": [11, 22, 33, 44, 55, 66]}, path)
+    predictor = Predictor(CONFIG, path, device="cpu", score_thresh=0.1)
+    result = run_on_files(
+        predictor, collect_inputs([write_picture(tmp_path / "a.png")]), tmp_path / "out"
+    )
+    assert result.records
+    for record in result.records:
+        assert record["category_id"] == 11 * (NAMES.index(record["category_name"]) + 1)

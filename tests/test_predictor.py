@@ -259,6 +259,10 @@ def test_class_names(config, weights, state, tmp_path: Path, caplog):
     MetadataCatalog.get("predictor_test_set").thing_classes = list("uvwxyz")
     try:
         assert Predictor(dataset, unnamed, device="cpu").class_names == list("uvwxyz")
+        assert "unnamed.pth has no class names: its classes are taken to be those of" in caplog.text
+        caplog.clear()
+        assert Predictor(dataset, weights, device="cpu").class_names == NAMES
+        assert "no class names" not in caplog.text
     finally:
         MetadataCatalog.remove("predictor_test_set")
 

@@ -16,6 +16,7 @@ from vfnet_yolof.checkpoint import (
     convert_checkpoint,
     convert_state_dict,
     describe,
+    find_category_ids,
     find_class_names,
     find_state_dict,
 )
@@ -213,6 +214,14 @@ def test_class_names(checkpoint: dict, names: list[str] | None):
     assert find_class_names(checkpoint) == names
 
 
+@pytest.mark.parametrize(
+    ("ids", "found"), [([3, 9], [3, 9]), ([3], None), (None, None), ("39", None), ([], None)]
+)
+def test_category_ids_are_as_many_as_the_names(ids: object, found: list[int] | None):
+    assert find_category_ids({"class_names": ["a", "b"], "category_ids": ids}) == found
+    assert find_category_ids({"category_ids": ids}) is None
+
+
 class Tiny(nn.Module):
     """Not a detector, but it has the names that the Detectron2-style layout asks for."""
 
@@ -225,15 +234,16 @@ class Tiny(nn.Module):
 def test_convert_file(tmp_path: Path, caplog):
     source, output = tmp_path / "tiny.pth", tmp_path / "new" / "out.pth"
     state = {"head.weight": torch.ones(2, 3), "head.bias": torch.zeros(2)}
-    torch.save({"model": state, "class_names": ["cat", "dog"], "optimizer": {}}, source)
+    names = {"class_names": ["cat", "dog"], "category_ids": [3, 9]}
+    torch.save({"model": state, **names, "optimizer": {}}, source)
     model = Tiny()
 
     result, report = convert_checkpoint(source, output, model)
 
     assert report.num_source == 2
     written = torch.load(output, weights_only=True)
-    assert written.keys() == {"model", "class_names", "source"} == result.keys()
-    assert written["class_names"] == ["cat", "dog"]
+    assert written.keys() == {"model", "source", *names} == result.keys()
+    assert {key: written[key] for key in names} == names
     assert written["source"]["file"] == "tiny.pth"
     assert written["source"]["sha256"] == file_sha256(source)
     with caplog.at_level("WARNING"):

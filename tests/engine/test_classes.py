@@ -146,10 +146,11 @@ def train(tmp_path, names, *options):
     )
 
 
-def test_training_starts_and_evaluates_by_names(tmp_path, two_orders):
+@pytest.mark.parametrize("option", ["train.init_checkpoint={}", "--init-from={}"])
+def test_training_starts_and_evaluates_by_names(tmp_path, two_orders, option):
     """From a checkpoint with (blue, red), on (red, blue), tested on (blue, red)."""
     checkpoint = weights(tmp_path / "w.pth", ["blue", "red"])
-    assert train(tmp_path, two_orders, f"train.init_checkpoint={checkpoint}") == 0
+    assert train(tmp_path, two_orders, option.format(checkpoint)) == 0
     assert found_categories(tmp_path / "out") == {1}
     final = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)
     assert final["class_names"] == ["red", "blue"]

@@ -4,8 +4,17 @@ import signal
 
 import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
+from omegaconf import OmegaConf
+from tiny import shrink, tiny_model
+from vfnet_yolof.checkpoint.fitting import load_whole
+from vfnet_yolof.engine import ConfigError
 from vfnet_yolof.engine.checkpoints import CheckpointFiles
+from vfnet_yolof.engine.fine_tune import load_checkpoint_for_evaluation
+from vfnet_yolof.engine.hooks import EMAHook
+from vfnet_yolof.engine.run import _load_model
 from vfnet_yolof.engine.state import rng_state, set_rng_state, write_atomically
+from vfnet_yolof.engine.swa import SWAHook
 
 
 def assert_same(a, b):
@@ -80,6 +89,116 @@ def test_another_optimizer_layout_is_refused(toy, capsys):
     assert toy.run("--resume", "train.max_iter=4", *options) == 2
     assert "other parameter groups" in capsys.readouterr().err
     assert (toy.output_dir / "config.yaml").read_text() == config  # still that of the run
+
+
+def frozen_vfnet(seed=0):
+    """A small VFNet whose stem and first stage have Detectron2's frozen norms."""
+
+    def frozen(config):
+        shrink(config)
+        config.model.backbone.bottom_up.norm, config.model.backbone.bottom_up.freeze_at = "BN", 2
+        return config
+
+    return tiny_model(seed=seed, shrink=frozen)
+
+
+def with_counters(model):
+    """The model as Detectron2's main branch builds it: frozen norms keep their batch counters."""
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d) and "num_batches_tracked" not in module._buffers:
+            module.register_buffer("num_batches_tracked", torch.tensor(7))
+    return model
+
+
+def without_counters(model):
+    """The model as Detectron2 0.6 builds it."""
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module._buffers.pop("num_batches_tracked", None)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("written_by", "read_by"),
+    [(without_counters, with_counters), (with_counters, without_counters)],
+    ids=["0.6 to main", "main to 0.6"],
+)
+class TestARunOfTheOtherDetectron2:
+    """The two differ in the batch counters of frozen norms, which no weight depends on."""
+
+    @pytest.fixture
+    def file(self, written_by, tmp_path):
+        """Weights, and both kinds of averages of them, as a run of the other one leaves them."""
+        model = written_by(frozen_vfnet(seed=1))
+        state = model.state_dict()
+        averages = {"ema": state, "swa": {k: v.clone() for k, v in state.items()}}
+        files = CheckpointFiles(tmp_path)
+        files.save("model_0000003", {"model": state, **averages, "trainer": {}})
+        return files
+
+    def check(self, model, content):
+        own, saved = model.state_dict(), content["model"]
+        assert own.keys() != saved.keys()
+        assert_same(
+            {k: own[k] for k in own.keys() & saved.keys()},
+            {k: saved[k] for k in own.keys() & saved.keys()},
+        )
+        for name in own.keys() ^ saved.keys():
+            assert name.startswith(("backbone.bottom_up.stem", "backbone.bottom_up.res2"))
+            assert name.endswith(".num_batches_tracked")
+
+    def test_resumes(self, file, read_by):
+        content = file.load(file.last())
+        model = read_by(frozen_vfnet())
+        _load_model(model, content["model"], file)
+        self.check(model, content)
+
+    def test_resumes_averages(self, file, read_by):
+        content = file.load(file.last())
+        model = read_by(frozen_vfnet())
+        for hook in (EMAHook(model, decay=0.9), SWAHook(model, file, [4])):
+            hook.restore(content)
+            self.check(hook.module, content)
+
+    def test_is_evaluated(self, file, read_by):
+        content = file.load(file.last())
+        model = read_by(frozen_vfnet())
+        path = str(file.last())
+        load_checkpoint_for_evaluation(model, OmegaConf.create({"init_checkpoint": path}))
+        self.check(model, content)
+
+    @pytest.mark.parametrize("change", ["missing", "unexpected", "shape", "counter"])
+    def test_all_else_stays_strict(self, file, read_by, change):
+        content = file.load(file.last())
+        weights, name = content["model"], "backbone.bottom_up.res2.0.conv1.norm.running_mean"
+        if change == "missing":
+            del weights[name]
+        elif change == "unexpected":
+            weights["backbone.bottom_up.res2.0.conv1.norm.other"] = torch.zeros(1)
+        elif change == "shape":
+            weights[name] = torch.zeros(3)
+        else:  # of a norm that the model does not have
+            weights["backbone.bottom_up.res9.norm.num_batches_tracked"] = torch.tensor(0)
+        with pytest.raises(ConfigError, match=r"model_0000003\.pth is of another model"):
+            _load_model(read_by(frozen_vfnet()), weights, file)
+
+
+def test_a_run_goes_on_with_the_counters_it_lacks(toy):
+    assert toy.run("train.max_iter=4", "train.ema.enabled=True") == 0
+    content = toy.load()
+    for entry in ("model", "ema"):
+        del content[entry]["norm.num_batches_tracked"]
+    torch.save(content, toy.output_dir / "model_final.pth")
+    assert toy.run("--resume", "train.max_iter=6", "train.ema.enabled=True") == 0
+    assert toy.load()["model"]["norm.num_batches_tracked"] == 2
+
+
+def test_what_is_loaded_whole_is_not_changed():
+    model = frozen_vfnet()
+    weights = with_counters(frozen_vfnet(seed=1)).state_dict()
+    names = list(weights)
+    load_whole(model, weights)
+    assert list(weights) == names
 
 
 def test_damaged_and_missing_checkpoints_are_named(tmp_path):

@@ -208,6 +208,17 @@ class TestTool:
         assert message in capsys.readouterr().err
         assert not output.exists()
 
+    @pytest.mark.parametrize("other", [["b", "a"], ["a", "c"]])
+    def test_files_of_other_classes_are_refused(self, tmp_path, capsys, other):
+        for name, classes in (("a", ["a", "b"]), ("b", []), ("c", other)):
+            content = {"model": {"w": torch.zeros(2)}, "class_names": classes}
+            torch.save(content, tmp_path / f"{name}.pth")
+        files = [str(tmp_path / f"{name}.pth") for name in "abc"]
+        assert tool.main([str(tmp_path / "mean.pth"), *files]) == 1
+        message = capsys.readouterr().err
+        assert f"{files[0]} and {files[2]} have different classes or another order" in message
+        assert tool.main([str(tmp_path / "mean.pth"), *files[:2]]) == 0
+
     def test_a_missing_file_is_named(self, tmp_path, capsys):
         assert tool.main([str(tmp_path / "mean.pth"), str(tmp_path / "no.pth")]) == 1
         assert "no.pth" in capsys.readouterr().err

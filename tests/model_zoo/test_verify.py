@@ -66,6 +66,22 @@ def test_converts_evaluates_and_compares(coco, weights, tmp_path, capsys):
     assert "NOT as published" in capsys.readouterr().out
 
 
+def test_classes_go_by_name(coco, weights, tmp_path, capsys):
+    """The detector calls everything by its first name, which the data has as category 80."""
+    names = [f"class {i}" for i in range(80, 0, -1)]
+    content = torch.load(weights, weights_only=True)
+    content["state_dict"]["module.head.cls_logits.bias"].fill_(-20.0)[0] = 1.0
+    torch.save({**content, "meta": {"CLASSES": names}}, weights)
+    options = ("--weights", str(weights), "--device", "cpu", "--output", str(tmp_path / "out"))
+    assert run(coco, *options, "--expected", "0.2") == 0
+    found = json.loads((tmp_path / "out" / "inference/coco_instances_results.json").read_text())
+    assert {one["category_id"] for one in found} == {80}
+
+    torch.save({**content, "meta": {"CLASSES": ["Class 1", *names[1:]]}}, weights)
+    assert run(coco, *options, "--expected", "0.2") == 2
+    assert "trained.pth has 'Class 1'" in capsys.readouterr().err
+
+
 def test_the_limit_is_inclusive():
     assert Verification(41.3, 41.6, 0.3).passed
     assert Verification(41.9, 41.6, 0.3).passed

@@ -118,9 +118,9 @@ def find_class_names(checkpoint: Mapping[str, Any]) -> list[str] | None:
 def find_category_ids(checkpoint: Mapping[str, Any]) -> list[Any] | None:
     """Category ids of the data that a checkpoint of this project was trained on, by class."""
     ids, names = checkpoint.get("category_ids"), find_class_names(checkpoint)
-    if names is None or not isinstance(ids, Sequence) or len(ids) != len(names):
+    if names is None or not isinstance(ids, list) or len(ids) != len(names):
         return None
-    return list(ids)
+    return ids
 
 
 def convert_state_dict(
