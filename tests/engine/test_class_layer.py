@@ -124,8 +124,9 @@ def test_init_checkpoint_must_have_the_same_classes(tmp_path, target):
         load_initial_weights(ToyDetector(len(target)), path, Classes(target, "data set 'new'"))
 
 
-def test_backbones_have_no_classes(tmp_path):
+def test_weights_without_a_class_layer_have_nothing_to_follow(tmp_path, caplog):
     path = str(tmp_path / "old.pth")
     weights = {k: v for k, v in ToyDetector().state_dict().items() if k.startswith("conv")}
     torch.save({"model": weights, "class_names": list("xyz")}, path)
     load_initial_weights(ToyDetector(), path, Classes(NAMES, "data set 'new'"))
+    assert "no class layer (cls_logits, cls_score) whose rows could follow" in caplog.text

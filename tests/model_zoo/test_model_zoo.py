@@ -144,6 +144,28 @@ class TestWeights:
         with pytest.raises(FileNotFoundError, match="nowhere"):
             model_zoo.get(NAME, weights=tmp_path / "nowhere")
 
+    def test_what_detectron2s_main_branch_has_cached_is_read(self, tmp_path, cache, monkeypatch):
+        """Its frozen norms have batch counters."""
+
+        def frozen_config(name: str) -> DictConfig:
+            config = tiny_config(name)
+            config.model.backbone.bottom_up.norm = "BN"
+            config.model.backbone.bottom_up.freeze_at = 2
+            return config
+
+        monkeypatch.setattr(model_zoo, "load_config", frozen_config)
+        source = tmp_path / "other.pth"
+        torch.save({"model": model_zoo.get(NAME).state_dict()}, source)
+        before = model_zoo.get(NAME, weights=source).state_dict()
+        (converted,) = cache.rglob("*.pth")
+        cached = torch.load(converted, weights_only=True)
+        counter = "backbone.bottom_up.stem.conv1.norm.num_batches_tracked"
+        cached["model"][counter] = torch.tensor(5)
+        torch.save(cached, converted)
+        again = model_zoo.get(NAME, weights=source).state_dict()
+        assert again.keys() == before.keys()
+        assert all(torch.equal(again[name], before[name]) for name in before)
+
     def test_without_weights_nothing_is_looked_for(self, published, cache, monkeypatch):
         use(monkeypatch, Weights("made.pth", "00000000", (), "https://page"))
         assert not model_zoo.get(NAME).training

@@ -44,29 +44,32 @@ def follow_names(
         model: class layers have A * K channels, anchors first (A is 1 without anchors).
         source: the K' classes of ``weights``. target: the K classes of the model.
     """
-    layers = [name for name in _class_tensors(weights) if name in model.state_dict()]
-    result = dict(weights)
-    if not layers or source.names == target.names != []:
-        return result
+    own = model.state_dict()
+    layers = [name for name in _class_tensors(weights) if name in own]
     if not source.names or not target.names:
-        if all(weights[name].shape == model.state_dict()[name].shape for name in layers):
-            unnamed = target if source.names else source
+        unnamed = target if source.names else source
+        if layers and all(weights[name].shape == own[name].shape for name in layers):
             logger.warning(
                 "%s has no class names: the class layer of %s is taken over as it is, its classes "
                 "in the same order.",
                 *(unnamed.owner, source.owner),
             )
-        return result
+        return dict(weights)
+    if source.names == target.names:
+        return dict(weights)
+    if not layers:
+        logger.warning(
+            "%s has other classes than %s and no class layer (%s) whose rows could follow them.",
+            *(source.owner, target.owner, ", ".join(_LAYERS)),
+        )
+        return dict(weights)
     pairs = pair_by_name(source.names, target.names)
-    for name in layers:
-        rows = _rows(model.state_dict()[name], weights[name], pairs, source, target)
-        if rows is None:
-            del result[name]
-            logger.warning("%s: %s is built otherwise and starts afresh", source.owner, name)
-        else:
-            result[name] = rows
+    followed = {name: _rows(own[name], weights[name], pairs, source, target) for name in layers}
+    if any(rows is None for rows in followed.values()):
+        logger.warning("%s: %s is built otherwise and starts afresh.", source.owner, layers[0])
+        return {name: x for name, x in weights.items() if name not in layers}
     _say(pairs, source, target)
-    return result
+    return {**weights, **followed}
 
 
 def _class_tensors(weights: Mapping[str, Tensor]) -> list[str]:

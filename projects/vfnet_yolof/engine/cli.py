@@ -54,7 +54,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
     add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
     add("--resume", action="store_true", help="continue from the last checkpoint in output_dir")
-    add("--init-from", default="", metavar="FILE", help="start from these weights where they fit")
+    add("--init-from", default="", metavar="FILE", help="start from these weights, classes by name")
     data = parser.add_argument_group("own data in COCO format")
     for split in ("train", "val"):
         data.add_argument(f"--{split}-json", metavar="FILE", help="annotations")

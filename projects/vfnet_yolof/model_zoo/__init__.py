@@ -23,6 +23,7 @@ from torch import nn
 from .. import __version__
 from ..checkpoint import convert_checkpoint, load_checkpoint
 from ..checkpoint.convert import file_sha256
+from ..checkpoint.fitting import load_whole
 from ..configs import load_config
 from .files import WeightsUnavailableError, cache_dir, check_hash, find_weights
 from .table import ROWS, Row, Weights
@@ -90,7 +91,7 @@ def get(
     model = instantiate(get_config(row).model)
     if source is not None:
         converted = converted_weights(row, model, source)
-        model.load_state_dict(load_checkpoint(converted)["model"])
+        load_whole(model, load_checkpoint(converted)["model"])
     return model.eval().to(device)
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..checkpoint import load_checkpoint
+from ..checkpoint.fitting import load_whole
 from ..configs import load_config
 from ..data.datasets import register_coco_json
 from ..engine.classes import check_num_classes, checkpoint_classes
@@ -79,7 +80,7 @@ def verify(
     check_num_classes(cfg, split="test")
     model: nn.Module = instantiate(cfg.model)
     content = load_checkpoint(converted_weights(name, model, source))
-    model.load_state_dict(content["model"])
+    load_whole(model, content["model"])
     evaluation = Evaluation(cfg, checkpoint_classes(content, str(source)))
     results = evaluation(model.eval().to(chosen))
     return Verification(float(results["bbox"]["AP"]), expected, tolerance)
