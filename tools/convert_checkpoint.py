@@ -23,6 +23,7 @@ from vfnet_yolof.checkpoint.backbones import convert_backbone, describe_pixels, 
 from vfnet_yolof.checkpoint.convert import hash_in_name
 from vfnet_yolof.checkpoint.rules import shorten_list
 from vfnet_yolof.inference_config import read_inference_config
+from vfnet_yolof.yaml_files import add_trust_arguments, trust_from
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,9 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "overrides", nargs="*", help="changes of the configuration, e.g. model.num_classes=3"
     )
+    add_trust_arguments(parser)
     args = parser.parse_args(argv)
     try:
-        model = read_inference_config(args.config_file, args.overrides).build_model()
+        config = read_inference_config(args.config_file, args.overrides, trust_from(args))
+        model = config.build_model()
         path = PathManager.get_local_path(args.input)
         backbone = is_backbone(load_checkpoint(path))
         convert = convert_backbone if backbone else convert_checkpoint

@@ -13,6 +13,7 @@ import sys
 from vfnet_yolof import Predictor
 from vfnet_yolof.checkpoint import CheckpointError
 from vfnet_yolof.demo import InputError, collect_inputs, run_on_camera, run_on_files, write_json
+from vfnet_yolof.yaml_files import add_trust_arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--opts", nargs="+", default=[], help="changes of the configuration, key=value"
     )
+    add_trust_arguments(parser)
     return parser
 
 
@@ -57,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
             score_thresh=args.score_threshold,
             batch_size=args.batch_size,
             overrides=args.opts,
+            allow=args.allow,
+            trust_config=args.trust_config,
         )
         options = {
             "star": args.draw_star,

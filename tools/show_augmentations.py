@@ -14,6 +14,7 @@ from vfnet_yolof.configs import load_config
 from vfnet_yolof.data.loader import DataLoadingError
 from vfnet_yolof.engine.overrides import apply_overrides
 from vfnet_yolof.training_pictures import save_training_pictures
+from vfnet_yolof.yaml_files import add_trust_arguments, trust_from
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,9 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-n", "--count", type=int, default=16, help="how many (16)")
     parser.add_argument("--seed", type=int, default=0, help="of the training they belong to (0)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    add_trust_arguments(parser)
     args = parser.parse_intermixed_args(argv)
     try:
-        cfg = load_config(args.config)
+        cfg = load_config(args.config, trust_from(args))
         apply_overrides(cfg, args.overrides)
         paths = save_training_pictures(cfg, args.output, count=args.count, seed=args.seed)
     except (OSError, ValueError, DataLoadingError) as error:

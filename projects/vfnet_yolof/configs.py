@@ -1,12 +1,15 @@
 """Finding and loading the configuration files that come with the package."""
 
+import builtins
 import difflib
 import os
+import traceback
 from pathlib import Path
 
-import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
+
+from .yaml_files import Trust, load_lazy_yaml, top_keys
 
 SUFFIXES = (".py", ".yaml")
 
@@ -65,20 +68,44 @@ def is_yacs_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a yacs config, whose keys are in capitals; a saved LazyConfig is YAML, too.
 
     Raises:
-        ValueError: it is no YAML.
+        FileNotFoundError, ValueError: as of :func:`.yaml_files.top_keys`.
     """
     if Path(path).suffix not in (".yaml", ".yml"):
         return False
-    with open(path, encoding="utf-8") as stream:
-        try:
-            # Tags of Python objects are of no interest here, only the keys at the top.
-            node = yaml.compose(stream, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not valid YAML: {error}") from error
-    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    return any(key.isupper() for key in keys)
+    return any(key.isupper() for key in top_keys(path))
 
 
-def load_config(name: str | os.PathLike[str]) -> DictConfig:
-    """Load a LazyConfig ``.py`` file found by :func:`find_config`."""
-    return LazyConfig.load(find_config(name))
+def load_config(name: str | os.PathLike[str], trust: Trust | None = None) -> DictConfig:
+    """Load a LazyConfig, a Python file or a saved YAML file, found by :func:`find_config`.
+
+    Args:
+        name: see :func:`find_config`.
+        trust: what a YAML file may call; nothing unusual by default. A Python file is a program of
+            the user's choice and is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is neither kind, cannot be read (see :mod:`.yaml_files`), or is a
+            Python file that fails; the message names it.
+    """
+    path = find_config(name)
+    suffix = Path(path).suffix
+    if suffix in (".yaml", ".yml"):
+        return load_lazy_yaml(path, trust or Trust())
+    if suffix != ".py":
+        raise ValueError(f"{path}: a configuration is a .py or a .yaml file")
+    importer = builtins.__import__
+    try:
+        return LazyConfig.load(path)
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(f"{path}: {_place(error)}{type(error).__name__}: {error}") from error
+    finally:
+        builtins.__import__ = importer  # which LazyConfig leaves replaced when the file raises
+
+
+def _place(error: Exception) -> str:
+    """``FILE, line N: `` of the last line of a configuration that ``error`` passed through."""
+    if isinstance(error, SyntaxError):
+        return ""  # its text has the line
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>"]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""

@@ -24,8 +24,8 @@ def command_line(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     output = Path(args.output)
     started = time.monotonic()
-    overrides = [f"train.output_dir={output}", "train.seed=0", *args.overrides]
-    status = train(["--config-file", CONFIG, "--resume", *overrides])
+    command = ["--config-file", CONFIG, "--resume", "--seed", "0", "--output-dir", str(output)]
+    status = train([*command, *args.overrides])
     if status:
         return status
     pictures = draw_pictures(output, args.pictures)

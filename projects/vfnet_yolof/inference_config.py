@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.config import CfgNode, LazyConfig, instantiate
+from detectron2.config import CfgNode, instantiate
 from detectron2.data import transforms as T
 from detectron2.modeling import META_ARCH_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from .configs import find_config, is_yacs_file
+from .configs import find_config, is_yacs_file, load_config
 from .engine.overrides import apply_overrides
 from .engine.yacs_config import apply_yacs_overrides, load_yacs
+from .yaml_files import Trust
 
 Config = str | os.PathLike[str] | DictConfig | CfgNode
 
@@ -40,16 +41,20 @@ class InferenceConfig:
     name: str
 
 
-def read_inference_config(config: Config, overrides: Sequence[str] = ()) -> InferenceConfig:
+def read_inference_config(
+    config: Config, overrides: Sequence[str] = (), trust: Trust | None = None
+) -> InferenceConfig:
     """Read a file (``.py``, ``.yaml``; packaged ones by name) or take a loaded configuration.
 
-    ``overrides``: ``key=value`` strings. A given object is not changed by them.
+    ``overrides``: ``key=value`` strings. A given object is not changed by them. ``trust``: what a
+    YAML file may call, see :class:`.yaml_files.Trust`; a given object is the caller's own.
     Raises :class:`FileNotFoundError`, or :class:`ValueError` naming the missing or unknown key.
     """
     name = "the given configuration"
     if isinstance(config, str | os.PathLike):
         name = find_config(config)
-        config = load_yacs(name) if is_yacs_file(name) else LazyConfig.load(name)
+        yacs = is_yacs_file(name)
+        config = load_yacs(name, trust=trust) if yacs else load_config(name, trust)
     if isinstance(config, CfgNode):
         return _from_yacs(config.clone(), overrides, name)
     if isinstance(config, DictConfig):

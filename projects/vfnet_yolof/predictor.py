@@ -29,6 +29,7 @@ from .data.augment import AugInput
 from .data.mapper import read_image
 from .inference_config import Config, default_device, read_inference_config
 from .optimization import optimize
+from .yaml_files import Trust
 
 ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
 
@@ -63,6 +64,8 @@ class Predictor:
         overrides: Sequence[str] = (),
         use_ema: bool = True,
         optimized: bool = True,
+        allow: Sequence[str] = (),
+        trust_config: bool = False,
     ) -> None:
         """config: a LazyConfig or yacs file (packaged ones by name), or such a configuration.
 
@@ -76,12 +79,16 @@ class Predictor:
         use_ema: take the averaged weights of a training checkpoint that has them.
         optimized: predict with the faster copy that :func:`vfnet_yolof.optimize` makes; else
             ``model`` has the checkpoint's weights under their names.
+        allow: dotted prefixes of classes and functions that a YAML file ``config`` may name beyond
+            the usual ones, see :class:`.yaml_files.Trust`.
+        trust_config: let the YAML file name anything, i.e. run any code.
 
         Raises:
             ValueError: no weights are given or named by the configuration.
             FileNotFoundError, CheckpointError, CheckpointMismatchError: see :mod:`.checkpoint`.
         """
-        self.cfg = read_inference_config(config, overrides)
+        trust = Trust(tuple(allow), trust_config)
+        self.cfg = read_inference_config(config, overrides, trust)
         weights = weights or self.cfg.weights
         if not weights:
             raise ValueError(f"{self.cfg.name} names no weights; pass the checkpoint to use")

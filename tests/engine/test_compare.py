@@ -15,8 +15,8 @@ def runs(tmp_path, monkeypatch):
         returncode = 0
 
     def train(command, stdout, stderr):
-        options = dict(x.split("=", 1) for x in command if "=" in x and not x.startswith("import"))
-        folder, seed = options["train.output_dir"], int(options["train.seed"])
+        folder, seed = (command[command.index(x) + 1] for x in ("--output-dir", "--seed"))
+        seed = int(seed)
         calls.append((command[command.index("--config-file") + 1], seed))
         lines = [{"iteration": 1, "total_loss": 2.0}, {"bbox/AP": 40.0 + seed, "lr": 0.1}]
         with open(f"{folder}/metrics.json", "w") as file:

@@ -130,7 +130,7 @@ def test_yacs_values_become_components(tmp_path):
     assert changes[0] == "SOLVER.CLIP_GRADIENTS.ENABLED: -> True"
 
 
-def test_the_saved_config_runs_again(toy):
+def test_the_saved_config_runs_again_where_its_own_classes_are_allowed(toy, capsys):
     assert toy.run("train.max_iter=2", "optimizer.lr=0.05") == 0
     saved = toy.output_dir / "config.yaml"
     record = (toy.output_dir / "versions.txt").read_text()
@@ -138,7 +138,9 @@ def test_the_saved_config_runs_again(toy):
     assert "optimizer.lr: 0.1 -> 0.05" in record
     first = toy.load()["model"]
     toy.config = str(saved)
-    assert toy.run() == 0
+    assert toy.run() == 2
+    assert "--allow engine_toy." in capsys.readouterr().err
+    assert toy.run("--allow", "engine_toy") == 0
     again = toy.load()
     assert again["iteration"] == 1
     assert all((first[k] == v).all() for k, v in again["model"].items())

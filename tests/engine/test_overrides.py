@@ -52,6 +52,35 @@ def test_values_take_the_type_of_what_they_replace(cfg):
     assert (cfg.data.sizes, cfg.data.names, cfg.data.steps[0].size) == ([640], ["a", "b"], 2)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a,b", "1e3", "0x10", "1_000", "true", "über/猫", "a=b", "runs(1)", "[old]", "{x}", "#1"),
+        *("it's", 'say "hi"', " spaced ", "a:b", "range(1,3)", "glob(*)", "C:\\runs", "@x", ""),
+    ],
+)
+def test_where_the_config_has_text_any_text_can_be_given(cfg, text):
+    apply_overrides(cfg, [f"train.output_dir={text}"])
+    assert cfg.train.output_dir == text
+
+
+def test_quotes_around_a_text_and_references_mean_what_they_mean_elsewhere(cfg):
+    quoted = [
+        "train.output_dir='a, b'",
+        'train.init_checkpoint="x y"',
+        "data.names=${train.device}",
+    ]
+    apply_overrides(cfg, quoted)
+    assert (cfg.train.output_dir, cfg.train.init_checkpoint) == ("a, b", "x y")
+    assert cfg.data.names == cfg.train.device
+
+
+@pytest.mark.parametrize("value", ["1,2", "choice(1,2)", "range(1,3)", "glob(*)", "interval(0,1)"])
+def test_sweeps_are_refused_by_name(cfg, value):
+    with pytest.raises(ConfigError, match="is a sweep over several values"):
+        apply_overrides(cfg, [f"train.max_iter={value}"])
+
+
 def test_parameters_that_the_config_leaves_at_their_default(cfg):
     apply_overrides(cfg, ["model.dropout=0.1", "optimizer.nesterov=True"])
     assert cfg.model.dropout == 0.1

@@ -12,17 +12,23 @@ from tabulate import tabulate
 
 from ..engine.compare import write_text
 from ..inference_config import read_inference_config
+from ..yaml_files import Trust, add_trust_arguments, trust_from
 from .cost import Cost, build_without_memory, count
 
 
-def analyze(config: str, size: tuple[int, int], overrides: Sequence[str] = ()) -> Cost:
+def analyze(
+    config: str,
+    size: tuple[int, int],
+    overrides: Sequence[str] = (),
+    trust: Trust | None = None,
+) -> Cost:
     """Cost of the detector of a config file; arguments as of ``tools/analyze_model.py``.
 
     Raises:
         FileNotFoundError, ValueError, TypeError: no such file, a wrong override, or no detector
             whose parts can be told apart; the message names it.
     """
-    build = read_inference_config(config, overrides).build_model
+    build = read_inference_config(config, overrides, trust).build_model
     try:
         return count(build_without_memory(build), size)
     except TypeError as error:
@@ -62,10 +68,12 @@ def command_line(description: str, argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="key=value", help="changes to every config"
     )
+    add_trust_arguments(parser)
     args = parser.parse_args(argv)
+    trust = trust_from(args)
     size = (args.size[0], args.size[1])
     try:
-        costs = {config: analyze(config, size, args.set) for config in args.configs}
+        costs = {config: analyze(config, size, args.set, trust) for config in args.configs}
         if args.json:
             content = {config: cost.as_dict() for config, cost in costs.items()}
             text = json.dumps({"size": list(size), "configs": content}, indent=2)

@@ -19,6 +19,7 @@ from ..engine.state import seed_everything, write_atomically
 from ..inference_config import InferenceConfig, read_inference_config
 from ..modeling.meta_arch import AnchorDetector
 from ..predictor import load_weights
+from ..yaml_files import add_trust_arguments, trust_from
 from .matching import SizeCounts, compared_matchers, matching_statistics
 
 Statistics = Mapping[str, Mapping[str, SizeCounts]]  # by origin of the predictions, then by rule
@@ -112,7 +113,7 @@ def study(args: argparse.Namespace) -> tuple[Statistics, int]:
         FileNotFoundError, ValueError, TypeError, CheckpointError, ImageReadError: something is
             wrong with the arguments; the message names it.
     """
-    config = read_inference_config(args.config_file, args.overrides)
+    config = read_inference_config(args.config_file, args.overrides, trust_from(args))
     batches = Batches(config, args.json, args.images, args.batch_size)
     seed_everything(args.seed)
     model = config.build_model()
@@ -156,6 +157,7 @@ def command_line(description: str, argv: Sequence[str] | None = None) -> int:
     add("--batch-size", type=int, default=4, help="pictures that the model sees at once")
     add("--seed", type=int, default=0, help="of the weights at initialisation")
     add("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    add_trust_arguments(parser)
     args = parser.parse_args(argv)
     if args.batch_size < 1 or sorted(set(args.sides)) != args.sides or args.sides[0] <= 0:
         parser.error("--batch-size must be positive, --sides positive and ascending")

@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint.rules import CheckpointError
 from ..data.loader import DataLoadingError
+from ..yaml_files import add_trust_arguments
 from .experiment import prepare, save_run_record, versions
 from .launch import launch
 from .options import ConfigError
@@ -65,6 +66,8 @@ def argument_parser() -> argparse.ArgumentParser:
         "--small-batch", action="store_true", help="that, clipped gradients and a longer warm-up"
     )
     add("--seed", type=int, help="same as train.seed=N")
+    add("--output-dir", metavar="DIR", help="train.output_dir, taken letter by letter")
+    add_trust_arguments(parser)
     procs = parser.add_argument_group("processes (not with torchrun or srun, which start them)")
     add = procs.add_argument
     add("--num-gpus", type=int, default=1, help="per machine; 0: use the CPU")

@@ -60,7 +60,7 @@ def run(config: str, seed: int, folder: Path, common: Sequence[str]) -> int:
     if (folder / DONE).exists():
         return 0
     command = [sys.executable, "-c", TRAIN, "--config-file", config, "--resume", *common]
-    command += [f"train.seed={seed}", f"train.output_dir={folder}"]
+    command += ["--seed", str(seed), "--output-dir", str(folder)]
     print(f"{config}, seed {seed}: {folder}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()

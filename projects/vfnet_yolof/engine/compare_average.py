@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from ..yaml_files import Trust, add_trust_arguments, trust_from
 from .checkpoints import AVERAGE, AVERAGE_PART
 from .compare import spread, write_text
 from .experiment import load_lazy
@@ -33,9 +34,11 @@ def command_line(description: str, arguments: Sequence[str] | None = None) -> in
     parser.add_argument("runs", nargs="+", help="output folders of runs with train.swa.keep_parts")
     parser.add_argument("--metric", default="AP", help="of the boxes; AP by default")
     parser.add_argument("--markdown", help="write the table to this file as well")
+    add_trust_arguments(parser)
     args = parser.parse_args(arguments)
+    trust = trust_from(args)
     try:
-        text = table(args.runs, [scores_of(Path(run), args.metric) for run in args.runs])
+        text = table(args.runs, [scores_of(Path(run), args.metric, trust) for run in args.runs])
     except (ConfigError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -45,7 +48,7 @@ def command_line(description: str, arguments: Sequence[str] | None = None) -> in
     return 0
 
 
-def scores_of(run: Path, metric: str) -> Scores:
+def scores_of(run: Path, metric: str, trust: Trust | None = None) -> Scores:
     """Evaluate all parts and the average of a run, as its own config says.
 
     Raises:
@@ -60,7 +63,7 @@ def scores_of(run: Path, metric: str) -> Scores:
             f"{run}: {', '.join(missing) or 'the parts'} not found; train with "
             "train.swa.enabled=True train.swa.keep_parts=True to the end."
         )
-    cfg = load_lazy(str(run / "config.yaml"))
+    cfg = load_lazy(str(run / "config.yaml"), trust)
     complete_train_options(cfg)
     use_device(cfg)
     *of_parts, average = [_score(cfg, run, path, metric) for path in [*parts, needed[1]]]

@@ -8,13 +8,17 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from ..configs import find_config, is_yacs_file, load_config
+from ..yaml_files import Trust, trust_from
 from .options import ConfigError, complete_train_options
 from .overrides import apply_overrides
 from .schedule import auto_scale, small_batch, warn_about_batch_size
@@ -34,46 +38,90 @@ def prepare(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     Raises:
         ConfigError, FileNotFoundError: naming the file or key and what to do.
     """
-    from vfnet_yolof.configs import find_config, is_yacs_file
-
     path = find_config(args.config_file)
     overrides = joined_pairs(args.overrides)
-    try:
-        yacs = is_yacs_file(path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if yacs:
+    if _is_yacs(path):
         from .yacs_config import components, load_yacs
 
         upper = [o for o in overrides if o[:1].isupper()]
-        cfg = components(load_yacs(path, upper))
+        cfg = components(load_yacs(path, upper, trust_from(args)))
         overrides = [o for o in overrides if o not in upper]
         changes = [f"{o.replace('=', ': -> ', 1)}" for o in upper]
     else:
-        cfg, changes = load_lazy(path), []
+        cfg, changes = load_lazy(path, trust_from(args)), []
     complete_train_options(cfg)
     changes += use_user_data(cfg, args)
     if args.seed is not None:
         overrides = [f"train.seed={args.seed}", *overrides]
     changes += apply_overrides(cfg, overrides)
+    if args.output_dir:
+        changes.append(f"train.output_dir: {cfg.train.output_dir} -> {args.output_dir}")
+        cfg.train.output_dir = _plain_path(args.output_dir)
     complete_train_options(cfg)
+    check_interpolations(cfg)
     changes += scale(cfg, args)
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
     return cfg, changes
 
 
-def load_lazy(path: str) -> DictConfig:
+def _is_yacs(path: str) -> bool:
+    try:
+        return is_yacs_file(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def load_lazy(path: str, trust: Trust | None = None) -> DictConfig:
     """Load a LazyConfig and check that it has all sections.
 
+    Args:
+        path: a ``.py`` or saved ``.yaml`` file.
+        trust: what a YAML file may call, see :class:`vfnet_yolof.yaml_files.Trust`.
+
     Raises:
-        ConfigError: a section is missing.
+        ConfigError: it cannot be read, or a section is missing.
     """
-    cfg = LazyConfig.load(path)
+    try:
+        cfg = load_config(path, trust)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     missing = [name for name in _SECTIONS if name not in cfg]
     if missing:
         raise ConfigError(f"{path} does not define {', '.join(missing)}; is it a whole config?")
     return cfg
+
+
+def check_interpolations(cfg: DictConfig) -> None:
+    """Resolve every ``${...}`` of a config once, so that one without an aim is found at the start.
+
+    Raises:
+        ConfigError: naming the key and what it refers to.
+    """
+    pending: list[tuple[str, Any]] = [("", cfg)]
+    while pending:
+        prefix, node = pending.pop()
+        names = range(len(node)) if isinstance(node, ListConfig) else list(node)
+        for name in names:
+            child = node._get_node(name)
+            key = f"{prefix}{name}"
+            if child is not None and child._is_interpolation():
+                try:
+                    node[name]
+                except OmegaConfBaseException as error:
+                    reason = str(error).splitlines()[0]
+                    raise ConfigError(
+                        f"{key} is {child._value()!r}, which cannot be resolved: {reason}"
+                    ) from error
+            elif OmegaConf.is_config(child) and not child._is_none():
+                pending.append((f"{key}.", child))
+
+
+def _plain_path(path: str) -> str:
+    """A path for a config, where ``${`` would begin a reference."""
+    if "${" in path:
+        raise ConfigError(f"--output-dir {path}: a folder's name must not contain '${{'.")
+    return path
 
 
 def joined_pairs(overrides: list[str]) -> list[str]:

@@ -22,7 +22,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
 
     A key must be in the config, or be a parameter of the function or class whose arguments it is
     among (``model.head.num_convs=4`` where the config leaves that at its default). A value must be
-    of the type of the one that it replaces.
+    of the type of the one that it replaces. Where that is text, everything behind the ``=`` is the
+    new text, whatever characters it has; quotes around the whole of it are taken off.
 
     Returns:
         one line ``key: old -> new`` for each.
@@ -32,27 +33,54 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
     """
     lines = []
     for text in overrides:
-        key, value = _parse(text)
+        key, raw = _split(text)
         old = _current_value(cfg, key)
-        value = _converted(key, value, old)
+        value = _converted(key, _parsed(text, raw, old), old)
         shown = "default" if old is _ABSENT else _plain(old)  # lists and nodes change in place
         OmegaConf.update(cfg, key, value, merge=True)
         lines.append(f"{key}: {shown} -> {_plain(value)}")
     return lines
 
 
-def _parse(text: str) -> tuple[str, Any]:
-    if "=" not in text:
+def _split(text: str) -> tuple[str, str]:
+    """Key and value of an override, the value as it was typed."""
+    key, equals, raw = text.partition("=")
+    if not equals:
         raise ConfigError(f"Override {text!r}: must have the form key=value, without spaces.")
+    if key[:1] in ("+", "~"):
+        raise ConfigError(f"Override {text!r}: keys cannot be added or deleted, only set.")
+    return key, raw
+
+
+def _parsed(text: str, raw: str, old: Any) -> Any:
+    """The value that ``raw`` stands for, where ``old`` is the one that it replaces."""
+    if type(old) is str and not _is_list_for_names(text, raw):
+        return _unquoted(raw)
     try:
-        parsed = OverridesParser.create().parse_override(text)
+        parsed = OverridesParser.create().parse_override(f"value={raw}")
     except HydraException as error:
         raise ConfigError(
             f"Cannot understand override {text!r}: {str(error).splitlines()[0]}"
         ) from error
-    if parsed.is_delete() or parsed.is_add() or parsed.is_force_add():
-        raise ConfigError(f"Override {text!r}: keys cannot be added or deleted, only set.")
-    return parsed.key_or_group, parsed.value()
+    if parsed.is_sweep_override():
+        raise ConfigError(
+            f"Override {text!r}: is a sweep over several values, and one run takes one; for a text "
+            "with a comma put quotes around it, for a list brackets."
+        )
+    return parsed.value()
+
+
+def _is_list_for_names(text: str, raw: str) -> bool:
+    """Several data sets may be named where the config names one: ``dataset.names=[a,b]``."""
+    return text.partition("=")[0].endswith(".names") and raw.startswith("[")
+
+
+def _unquoted(raw: str) -> Any:
+    if raw == "null":
+        return None
+    if len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "'\"":
+        return raw[1:-1]
+    return raw
 
 
 def parameters_of(node: DictConfig) -> dict[str, inspect.Parameter] | None:
@@ -166,7 +194,7 @@ def _converted(key: str, value: Any, old: Any) -> Any:
         if key.removeprefix("train.") in NULLABLE or not key.startswith("train."):
             return value
     elif type(old) is str:
-        return _as_text(key, value, old)
+        return value  # text, or the list of names that stands for it
     elif _kind(old) == _kind(value):
         return value
     elif type(old) is int and type(value) is float and value.is_integer():
@@ -174,14 +202,6 @@ def _converted(key: str, value: Any, old: Any) -> Any:
     elif type(old) is float and type(value) is int:
         return float(value)
     raise _wrong_type(key, value, old)
-
-
-def _as_text(key: str, value: Any, old: str) -> Any:
-    if isinstance(value, list) and key.endswith(".names"):
-        return value  # several data sets where the config names one
-    if isinstance(value, (list, dict)):
-        raise _wrong_type(key, value, old)
-    return value if isinstance(value, str) else str(value)  # 2024 is a fine name of a folder
 
 
 def _wrong_type(key: str, value: Any, old: Any) -> ConfigError:

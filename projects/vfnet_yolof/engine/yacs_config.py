@@ -15,27 +15,34 @@ from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamSc
 from omegaconf import DictConfig
 from torch import nn
 
+from ..yaml_files import Trust, check_bases
 from .optim import get_optimizer_params
 from .options import ConfigError, suggestion
 
 
-def load_yacs(path: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Read a ``.yaml`` file and apply ``KEY=value`` overrides.
+def load_yacs(path: str, overrides: Sequence[str] = (), trust: Trust | None = None) -> CfgNode:
+    """Read a ``.yaml`` file, and those it inherits from, and apply ``KEY=value`` overrides.
+
+    ``trust``: with ``everything`` the files' tags may run code, as Detectron2 lets them.
 
     Raises:
-        ConfigError: an unknown key (names the nearest ones) or a value of a wrong type.
+        ConfigError: a file that cannot be read as data, an unknown key (names the nearest ones) or
+            a value of a wrong type.
+        FileNotFoundError: there is no such file, or none that ``_BASE_`` names.
     """
     from vfnet_yolof.yacs import get_cfg_with_keys
 
     cfg = get_cfg_with_keys()
     known = list(yacs_keys(cfg))
     try:
-        cfg.merge_from_file(path)
+        check_bases(path, trust)
+        cfg.merge_from_file(path, allow_unsafe=trust is not None and trust.everything)
     except KeyError as error:
         key = str(error.args[0]).rpartition(": ")[2]
         raise ConfigError(f"{path}: unknown key {key}.{suggestion(key, known)}") from error
-    except (ValueError, AssertionError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    except (ValueError, AssertionError, TypeError, AttributeError) as error:
+        named = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise ConfigError(named) from error
     apply_yacs_overrides(cfg, overrides)
     return cfg
 
