@@ -118,16 +118,38 @@ def test_ctrl_c_stops_all_processes_at_the_same_iteration(toy):
 
 
 @pytest.mark.slow
-def test_torchrun_starts_it_too(toy):
+def test_a_killed_process_is_named(toy):
+    done = toy.start("--num-gpus", "0", "--num-processes", "2", TOY_KILL_RANK_AT="1 6")
+    assert done.returncode == 128 + 9
+    assert "error: The process of rank 1 (pid " in done.stderr
+    assert "was killed by SIGKILL" in done.stderr
+
+
+def torchrun(toy, *options, **environment):
+    """Two processes of the toy's training on the CPU, started by torchrun."""
     path = os.pathsep.join([str(REPOSITORY / "projects"), str(FOLDER)])
     tool = str(REPOSITORY / "tools" / "train_net.py")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, tool, *toy.arguments("--num-gpus", "0", "train.max_iter=2")],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+    cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [sys.executable, *start, tool, *toy.arguments("--num-gpus", "0", "--resume")],
+        env={**os.environ, "PYTHONPATH": path, **cpu, **environment},
         capture_output=True,
         text=True,
         timeout=120,
     )
+
+
+@pytest.mark.slow
+def test_torchrun_starts_it_too(toy):
+    done = torchrun(toy)
     assert done.returncode == 0, done.stderr[-2000:]
     assert toy.load()["trainer"]["schedule"]["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_torchrun_starts_it_again_after_a_process_was_killed(toy):
+    done = torchrun(toy, "--max-restarts", "1", TOY_KILL_RANK_AT="1 6")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert toy.load()["iteration"] == 11
+    assert "Resuming from" in (toy.output_dir / "log.txt").read_text()

@@ -170,3 +170,18 @@ def test_smallest() -> None:
 def test_bad_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         UniformAssigner(**options)
+
+
+def test_the_overlap_that_ignores_is_torchvisions_iou_to_the_last_bit():
+    from torchvision.ops import box_iou
+    from vfnet_yolof.modeling.assigners.uniform import _best_iou
+
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(300, 2, generator=generator) * 100
+    boxes = torch.cat([corners, corners + torch.rand(300, 2, generator=generator) * 30], 1)
+    boxes[5] = boxes[4]
+    boxes[6, 2:] = boxes[6, :2] + 1e-3
+    assert torch.equal(
+        _best_iou(boxes[:100], boxes[100:]), box_iou(boxes[:100], boxes[100:]).amax(0)
+    )
+    assert torch.equal(_best_iou(boxes[:8], boxes[:8]), box_iou(boxes[:8], boxes[:8]).amax(0))

@@ -144,8 +144,25 @@ def launch(
                     args=(function, args),
                 )
         except mp.ProcessExitedException as error:
-            raise SystemExit(error.exit_code) from None
+            raise SystemExit(_status_of(error, machine_rank * per_machine)) from None
     return None
+
+
+def _status_of(error: mp.ProcessExitedException, first_rank: int) -> int:
+    """Exit status after the end of one of the processes; says which, if a signal ended it."""
+    if error.exit_code >= 0:  # it has told the reason itself
+        return error.exit_code
+    number = -error.exit_code
+    hint = ""
+    if number == signal.SIGKILL:
+        hint = " Often that is the system, whose memory was used up: a smaller batch needs less."
+    print(
+        f"error: The process of rank {first_rank + error.error_index} (pid {error.error_pid}) was "
+        f"killed by {signal.Signals(number).name}, and the others were ended with it.{hint} "
+        "--resume continues from the last checkpoint.",
+        file=sys.stderr,
+    )
+    return 128 + number
 
 
 def _run_as_rank(
@@ -156,7 +173,7 @@ def _run_as_rank(
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
     dist.init_process_group(
         "nccl" if use_cuda else "gloo",
-        init_method=ranks.init_method,
+        store=_store(ranks),
         rank=ranks.rank,
         world_size=ranks.world_size,
         timeout=TIMEOUT,
@@ -166,6 +183,19 @@ def _run_as_rank(
         return function(*args)
     finally:
         dist.destroy_process_group()
+
+
+def _store(ranks: Ranks) -> dist.Store:
+    """Where the processes find each other.
+
+    torchrun may keep one store through its restarts (``--max-restarts``), in which the addresses of
+    the processes that have ended are left: each attempt gets keys of its own.
+    """
+    rendezvous = dist.rendezvous(ranks.init_method, ranks.rank, ranks.world_size, timeout=TIMEOUT)
+    store, _, _ = next(iter(rendezvous))
+    store.set_timeout(TIMEOUT)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"attempt_{attempt}", store)
 
 
 def _cpu_worker(

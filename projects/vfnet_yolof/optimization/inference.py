@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -95,7 +94,7 @@ class _InputFormat:
 
 
 class _BySize:
-    """A function of feature sizes that remembers its latest results.
+    """A function of feature sizes that remembers its results; several threads may call it.
 
     Args:
         function: gives tensors that nobody changes.
@@ -107,17 +106,22 @@ class _BySize:
     def __init__(self, function: Callable[..., Any], key: Callable[..., Hashable]) -> None:
         self.function = function
         self.key = key
-        self.known: OrderedDict[Hashable, Any] = OrderedDict()
+        self.known: dict[Hashable, Any] = {}
 
     def __call__(self, *args: Any) -> Any:
         key = self.key(*args)
-        if key not in self.known:
+        # Each step is a single operation on one dictionary, which no other thread can see half
+        # done; at worst two threads compute the same result.
+        known = self.known
+        result = known.get(key)
+        if result is None:
             # Tensors of inference mode could not be used outside of it later.
             with torch.inference_mode(False):
-                self.known[key] = self.function(*args)
-            if len(self.known) > self.LIMIT:
-                self.known.popitem(last=False)
-        return self.known[key]
+                result = self.function(*args)
+            if len(known) >= self.LIMIT:
+                self.known = known = {}
+            known[key] = result
+        return result
 
 
 def _sizes_and_device(sizes: Sequence[tuple[int, int]], device: torch.device) -> Hashable:

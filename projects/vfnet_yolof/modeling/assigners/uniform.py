@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_convert
 
 from ..losses.iou import aligned_iou
 from .chunks import box_chunks
@@ -76,7 +76,7 @@ class UniformAssigner:
             by_pred.append(smallest(_l1(numbers, pred_numbers), self.topk))
             by_anchor.append(smallest(_l1(numbers, anchor_numbers), self.topk))
             if len(boxes):
-                overlap = torch.maximum(overlap, box_iou(boxes, pred_boxes).amax(0))
+                overlap = torch.maximum(overlap, _best_iou(boxes, pred_boxes))
         # (rank, by prediction or anchor, box)
         anchor_idx = torch.stack([torch.cat(by_pred).t(), torch.cat(by_anchor).t()], dim=1)
         gt_idx = torch.arange(len(gt_boxes), device=anchors.device).expand_as(anchor_idx)
@@ -96,6 +96,26 @@ def _cxcywh(boxes: Tensor) -> Tensor:
 def _l1(boxes: Tensor, others: Tensor) -> Tensor:
     """(M, R) L1 distances of (M, 4) and (R, 4), summed in a fixed order."""
     total = (boxes[:, None, 0] - others[None, :, 0]).abs_()
+    difference = torch.empty_like(total)
     for i in range(1, 4):
-        total += (boxes[:, None, i] - others[None, :, i]).abs_()
+        torch.sub(boxes[:, None, i], others[None, :, i], out=difference)
+        total += difference.abs_()
     return total
+
+
+def _best_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """(R,) highest IoU of each of ``others`` (R, 4) with any of ``boxes`` (M, 4).
+
+    The same operations as torchvision's ``box_iou``, in place and one coordinate at a time, which
+    with thousands of boxes is several times as fast.
+    """
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = (x.unbind(1) for x in (boxes, others))
+    shared = torch.minimum(x2[:, None], u2)
+    other = torch.maximum(x1[:, None], u1)
+    shared.sub_(other).clamp_(min=0)
+    height = torch.minimum(y2[:, None], v2)
+    height.sub_(torch.maximum(y1[:, None], v1, out=other)).clamp_(min=0)
+    shared.mul_(height)
+    areas, other_areas = (x2 - x1) * (y2 - y1), (u2 - u1) * (v2 - v1)
+    union = torch.add(areas[:, None], other_areas, out=other).sub_(shared)
+    return shared.div_(union).amax(0)
