@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..modeling.by_size import BySize
 from ..optimization import optimize_training
 from .checkpoints import CheckpointFiles
 from .classes import check_num_classes
@@ -51,7 +52,7 @@ class Evaluation:
         if "evaluator" not in self.cfg.dataloader:
             return {}
         evaluator = built("dataloader.evaluator", self.cfg.dataloader.evaluator)
-        results = inference_on_dataset(model, self.loader, evaluator)
+        results = inference_on_dataset(BySize(model), self.loader, evaluator)
         if comm.is_main_process() and results:
             print_csv_format(results)
         # Only the main process has them; the others decide by them, too.
