@@ -183,8 +183,9 @@ class CocoEvaluator(DatasetEvaluator):
         if not known.all():
             raise ValueError(
                 f"The model predicts class {found.classes[known.argmin()]} in image id "
-                f"{image_id!r}, but data set {self.dataset_name!r} has {count} classes (0 to {count - 1}): "
-                "set model.num_classes, or evaluate on the data set it was trained for."
+                f"{image_id!r}, but data set {self.dataset_name!r} has {count} classes (0 to "
+                f"{count - 1}): set model.num_classes, or evaluate on the data set it was trained "
+                "for."
             )
 
     def _came_twice(self, image_ids: list[Any]) -> ValueError:
