@@ -226,7 +226,7 @@ def test_all_curves(backend: str, seed: int, limit: int) -> None:
 def test_equal_scores_are_taken_in_the_order_of_the_ids(tmp_path: Path, backend: str) -> None:
     """As pycocotools does, wherever the images stand in the annotation file."""
     images = [
-        {"id": i, "file_name": f"{i}.png", "width": 100, "height": 100} for i in ("z", "b", "a")
+        {"id": i, "file_name": f"{i}.png", "width": 100, "height": 100} for i in ("b", "z", "a")
     ]
     box = {"image_id": "b", "category_id": 1, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0}
     content = {"images": images, "categories": [{"id": 1, "name": "x"}]}
@@ -234,7 +234,7 @@ def test_equal_scores_are_taken_in_the_order_of_the_ids(tmp_path: Path, backend:
     truth.write_text(json.dumps(content | {"annotations": [box | {"id": 1}]}))
     register_coco_json(f"ties_{backend}", truth, tmp_path)
     evaluator = CocoEvaluator(f"ties_{backend}", output_dir=tmp_path, backend=backend)
-    for image_id in ("z", "b", "a"):  # one right, two wrong, all with the same score
+    for image_id in ("b", "z", "a"):  # one right, two wrong, all with the same score
         found = Instances((100, 100))
         found.pred_boxes = Boxes(torch.tensor([[0.0, 0, 50, 50]]))
         found.scores, found.pred_classes = torch.tensor([0.5]), torch.tensor([0])
