@@ -28,6 +28,7 @@ from .checkpoint import (
 from .data.augment import AugInput
 from .data.mapper import read_image
 from .inference_config import Config, default_device, read_inference_config
+from .modeling.by_size import detect_by_size
 from .optimization import optimize
 from .yaml_files import Trust
 
@@ -184,28 +185,11 @@ class Predictor:
 
     def _predict(self, images: Sequence[ImageLike], input_format: str) -> list[Instances]:
         inputs = [self._to_input(image, input_format) for image in images]
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for index, one in enumerate(inputs):
-            groups.setdefault(self._padded_size(one["image"]), []).append(index)
-        results: dict[int, Instances] = {}
-        for indices in groups.values():
-            with torch.inference_mode():
-                outputs = self.model([inputs[index] for index in indices])
-            # Selecting outside of inference mode gives tensors that may be changed in place.
-            for index, output in zip(indices, outputs, strict=True):
-                instances = output["instances"].to("cpu")
-                results[index] = instances[instances.scores >= self.score_thresh]
-        return [results[index] for index in range(len(inputs))]
-
-    def _padded_size(self, image: torch.Tensor) -> tuple[int, ...]:
-        """The size at which the model sees ``image`` (C, H, W) alone.
-
-        More padding, to the size of a larger neighbour, would change what group norms see of an
-        image: its detections would depend on the company it is in.
-        """
-        backbone = getattr(self.model, "backbone", None)
-        divisor = max(1, getattr(backbone, "size_divisibility", 1))
-        return tuple(-(-side // divisor) * divisor for side in image.shape[-2:])
+        with torch.inference_mode():
+            outputs = detect_by_size(self.model, inputs)
+        # Selecting outside of inference mode gives tensors that may be changed in place.
+        results = [output["instances"].to("cpu") for output in outputs]
+        return [found[found.scores >= self.score_thresh] for found in results]
 
     def _to_input(self, image: ImageLike, input_format: str) -> dict[str, Any]:
         array = to_array(image, self.cfg.image_format, input_format)

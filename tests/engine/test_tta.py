@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import torch
 from detectron2.config import instantiate
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -70,15 +71,6 @@ def assert_equal(found: Instances, expected: Instances, box_atol: float = 1e-3) 
     assert torch.allclose(boxes, expected.pred_boxes.tensor, atol=box_atol)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "vfnet/vfnet_small_shapes.py",
-        "gfl/gfl_small_shapes.py",
-        "ablations/vfnet_t3_fcos_atss.py",
-        "yolof/yolof_small_shapes.py",
-    ],
-)
 def busy_model(name: str) -> nn.Module:
     """With random weights and thresholds that let many boxes pass."""
     torch.manual_seed(0)
@@ -177,6 +169,40 @@ def test_another_nms_can_merge() -> None:
 
     detect(DenseTTA(PatchDetector().eval(), sizes=[(100, 60)], nms=counting), inputs, patches())
     assert seen == [2, 0]
+
+
+def test_many_classes_in_a_large_picture_stay_apart() -> None:
+    """All boxes of all versions, class after class, against the definition in float64."""
+    size, num_classes, count = (12_000, 16_000), 1203, 200
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(count // 4, 2, generator=generator) * 11_000
+    corners = corners.repeat(4, 1) + torch.randn(count, 2, generator=generator)
+    boxes = torch.cat([corners, corners + torch.rand(count, 2, generator=generator) * 8 + 6], 1)
+    logits = torch.full((count, num_classes), -99.0)
+    classes = num_classes - 1 - torch.randint(2, (count,), generator=generator)
+    logits[range(count), classes] = torch.randperm(count, generator=generator) / 100
+
+    class Known(PatchDetector):
+        """Finds the same boxes in every version."""
+
+        def detect(self, inputs: dict[str, Any]) -> Instances:
+            height, width = inputs["image"].shape[1:]
+            shown = boxes * (width / size[1])
+            found = self.postprocessor([logits], lambda level, i: shown[i], (height, width))
+            return detector_postprocess(found.instances, inputs["height"], inputs["width"])
+
+    inputs = {"image": torch.zeros(3, 60, 80, dtype=torch.uint8)}
+    inputs |= {"height": size[0], "width": size[1]}
+    model = Known().eval()
+    model.postprocessor = PostProcessor(nms=HardNMS(0.5), max_detections=1000)
+    sizes = [(16_000 // n, 12_000 // n) for n in (200, 100)]
+    found = detect(DenseTTA(model, sizes=sizes, flip=False), inputs)[0]
+    kept = reference.greedy_nms(
+        boxes.tolist(), logits.amax(1).tolist(), classes.tolist(), threshold=0.5
+    )
+    assert found.pred_classes.tolist() == classes[kept].tolist()
+    assert torch.allclose(found.pred_boxes.tensor, boxes[kept], atol=0.1)
+    assert 50 < len(kept) < 150
 
 
 def test_pictures_are_resized_as_asked() -> None:

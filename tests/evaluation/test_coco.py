@@ -297,3 +297,99 @@ def test_perfect_detections_on_real_data(shared_dir):
     results = inference_on_dataset(answer, [[r] for r in records], CocoEvaluator(name))["bbox"]
     assert results["AP"] == pytest.approx(100)
     assert len([k for k in results if k.startswith("AP50-")]) == 80
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(max_dets_per_image=0), "whole number of at least 1, got 0"),
+        (dict(max_dets_per_image=-1), "whole number of at least 1, got -1"),
+        (dict(max_dets_per_image=None), "whole number of at least 1, got None"),
+        (dict(max_dets_per_image=2.5), "whole number of at least 1, got 2.5"),
+        (dict(max_dets_per_image=True), "whole number of at least 1, got True"),
+        (dict(backend="lvis"), "pycocotools.*got 'lvis'"),
+    ],
+)
+def test_settings_are_refused_before_anything_is_run(register, options, message):
+    name = register([gt(1, 2, A)])
+    with pytest.raises(ValueError, match=message):
+        CocoEvaluator(name, **options)
+
+
+def test_a_backend_that_is_not_installed_is_refused(register, monkeypatch):
+    import importlib.util
+
+    name = register([gt(1, 2, A)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="'faster-coco-eval' is not installed.*'pycocotools'"):
+        CocoEvaluator(name, backend="faster-coco-eval")
+
+
+@pytest.mark.parametrize(
+    ("limit", "keys"), [(1, ["AR1"]), (4, ["AR1", "AR4"]), (10, ["AR1", "AR10"])]
+)
+def test_recall_is_of_no_more_detections_than_the_limit(register, limit, keys):
+    """Wrong ones first: the right one is the fifth."""
+    wrong = [(0, 0.9 - 0.1 * i, B) for i in range(4)]
+    evaluator = CocoEvaluator(register([gt(1, 2, A)]), max_dets_per_image=limit)
+    results = evaluate(evaluator, [*wrong, (0, 0.1, A)], [])["bbox"]
+    assert [k for k in results if k.startswith("AR") and k[2:].isdigit()] == keys
+    assert results[keys[-1]] == results["ARm"] == (100 if limit == 10 else 0)
+    assert results["AP"] == pytest.approx(20 if limit == 10 else 0)
+
+
+def test_an_image_counts_once(register):
+    """Twice the same detections would make half of them wrong."""
+    evaluator = CocoEvaluator(register([gt(1, 2, A), gt(2, 2, A)]))
+    output = {"instances": instances([(0, 0.9, A)])}
+    evaluator.process([{"image_id": 1}], [output])
+    with pytest.raises(ValueError, match="Image id 1 of .* twice.*reset()"):
+        evaluator.process([{"image_id": 1}], [output])
+    evaluator.reset()
+    evaluator.process([{"image_id": 1}, {"image_id": 2}], [output, output])
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+    with pytest.raises(ValueError, match="Image id 2 of .* twice"):
+        evaluator.process([{"image_id": 2}], [output])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_refused_by_entry(register, value):
+    evaluator = CocoEvaluator(register([gt(1, 2, A)]))
+    for wrong in ((0, value, B), (0, 0.5, (value, 0.0, 9.0, 9.0))):
+        with pytest.raises(ValueError, match=r"Detection 1 of image id 2 has .*(nan|inf).*finite"):
+            evaluator.process([{"image_id": 2}], [{"instances": instances([(0, 0.5, A), wrong])}])
+    assert evaluate(evaluator, [(0, 0.5, A)], [])["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_a_class_below_0_is_refused(register):
+    with pytest.raises(ValueError, match="class -1 in image id 1"):
+        evaluate(CocoEvaluator(register([gt(1, 2, A)])), [(0, 0.5, A), (-1, 0.4, A)])
+
+
+def test_an_annotation_with_id_0_can_be_found(register):
+    """pycocotools, which marks "not found" by 0, would count it as missed."""
+    annotation = gt(1, 2, A) | {"id": 0}
+    results = evaluate(CocoEvaluator(register([annotation])), [(0, 0.9, A)], [])
+    assert results["bbox"]["AP"] == pytest.approx(100)
+
+
+def run_same_image(rank: int, folder: Path, name: str) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2
+    )
+    evaluator = CocoEvaluator(name)
+    evaluator.process([{"image_id": 1}], [{"instances": instances([(0, 0.9, A)])}])
+    with pytest.raises(ValueError, match="Image id 1 of .* twice"):
+        evaluator.evaluate()
+    (folder / f"refused{rank}").touch()
+    dist.destroy_process_group()
+
+
+def test_an_image_counts_once_among_ranks(register, tmp_path):
+    """Every rank says so: none is left waiting for the others."""
+    name = register([gt(1, 2, A)])
+    torch.multiprocessing.start_processes(
+        run_same_image, args=(tmp_path, name), nprocs=2, start_method="fork"
+    )
+    assert (tmp_path / "refused0").exists()
+    assert (tmp_path / "refused1").exists()

@@ -225,6 +225,15 @@ def test_clipping_after_the_nms() -> None:
     assert run([logits[0][[0, 1, 2]]], [boxes[0][[2, 0, 1]]], None, after).index.tolist() == []
 
 
+def test_boxes_beyond_the_border_do_not_meet_those_of_other_classes() -> None:
+    """Not clipped yet, the second lies where the first does but for 100 px in x and in y."""
+    logits = [torch.tensor([[3.0, -9], [-9, 2.0]])]
+    boxes = [torch.tensor([[60.0, 50, 99, 90], [-40, -50, 2, 3]])]
+    got = run(logits, boxes, None, PostProcessor(nms=HardNMS(0.5), clip="after_nms"))
+    assert got.index.tolist() == [0, 1]
+    assert got.instances.pred_boxes.tensor.tolist() == [[60, 50, 80, 60], [0, 0, 2, 3]]
+
+
 def test_scores_are_float32_also_under_half_precision() -> None:
     logits = [torch.tensor([[1.0], [2.0]], dtype=torch.bfloat16)]
     boxes = [torch.tensor([[0.0, 0, 9, 9], [20, 20, 29, 29]])]

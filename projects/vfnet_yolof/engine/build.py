@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..class_names import Classes
+from ..modeling.by_size import BySize
 from ..optimization import optimize_training
 from .checkpoints import CheckpointFiles
 from .classes import EvaluatorByName, check_num_classes, class_lookup, dataset_classes
@@ -67,7 +68,7 @@ class Evaluation:
         evaluator = built("dataloader.evaluator", self.cfg.dataloader.evaluator)
         if self.class_lookup is not None:
             evaluator = EvaluatorByName(evaluator, self.class_lookup)
-        results = inference_on_dataset(model, self.loader, evaluator)
+        results = inference_on_dataset(BySize(model), self.loader, evaluator)
         if comm.is_main_process() and results:
             print_csv_format(results)
         # Only the main process has them; the others decide by them, too.

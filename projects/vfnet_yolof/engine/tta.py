@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..data.augment import AugInput, check_interpolation
 from ..data.augmentations import fitted_size
 from ..layers.nms import NMS
+from ..modeling.by_size import detect_by_size
 
 
 class DenseTTA(nn.Module):
@@ -89,13 +90,16 @@ class DenseTTA(nn.Module):
     def _detect(self, inputs: dict[str, Any]) -> Instances:
         image = inputs["image"].permute(1, 2, 0).cpu().numpy()
         size = (inputs.get("height", image.shape[0]), inputs.get("width", image.shape[1]))
-        model = self._without_nms()
-        parts = []
+        views, origins = [], []
         for edges, limits in zip(self.sizes, self.box_ranges, strict=True):
-            views = self._views(image, edges)
-            outputs = model([{"image": x, "height": size[0], "width": size[1]} for x in views])
-            for output, flipped in zip(outputs, (False, True), strict=False):
-                parts.append(_candidates(output["instances"], flipped, limits))
+            for view, flipped in zip(self._views(image, edges), (False, True), strict=False):
+                views.append({"image": view, "height": size[0], "width": size[1]})
+                origins.append((flipped, limits))
+        outputs = detect_by_size(self._without_nms(), views)
+        parts = [
+            _candidates(output["instances"], *origin)
+            for output, origin in zip(outputs, origins, strict=True)
+        ]
         boxes, scores, classes = (torch.cat(x) for x in zip(*parts, strict=True))
         postprocessor = self.model.postprocessor
         nms = postprocessor.nms if self.nms is None else self.nms

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import tempfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,14 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from ..data.datasets import get_dataset_dicts, read_coco_file, require_registered
-from .coco_ap import AREAS, Curves, DetectionArrays, coco_curves
+from .coco_ap import (
+    AREAS,
+    Curves,
+    DetectionArrays,
+    checked_backend,
+    coco_curves,
+    detection_limits,
+)
 
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
 
@@ -37,8 +44,10 @@ class CocoEvaluator(DatasetEvaluator):
 
     Results, in per cent: ``{"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10",
     "AR100", "ARs", "ARm", "ARl", "AP-<class>", "AP50-<class>"}}``; instead of 100,
-    ``max_dets_per_image``. A figure that has no ground truth to be measured on is NaN, and the
-    log says so; without detections every other figure is 0.
+    ``max_dets_per_image``, and no AR of a number above it. A figure that has no ground truth to be
+    measured on is NaN, and the log says so; without detections every other figure is 0.
+
+    They are those of pycocotools on the annotation file and the file of all detections below.
 
     Detections are kept in arrays, 32 bytes each.
 
@@ -64,11 +73,13 @@ class CocoEvaluator(DatasetEvaluator):
     ) -> None:
         """dataset_name: one registered data set. distributed: collect from all ranks.
 
+        max_dets_per_image: the best detections of a class that count in an image, at least 1.
         backend: ``"faster-coco-eval"`` or ``"pycocotools"``; the former if it is installed.
 
         Raises:
             KeyError, FileNotFoundError: the data set is unknown or its file is missing.
-            ValueError: several names; nothing to compare with and no `output_dir` to write to.
+            ValueError: several names; nothing to compare with and no `output_dir` to write to; a
+                limit or backend that cannot be used.
         """
         names = [dataset_name] if isinstance(dataset_name, str) else list(dataset_name)
         if len(names) != 1:
@@ -77,7 +88,8 @@ class CocoEvaluator(DatasetEvaluator):
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.distributed = distributed
         self.max_dets_per_image = max_dets_per_image
-        self.backend = backend
+        self._limits = detection_limits(max_dets_per_image)
+        self.backend = checked_backend(backend)
         content = self._load_ground_truth()
         categories = {c["id"]: c["name"] for c in content["categories"]}
         mapping = MetadataCatalog.get(self.dataset_name).get("thing_dataset_id_to_contiguous_id")
@@ -91,7 +103,9 @@ class CocoEvaluator(DatasetEvaluator):
                 f"Data set {self.dataset_name!r} has no annotations to evaluate on: give "
                 "output_dir, so that the detections can be written for submission."
             )
-        self._known_ids = [image["id"] for image in content["images"]]
+        # In pycocotools' order, which decides between equal scores.
+        ids = (image["id"] for image in content["images"])
+        self._known_ids = sorted(ids, key=lambda i: (isinstance(i, str), i))
         self._position = {image_id: i for i, image_id in enumerate(self._known_ids)}
         self._truth = list(self._boxes_of(content))
         self.reset()
@@ -130,28 +144,71 @@ class CocoEvaluator(DatasetEvaluator):
                 }
 
     def reset(self) -> None:
-        self._image_ids: list[Any] = []
+        self._image_ids: dict[Any, None] = {}  # a set in the order of evaluation
         self._found: list[DetectionArrays] = []
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """inputs: records with ``image_id``. outputs: ``{"instances": Instances}`` per image."""
+        """inputs: records with ``image_id``. outputs: ``{"instances": Instances}`` per image.
+
+        Raises:
+            ValueError: an image that the data set does not have or that was here before; a
+                detection with a number that is not finite or a class that the data set lacks.
+        """
         for record, output in zip(inputs, outputs, strict=True):
             image_id = record["image_id"]
-            self._image_ids.append(image_id)
-            if image_id in self._position:  # else evaluate() says what is wrong
-                self._found.append(_arrays(output["instances"], self._position[image_id]))
+            if image_id not in self._position:
+                raise ValueError(
+                    f"Image id {image_id!r} is not in data set {self.dataset_name!r}: the test "
+                    "loader and the evaluator differ in their data."
+                )
+            if image_id in self._image_ids:
+                raise self._came_twice([image_id])
+            found = _arrays(output["instances"], self._position[image_id])
+            self._check(found, image_id)
+            self._image_ids[image_id] = None
+            self._found.append(found)
+
+    def _check(self, found: DetectionArrays, image_id: Any) -> None:
+        """Refuse detections of one image that have no place in the results."""
+        finite = np.isfinite(found.scores) & np.isfinite(found.boxes).all(axis=1)
+        if not finite.all():
+            number = int(finite.argmin())
+            raise ValueError(
+                f"Detection {number} of image id {image_id!r} has score {found.scores[number]} and "
+                f"box {found.boxes[number].tolist()} (x, y, width, height), which must be finite "
+                "numbers: look for NaN in the weights, or evaluate without mixed precision."
+            )
+        count = len(self._category_ids)
+        known = (found.classes >= 0) & (found.classes < count)
+        if not known.all():
+            raise ValueError(
+                f"The model predicts class {found.classes[known.argmin()]} in image id "
+                f"{image_id!r}, but data set {self.dataset_name!r} has {count} classes (0 to "
+                f"{count - 1}): set model.num_classes, or evaluate on the data set it was trained "
+                "for."
+            )
+
+    def _came_twice(self, image_ids: list[Any]) -> ValueError:
+        others = f" and {len(image_ids) - 1} others" if len(image_ids) > 1 else ""
+        return ValueError(
+            f"Image id {image_ids[0]!r}{others} of data set {self.dataset_name!r} came to the "
+            "evaluator twice, which would count its detections twice: evaluate each image once, "
+            "and call reset() before another evaluation."
+        )
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """Results on the main process, ``{}`` on the others; see the class for their keys.
 
         Raises:
-            ValueError: a predicted class that the data set does not have.
+            ValueError: on every process, an image that several processes evaluated.
         """
         image_ids, detections = self._gather()
+        counts = Counter(image_ids)
+        if len(counts) < len(image_ids):
+            raise self._came_twice([image_id for image_id, n in counts.items() if n > 1])
         if self.distributed and not comm.is_main_process():
             return OrderedDict()
-        self._check_classes(detections)
-        self._warn_of_missing_images(image_ids)
+        self._warn_of_missing_images(len(image_ids))
         if self.output_dir is not None:
             path = self.output_dir / "coco_instances_results.json"
             _write(path, self._as_json(detections))
@@ -181,24 +238,13 @@ class CocoEvaluator(DatasetEvaluator):
         return OrderedDict(bbox=results)
 
     def _gather(self) -> tuple[list[Any], DetectionArrays]:
-        own = self._image_ids, DetectionArrays.joined(self._found)
+        """Ids of all evaluated images, and on the main process all detections."""
+        ids, found = list(self._image_ids), DetectionArrays.joined(self._found)
         if not self.distributed:
-            return own
+            return ids, found
         comm.synchronize()
-        gathered = comm.gather(own, dst=0)
-        return (
-            list(itertools.chain.from_iterable(part[0] for part in gathered)),
-            DetectionArrays.joined([part[1] for part in gathered]),
-        )
-
-    def _check_classes(self, detections: DetectionArrays) -> None:
-        highest = int(detections.classes.max(initial=-1))
-        if highest >= len(self._category_ids):
-            raise ValueError(
-                f"The model predicts class {highest}, but data set {self.dataset_name!r} has "
-                f"{len(self._category_ids)} classes (0 to {len(self._category_ids) - 1}): "
-                "set model.num_classes, or evaluate on the data set it was trained for."
-            )
+        ids = list(itertools.chain.from_iterable(comm.all_gather(ids)))
+        return ids, DetectionArrays.joined(comm.gather(found, dst=0))
 
     def _as_json(self, detections: DetectionArrays) -> Iterator[str]:
         """Pieces of the results file."""
@@ -210,19 +256,12 @@ class CocoEvaluator(DatasetEvaluator):
                 separator = ", "
         yield "]" if separator == ", " else "[]"
 
-    def _warn_of_missing_images(self, image_ids: list[int]) -> None:
-        known = self._position.keys()
-        missing, foreign = known - set(image_ids), set(image_ids) - known
-        if foreign:
-            raise ValueError(
-                f"{len(foreign)} evaluated images (such as id {min(foreign)}) are not in data set "
-                f"{self.dataset_name!r}: the test loader and the evaluator differ in their data."
-            )
-        if missing:
+    def _warn_of_missing_images(self, evaluated: int) -> None:
+        if evaluated < len(self._position):
             logger.warning(
                 "Only %d of the %d images of %s were run; the others count as without detections.",
-                len(known) - len(missing),
-                len(known),
+                evaluated,
+                len(self._position),
                 self.dataset_name,
             )
 
@@ -234,9 +273,9 @@ class CocoEvaluator(DatasetEvaluator):
             "AP75": _mean(precision[5, ..., 0]),
         }
         results |= {f"AP{AREAS[i][0]}": _mean(precision[..., i]) for i in (1, 2, 3)}
-        for i, count in enumerate((1, 10, self.max_dets_per_image)):
+        for i, count in enumerate(self._limits):
             results[f"AR{count}"] = _mean(recall[:, :, 0, i])
-        return results | {f"AR{AREAS[i][0]}": _mean(recall[:, :, i, 2]) for i in (1, 2, 3)}
+        return results | {f"AR{AREAS[i][0]}": _mean(recall[:, :, i, -1]) for i in (1, 2, 3)}
 
     def _per_class_rows(
         self, precision: np.ndarray, detections: DetectionArrays

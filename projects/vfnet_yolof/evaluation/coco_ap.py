@@ -11,6 +11,7 @@ import contextlib
 import gc
 import importlib.util
 import io
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -64,7 +65,8 @@ class Curves(NamedTuple):
 
     Attributes:
         precision: (10 IoUs, 101 recalls, K classes, 4 areas) with all detections.
-        recall: (10 IoUs, K classes, 4 areas, 3) with the best 1, 10 and all in each image.
+        recall: (10 IoUs, K classes, 4 areas, M) with the best of each image, as many as
+            :func:`detection_limits` says; the last with all.
     """
 
     precision: np.ndarray
@@ -73,8 +75,45 @@ class Curves(NamedTuple):
 
 def default_backend() -> str:
     """``"faster-coco-eval"`` where it is installed, else ``"pycocotools"``."""
-    installed = importlib.util.find_spec("faster_coco_eval") is not None
-    return BACKENDS[0] if installed else BACKENDS[1]
+    return BACKENDS[0] if _is_installed(BACKENDS[0]) else BACKENDS[1]
+
+
+def checked_backend(backend: str | None) -> str:
+    """``backend``, or the default for None.
+
+    Raises:
+        ValueError: it is unknown or not installed.
+    """
+    if backend is None:
+        return default_backend()
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if not _is_installed(backend):
+        raise ValueError(
+            f"backend {backend!r} is not installed: install it, or leave backend out to use "
+            f"{default_backend()!r}, which gives the same figures"
+        )
+    return backend
+
+
+def _is_installed(backend: str) -> bool:
+    return importlib.util.find_spec(backend.replace("-", "_")) is not None
+
+
+def detection_limits(max_dets: int) -> list[int]:
+    """How many of an image's best detections (of a class) recall is measured with: 1, 10 and all.
+
+    All are ``max_dets``, and no limit is above it: [1, 10, 100] of 100, [1, 5] of 5, [1] of 1.
+
+    Raises:
+        ValueError: ``max_dets`` is not a whole number of at least 1.
+    """
+    whole = isinstance(max_dets, numbers.Integral) and not isinstance(max_dets, bool)
+    if not whole or max_dets < 1:
+        raise ValueError(
+            f"max_dets_per_image must be a whole number of at least 1, got {max_dets!r}"
+        )
+    return [*(limit for limit in (1, 10) if limit < max_dets), int(max_dets)]
 
 
 def coco_curves(
@@ -92,12 +131,13 @@ def coco_curves(
         max_dets: detections of a class that count in an image, the best ones.
         backend: one of ``BACKENDS``; :func:`default_backend` by default.
 
+    Of equal scores the detection in the image with the lower position comes first, which is
+    pycocotools' order where positions follow the order of the ids.
+
     Raises:
-        ValueError: an unknown backend.
+        ValueError: see :func:`detection_limits` and :func:`checked_backend`.
     """
-    backend = default_backend() if backend is None else backend
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    backend, limits = checked_backend(backend), detection_limits(max_dets)
     truth: list[list[dict[str, Any]]] = [[] for _ in range(num_classes)]
     for number, annotation in enumerate(annotations, start=1):  # an id of 0 means "none" there
         truth[annotation["category_id"]].append({**annotation, "id": number})
@@ -112,7 +152,7 @@ def coco_curves(
             for number, detection in enumerate(found, start=1):
                 width, height = detection["bbox"][2:]
                 detection.update(id=number, area=width * height, iscrowd=0)
-            curves.append(_one_class(truth[k], found, k, max_dets, backend))
+            curves.append(_one_class(truth[k], found, k, limits, backend))
     return Curves(
         np.stack([c.precision for c in curves], axis=2),
         np.stack([c.recall for c in curves], axis=1),
@@ -135,11 +175,11 @@ def _one_class(
     truth: list[dict[str, Any]],
     found: list[dict[str, Any]],
     number: int,
-    max_dets: int,
+    limits: list[int],
     backend: str,
 ) -> Curves:
     if not truth:  # nothing can be measured, whatever was found
-        return Curves(np.full((10, 101, 4), -1.0), np.full((10, 4, 3), -1.0))
+        return Curves(np.full((10, 101, 4), -1.0), np.full((10, 4, len(limits)), -1.0))
     # Images with neither boxes nor detections of the class play no part.
     images = sorted({a["image_id"] for a in truth} | {d["image_id"] for d in found})
     content = {"images": [{"id": i} for i in images], "categories": [{"id": number}]}
@@ -158,7 +198,7 @@ def _one_class(
 
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(indexed(truth), indexed(found), "bbox")
-        evaluation.params.maxDets = [1, 10, max_dets]
+        evaluation.params.maxDets = limits
         evaluation.evaluate()
         evaluation.accumulate()
     result = evaluation.eval

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .coco_ap import Curves, DetectionArrays
+from .coco_ap import Curves, DetectionArrays, detection_limits
 
 
 def plain_curves(
@@ -40,7 +40,7 @@ def plain_curves(
             found.dataset = {**truth.dataset, "annotations": []}
             found.createIndex()
         evaluation = COCOeval(truth, found, "bbox")
-        evaluation.params.maxDets = [1, 10, max_dets]
+        evaluation.params.maxDets = detection_limits(max_dets)
         evaluation.evaluate()
         evaluation.accumulate()
     return Curves(evaluation.eval["precision"][..., -1], evaluation.eval["recall"])
