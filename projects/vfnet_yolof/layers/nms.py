@@ -45,7 +45,7 @@ class HardNMS:
             Indices (Q,) of the kept boxes and their scores (Q,), best first.
         """
         order = scores.argsort(descending=True, stable=True)
-        count = _AT_FIRST
+        count = max(_AT_FIRST, 2 * max_detections)
         while True:
             # What is kept among the best boxes does not depend on the others.
             best = order[:count]
