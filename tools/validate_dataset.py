@@ -20,11 +20,9 @@ def main(argv: list[str] | None = None) -> int:
         "--decode", action="store_true", help="read every image completely, not only its header"
     )
     args = parser.parse_args(argv)
-    try:
-        report = validate_coco(args.json, args.images, images="decode" if args.decode else "header")
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    report = validate_coco(args.json, args.images, images="decode" if args.decode else "header")
+    if hasattr(sys.stdout, "reconfigure"):  # for names that the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     print(report.format())
     print("ok" if report.ok else "not usable: correct the errors above")
     return 0 if report.ok else 1

@@ -60,12 +60,15 @@ def test_arguments_that_do_not_fit(write_coco, tmp_path):
     with pytest.raises(ValueError, match=r"bad\.json is not valid JSON"):
         register_user_datasets(str(tmp_path / "bad.json"), images, None, None)
     for parts, message in (
-        ({"categories": None}, "no 'categories'"),
-        ({"categories": [{"id": 1}]}, "lacks 'id' or 'name'"),
-        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "not unique"),
+        ({"categories": None}, "'categories' is missing"),
+        ({"categories": [{"id": 1}]}, "entry 0 lacks 'name'"),
+        (
+            {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
+            "category id used twice: 1",
+        ),
     ):
         wrong, _ = write_coco("wrong", **parts)
-        with pytest.raises(ValueError, match=rf"wrong\.json.*{message}"):
+        with pytest.raises(ValueError, match=rf"(?s)wrong\.json.*{message}"):
             register_user_datasets(wrong, images, None, None)
 
 
@@ -112,7 +115,7 @@ def test_data_sets_with_other_classes_are_not_mixed(write_coco):
     one, images = write_coco("one")
     two, _ = write_coco("two", categories=[{"id": 3, "name": "cat"}, {"id": 7, "name": "cow"}])
     names = [register_user_datasets(f, images, None, None).train_name for f in (one, two)]
-    with pytest.raises(ValueError, match="Cannot use data set"):
+    with pytest.raises(ValueError, match="Cannot use data sets with different classes"):
         get_dataset_dicts(names)
 
 

@@ -61,7 +61,7 @@ def test_a_clean_file(write_coco):
         (
             {"annotations": [box([0, 0, 5])]},
             "not four numbers",
-            "annotation 11 of image 1 [0, 0, 5]",
+            "[0, 0, 5] in annotation 11 of image 1",
         ),
         ({"annotations": [box([0, 0, 5, None])]}, "not four numbers", "None"),
         ({"annotations": [box([0, 0, 5, "x"])]}, "not four numbers", "'x'"),
@@ -136,7 +136,10 @@ def test_empty_images_and_crowds(write_coco):
     json_file, images = write_coco(annotations=[GOOD, box([0, 0, 5, 5], iscrowd=1)])
     report = validate_coco(json_file, images)
     assert report.class_counts == {"cat": 0, "dog": 1}
-    assert report.notes == ["1 images without boxes (used as negatives)"]
+    assert report.notes == [
+        "1 boxes in 1 images reach training",
+        "1 images without boxes (used as negatives, unless filter_empty=True)",
+    ]
 
 
 def test_damage_behind_the_header_needs_decoding(write_coco):
@@ -170,4 +173,4 @@ def test_command_line(write_coco, tmp_path, capsys):
     assert validate_dataset.main([bad, images]) == 1
     assert "unknown image id: 99" in capsys.readouterr().out
     assert validate_dataset.main([str(tmp_path / "absent.json"), images]) == 1
-    assert "absent.json" in capsys.readouterr().err
+    assert "absent.json" in capsys.readouterr().out

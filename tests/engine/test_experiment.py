@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from detectron2.config import instantiate
 from PIL import Image
 from vfnet_yolof.engine import ConfigError, argument_parser
 from vfnet_yolof.engine.experiment import joined_pairs, prepare
@@ -57,6 +58,24 @@ def test_own_data_sets_names_and_classes(own_data):
     assert cfg.dataloader.train.dataset.names.startswith("user_train")
     assert cfg.dataloader.evaluator.dataset_name == cfg.dataloader.test.dataset.names
     assert "model.num_classes: 80 -> 2" in changes
+
+
+def test_own_images_without_boxes_are_negatives(own_data, tmp_path, caplog):
+    path = tmp_path / "boxes.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = content["annotations"][:1]
+    path.write_text(json.dumps(content))
+    names = "dataloader.train.dataset"
+    cfg, changes = prepared("--config-file", "vfnet/vfnet_small.py", *own_data)
+    assert f"{names}.filter_empty: True -> False (images without boxes are negatives)" in changes
+    with caplog.at_level("INFO"):
+        assert len(instantiate(cfg.dataloader.train.dataset)) == 4
+    assert "4 images, 1 boxes in 1 images; 3 images without boxes (used as neg" in caplog.text
+    asked = [*own_data, f"{names}.filter_empty=True"]
+    cfg, _ = prepared("--config-file", "vfnet/vfnet_small.py", *asked)
+    with caplog.at_level("INFO"):
+        assert len(instantiate(cfg.dataloader.train.dataset)) == 1
+    assert "3 images without boxes (left out by filter_empty=True)" in caplog.text
 
 
 def test_training_without_validation_data_evaluates_nothing(toy, own_data, tmp_path, capsys):

@@ -15,13 +15,13 @@ from .datasets import (
     dataset_class_names,
     get_dataset_dicts,
     register_coco_json,
+    register_shapes,
     register_user_datasets,
 )
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetectionMapper, ImageReadError
 from .mosaic import Mosaic
 from .sampler import GroupedBatchSampler, SampleKey
-from .shapes import register_shapes
 from .validate import Report, validate_coco
 
 __all__ = [

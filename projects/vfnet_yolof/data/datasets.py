@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.build import (
+    check_metadata_consistency,
+    filter_images_with_only_crowd_annotations,
+    print_instances_class_histogram,
+)
+from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
+
+from .annotations import Annotations, load_annotations, read_categories
+from .records import checked_records
+from .shapes import CLASS_NAMES, SHAPES, default_folder, generate_shapes
 
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
 
@@ -40,22 +49,109 @@ def get_dataset_dicts(
     Raises:
         KeyError: a name that is not registered.
         FileNotFoundError: the annotation file of a data set does not exist.
-        ValueError: no record is left.
+        ValueError: entries that cannot be used (see :mod:`.annotations`), or no record is left.
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise ValueError("No data set is named; set dataloader.train.dataset.names.")
-    for name in names:
-        require_registered(name)
-        _require_file(name)
-    try:
-        return get_detection_dataset_dicts(
-            names, filter_empty=filter_empty, check_consistency=check_consistency
-        )
-    except (AssertionError, ValueError) as error:
-        reason = str(error) or type(error).__name__
+    records = [record for name in names for record in dataset_records(name)]
+    _log_counts(names, records, filter_empty)
+    has_boxes = any("annotations" in record for record in records)
+    if filter_empty and has_boxes:
+        records = filter_images_with_only_crowd_annotations(records)
+    if not records:
         hint = " All images are without boxes: try filter_empty=False." if filter_empty else ""
-        raise ValueError(f"Cannot use data set(s) {', '.join(names)}: {reason}.{hint}") from error
+        raise ValueError(f"Data set(s) {', '.join(names)}: no image is left.{hint}")
+    if check_consistency and has_boxes:
+        _require_same_classes(names)
+        classes = MetadataCatalog.get(names[0]).get("thing_classes")
+        if classes and any(record.get("annotations") for record in records):
+            print_instances_class_histogram(records, list(classes))
+    return records
+
+
+def dataset_records(name: str) -> list[dict[str, Any]]:
+    """All records of one registered data set, checked.
+
+    A data set that Detectron2 registers as a COCO file is read by :mod:`.annotations`; another
+    one's function is called and its records are checked.
+
+    Raises:
+        ValueError: something in it cannot be used; the message names the entry.
+    """
+    annotations = dataset_annotations(name)
+    if annotations is None:
+        return checked_records(name, DatasetCatalog.get(name))
+    return annotations.records(MetadataCatalog.get(name).image_root)
+
+
+def dataset_annotations(name: str) -> Annotations | None:
+    """The annotation file of a registered data set; None if it is not one COCO file.
+
+    Its class names and category ids become the data set's metadata, as Detectron2's loader does it.
+
+    Raises:
+        FileNotFoundError: its file does not exist.
+        ValueError: as of :func:`.annotations.load_annotations`, or its classes are others than
+            those that the data set is registered with.
+    """
+    require_registered(name)
+    metadata = MetadataCatalog.get(name)
+    json_file = metadata.get("json_file")
+    if json_file is None or metadata.get("evaluator_type", "coco") != "coco":
+        return None
+    if name in SHAPES:
+        generate_shapes(default_folder())
+    _require_file(name)
+    annotations = load_annotations(json_file)
+    found = {
+        "thing_classes": list(annotations.categories.values()),
+        "thing_dataset_id_to_contiguous_id": {c: i for i, c in enumerate(annotations.categories)},
+    }
+    for key, value in found.items():
+        known = metadata.get(key)
+        if known is not None and (list(known) if key == "thing_classes" else dict(known)) != value:
+            raise ValueError(
+                f"{json_file}: its categories are {value}, but data set {name!r} is registered "
+                f"with {known}."
+            )
+    metadata.set(**{key: value for key, value in found.items() if metadata.get(key) is None})
+    return annotations
+
+
+def _log_counts(names: Sequence[str], records: Sequence[dict], filter_empty: bool) -> None:
+    """The counts that :func:`.validate.validate_coco` gives, of what goes on to training."""
+    solid = [
+        sum(not a.get("iscrowd") and min(_sides(a)) > 0 for a in r.get("annotations", ()))
+        for r in records
+    ]
+    empty = solid.count(0)
+    fate = "left out by filter_empty=True" if filter_empty else "used as negatives"
+    logger.info(
+        "%s: %d images, %d boxes in %d images%s",
+        ", ".join(names),
+        len(records),
+        sum(solid),
+        len(records) - empty,
+        f"; {empty} images without boxes ({fate})" if empty else "",
+    )
+
+
+def _sides(annotation: dict[str, Any]) -> tuple[float, float]:
+    x1, y1, x2, y2 = BoxMode.convert(
+        tuple(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS
+    )
+    return x2 - x1, y2 - y1
+
+
+def _require_same_classes(names: Sequence[str]) -> None:
+    try:
+        check_metadata_consistency("thing_classes", names)
+    except (AttributeError, ValueError) as error:
+        lists = "; ".join(f"{n}: {MetadataCatalog.get(n).get('thing_classes')}" for n in names)
+        raise ValueError(
+            f"Cannot use data sets with different classes together: {lists}."
+        ) from error
 
 
 def require_registered(name: str) -> None:
@@ -78,40 +174,6 @@ def dataset_class_names(name: str) -> list[str]:
     if metadata.get("thing_classes") is None:
         get_dataset_dicts(name)
     return list(metadata.get("thing_classes") or [])
-
-
-def read_categories(json_file: str | os.PathLike[str]) -> dict[int, str]:
-    """{category id: name} of a COCO file, sorted by id as Detectron2 numbers them.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file and what is wrong with it.
-    """
-    content = read_coco_file(json_file)
-    categories = content.get("categories")
-    if not isinstance(categories, list) or not categories:
-        raise ValueError(f"{json_file}: no 'categories'; this is not a COCO detection file.")
-    try:
-        names = {int(c["id"]): str(c["name"]) for c in categories}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{json_file}: a category lacks 'id' or 'name' ({error!r}).") from error
-    if len(names) != len(categories):
-        raise ValueError(f"{json_file}: category ids are not unique.")
-    return dict(sorted(names.items()))
-
-
-def read_coco_file(json_file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Parsed JSON object of a file; errors name the file."""
-    path = os.fspath(json_file)
-    if not PathManager.isfile(path):
-        raise FileNotFoundError(f"Annotation file not found: {path}")
-    with PathManager.open(path, "r") as file:
-        try:
-            content = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object in COCO format, got a list or a value.")
-    return content
 
 
 def register_coco_json(
@@ -140,11 +202,32 @@ def _register(name: str, json_file: str, image_root: str, categories: dict[int, 
                 "choose another name."
             )
         return
-    metadata = {
-        "thing_classes": list(categories.values()),
-        "thing_dataset_id_to_contiguous_id": {c: i for i, c in enumerate(categories)},
-    }
-    register_coco_instances(name, metadata, json_file, image_root)
+    _add_to_catalogs(name, json_file, image_root, categories)
+
+
+def _add_to_catalogs(
+    name: str, json_file: str, image_root: str, categories: dict[int, str]
+) -> None:
+    DatasetCatalog.register(name, partial(dataset_records, name))
+    MetadataCatalog.get(name).set(
+        json_file=json_file,
+        image_root=image_root,
+        evaluator_type="coco",
+        thing_classes=list(categories.values()),
+        thing_dataset_id_to_contiguous_id={c: i for i, c in enumerate(categories)},
+    )
+
+
+def register_shapes() -> None:
+    """Register ``shapes_train`` and ``shapes_val``; drawing waits until one of them is loaded."""
+    folder = default_folder()
+    for name in SHAPES:
+        if name in DatasetCatalog:
+            continue
+        split = name.removeprefix("shapes_")
+        json_file = folder / "annotations" / f"instances_{split}.json"
+        categories = {i + 1: class_name for i, class_name in enumerate(CLASS_NAMES)}
+        _add_to_catalogs(name, str(json_file), str(folder / split), categories)
 
 
 def register_user_datasets(
@@ -219,9 +302,9 @@ def _log_mapping(categories: dict[int, str]) -> None:
 
 
 def _require_file(name: str) -> None:
-    """FileNotFoundError that says what to do. The shapes draw themselves when loaded."""
+    """FileNotFoundError that says what to do."""
     json_file = MetadataCatalog.get(name).get("json_file")
-    if name in ("shapes_train", "shapes_val") or json_file is None:
+    if json_file is None:
         return
     if not PathManager.isfile(json_file):
         root = os.getenv("DETECTRON2_DATASETS", "./datasets (DETECTRON2_DATASETS is not set)")

@@ -18,15 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.coco import load_coco_json
 from iopath.common.file_io import file_lock
 from PIL import Image
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
-GENERATOR_VERSION = 1  # part of the folder's name: raise it with every change of what is drawn
+GENERATOR_VERSION = 2  # part of the folder's name: raise it with every change of what is drawn
 NUM_IMAGES = {"train": 400, "val": 100}
+SHAPES = ("shapes_train", "shapes_val")  # the registered data sets
 IMAGE_SIDE = (144, 176)  # px, inclusive range of width and of height
 BOX_SIDE = (8.0, 120.0)  # px, inclusive range of both sides of every annotated box
 OBJECTS_PER_IMAGE = (3, 8)
@@ -300,6 +299,7 @@ def _write_split(folder: Path, split: str, count: int, seed: int) -> None:
                     "image_id": index + 1,
                     "category_id": obj.class_id + 1,
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]],  # some tools want one
                     "area": (x1 - x0) * (y1 - y0),
                     "iscrowd": 0,
                     "visible_fraction": round(obj.visible_fraction, 4),
@@ -361,34 +361,3 @@ def default_folder() -> Path:
     """Where the registered data set lives: below ``DETECTRON2_DATASETS``, else ``./datasets``."""
     root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
     return Path(root) / "shapes" / f"v{GENERATOR_VERSION}"
-
-
-def register_shapes() -> None:
-    """Register ``shapes_train`` and ``shapes_val``; drawing waits until one of them is loaded."""
-    folder = default_folder()
-    for split in NUM_IMAGES:
-        name = f"shapes_{split}"
-        if name in DatasetCatalog:
-            continue
-        json_file = str(folder / "annotations" / f"instances_{split}.json")
-        image_root = str(folder / split)
-        DatasetCatalog.register(name, _Loader(folder, json_file, image_root, name))
-        MetadataCatalog.get(name).set(
-            json_file=json_file,
-            image_root=image_root,
-            evaluator_type="coco",
-            thing_classes=list(CLASS_NAMES),
-            thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(CLASS_NAMES))},
-        )
-
-
-@dataclass(frozen=True)
-class _Loader:
-    folder: Path
-    json_file: str
-    image_root: str
-    name: str
-
-    def __call__(self) -> list[dict]:
-        generate_shapes(self.folder)
-        return load_coco_json(self.json_file, self.image_root, self.name)

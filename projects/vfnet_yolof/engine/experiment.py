@@ -164,6 +164,11 @@ def use_user_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
             key = f"dataloader.{split}.dataset.names"
             changes.append(f"{key}: {OmegaConf.select(cfg, key)} -> {name}")
             OmegaConf.update(cfg, key, name)
+    key = "dataloader.train.dataset.filter_empty"
+    if user.train_name is not None and OmegaConf.select(cfg, key):
+        # COCO's recipes leave these out; of one's own pictures they are meant as negatives.
+        changes.append(f"{key}: True -> False (images without boxes are negatives)")
+        OmegaConf.update(cfg, key, False)
     if user.val_name is None:
         # The config's test set has other classes, or is not there.
         for name in ("test", "evaluator", "tta"):

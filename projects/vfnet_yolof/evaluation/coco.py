@@ -16,14 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
-from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from ..data.datasets import get_dataset_dicts, read_coco_file, require_registered
 from .coco_ap import (
     AREAS,
     Curves,
@@ -32,6 +29,7 @@ from .coco_ap import (
     coco_curves,
     detection_limits,
 )
+from .ground_truth import load_ground_truth
 
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
 
@@ -90,58 +88,18 @@ class CocoEvaluator(DatasetEvaluator):
         self.max_dets_per_image = max_dets_per_image
         self._limits = detection_limits(max_dets_per_image)
         self.backend = checked_backend(backend)
-        content = self._load_ground_truth()
-        categories = {c["id"]: c["name"] for c in content["categories"]}
-        mapping = MetadataCatalog.get(self.dataset_name).get("thing_dataset_id_to_contiguous_id")
-        if mapping is None:
-            mapping = {c: i for i, c in enumerate(sorted(categories))}
-        self._category_ids = [c for c, _ in sorted(mapping.items(), key=lambda item: item[1])]
-        self.class_names = [categories[c] for c in self._category_ids]
-        self.has_ground_truth = bool(content.get("annotations"))
+        truth = load_ground_truth(self.dataset_name)
+        self._category_ids, self.class_names = truth.category_ids, truth.class_names
+        self.has_ground_truth = truth.is_annotated
         if not self.has_ground_truth and self.output_dir is None:
             raise ValueError(
                 f"Data set {self.dataset_name!r} has no annotations to evaluate on: give "
                 "output_dir, so that the detections can be written for submission."
             )
-        # In pycocotools' order, which decides between equal scores.
-        ids = (image["id"] for image in content["images"])
-        self._known_ids = sorted(ids, key=lambda i: (isinstance(i, str), i))
+        self._known_ids = truth.image_ids
         self._position = {image_id: i for i, image_id in enumerate(self._known_ids)}
-        self._truth = list(self._boxes_of(content))
+        self._truth = truth.boxes
         self.reset()
-
-    def _load_ground_truth(self) -> dict[str, Any]:
-        require_registered(self.dataset_name)
-        metadata = MetadataCatalog.get(self.dataset_name)
-        json_file = metadata.get("json_file")
-        if json_file is None:
-            if self.output_dir is None:
-                raise ValueError(
-                    f"Data set {self.dataset_name!r} is not in COCO format: give output_dir, "
-                    "where its annotations can be written in that format."
-                )
-            json_file = str(self.output_dir / f"{self.dataset_name}_coco_format.json")
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            convert_to_coco_json(self.dataset_name, json_file)
-        elif not os.path.isfile(json_file):
-            get_dataset_dicts(self.dataset_name)  # draws the shapes, or says which file is missing
-        return read_coco_file(json_file)
-
-    def _boxes_of(self, content: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Annotations without what is not evaluated (outlines need most of the memory)."""
-        classes = {c: i for i, c in enumerate(self._category_ids)}
-        for annotation in content.get("annotations", ()):
-            _, _, width, height = annotation["bbox"]
-            image_id, category_id = annotation["image_id"], annotation["category_id"]
-            if image_id in self._position and category_id in classes:
-                yield {
-                    "image_id": self._position[image_id],
-                    "category_id": classes[category_id],
-                    "bbox": annotation["bbox"],
-                    # many files written by hand lack these two
-                    "area": annotation.get("area", width * height),
-                    "iscrowd": annotation.get("iscrowd", 0),
-                }
 
     def reset(self) -> None:
         self._image_ids: dict[Any, None] = {}  # a set in the order of evaluation

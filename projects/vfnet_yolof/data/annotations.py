@@ -1,0 +1,519 @@
+"""The one reader of annotation files in COCO's detection format.
+
+Training, evaluation and :func:`~.validate.validate_coco` all read through it, so that what one of
+them accepts the others do. A box detector needs ids, names, sizes, boxes and flags; whatever else a
+file holds, outlines and keypoints among it, is left alone in any form.
+
+Files are written by many programs. Where only one reading is possible, a value of another type is
+taken for what it says, with a note: ids that are whole numbers as text or with a ``.0``, names that
+are numbers, flags as text or null. Everything else is a fault of its entry.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
+
+from .faults import Faults, shown
+
+logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
+
+Id = int | str
+_NO_AREA = -1.0
+_EDGE_TOLERANCE = 1.0  # px; rounding in annotation tools exceeds the border by that much
+_FLAGS = {"0": False, "1": True, "false": False, "true": True, "": False}
+
+
+class ImageEntry(NamedTuple):
+    """An image of the file; ``width`` and ``height`` in pixels."""
+
+    id: Id
+    file_name: str
+    width: int
+    height: int
+
+
+@dataclass
+class Annotations:
+    """The usable content of an annotation file with N boxes.
+
+    Attributes:
+        json_file: where it comes from.
+        categories: {id: name}, sorted by id, which is how Detectron2 numbers classes.
+        images: sorted by id, numbers before text.
+        image: (N,) int64, position of each box's image in ``images``.
+        category: (N,) int64, position of its category in ``categories``.
+        boxes: (N, 4) float64 x, y, width, height in pixels, as in the file.
+        areas: (N,) float64, the file's, or the box's where the file has none.
+        crowds: (N,) bool, regions of many objects, which are neither learnt nor demanded.
+        ids: of the annotations, for messages.
+        faults: what is wrong; with errors among them the other attributes lack the faulty entries.
+    """
+
+    json_file: str
+    categories: dict[int, str]
+    images: list[ImageEntry]
+    image: np.ndarray
+    category: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowds: np.ndarray
+    ids: list[Any]
+    faults: Faults
+
+    @property
+    def solid(self) -> np.ndarray:
+        """(N,) bool, boxes that can be learnt: no crowds, and both sides longer than 0."""
+        return ~self.crowds & (self.boxes[:, 2:] > 0).all(axis=1)
+
+    def image_counts(self) -> tuple[int, int]:
+        """How many images have a box that can be learnt, and how many have none."""
+        full = len(np.unique(self.image[self.solid]))
+        return full, len(self.images) - full
+
+    def records(self, image_root: str) -> list[dict[str, Any]]:
+        """Detectron2's data set dicts, with ``area`` kept beside each box."""
+        records = [
+            {
+                "file_name": os.path.join(image_root, image.file_name),
+                "height": image.height,
+                "width": image.width,
+                "image_id": image.id,
+                "annotations": [],
+            }
+            for image in self.images
+        ]
+        columns = (self.image, self.category, self.boxes, self.areas, self.crowds)
+        for image, category, box, area, crowd in zip(*(x.tolist() for x in columns), strict=True):
+            records[image]["annotations"].append(
+                {
+                    "bbox": box,
+                    "bbox_mode": BoxMode.XYWH_ABS,
+                    "category_id": category,
+                    "iscrowd": int(crowd),
+                    "area": area,
+                }
+            )
+        return records
+
+
+def load_annotations(json_file: str | os.PathLike[str]) -> Annotations:
+    """Read a file for training or evaluation; warnings go to the log.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or has faulty entries; the message names file and entries.
+    """
+    annotations = read_annotations(json_file)
+    annotations.faults.require_no_errors(f"{annotations.json_file} cannot be used")
+    for fault in annotations.faults.warnings:
+        logger.warning("%s: %s", annotations.json_file, fault)
+    return annotations
+
+
+def read_annotations(json_file: str | os.PathLike[str]) -> Annotations:
+    """Read a file whatever its entries are like; see :attr:`Annotations.faults`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no JSON object.
+    """
+    content = read_json_object(json_file)
+    return _Reader(os.fspath(json_file), content).read()
+
+
+def read_categories(json_file: str | os.PathLike[str]) -> dict[int, str]:
+    """{category id: name} of a file, sorted by id as Detectron2 numbers them.
+
+    Raises:
+        FileNotFoundError, ValueError: as of :func:`load_annotations`, for the categories alone.
+    """
+    reader = _Reader(os.fspath(json_file), read_json_object(json_file))
+    categories = reader.categories()
+    reader.faults.require_no_errors(f"{reader.json_file} is no usable COCO detection file")
+    return categories
+
+
+def read_json_object(json_file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Parsed JSON object of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no regular file, or not a JSON object; the message names it.
+    """
+    path = os.fspath(json_file)
+    if not PathManager.exists(path):
+        raise FileNotFoundError(f"Annotation file not found: {path}")
+    local = PathManager.get_local_path(path)
+    mode = os.stat(local).st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder; name the annotation file in it" if stat.S_ISDIR(mode) else "no file"
+        raise ValueError(f"{path} is {kind}.")
+    try:
+        with open(local, encoding="utf-8-sig") as file:
+            content = json.load(file)
+    except RecursionError:
+        raise ValueError(f"{path} is not usable JSON: nested too deeply.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object in COCO format, got a list or a value.")
+    return content
+
+
+class _Reader:
+    """Goes through the parts of one file; each method drops the faulty entries."""
+
+    def __init__(self, json_file: str, content: dict[str, Any]) -> None:
+        self.json_file = json_file
+        self.content = content
+        self.faults = Faults()
+        self.taken: Counter[str] = Counter()  # kinds of values that were taken for what they say
+
+    def read(self) -> Annotations:
+        categories, images = self.categories(), self._images()
+        found = _NO_BOXES
+        if not self.faults.errors:  # what follows would only report the same again
+            found = self._annotations(self._annotation_entries(), images, categories)
+        annotations = Annotations(self.json_file, categories, images, *found, self.faults)
+        _check_boxes(annotations)
+        _check_areas(annotations)
+        self.faults.notes += [f"{count} {what}" for what, count in self.taken.items()]
+        return annotations
+
+    def categories(self) -> dict[int, str]:
+        part = self._part("categories")
+        fault = "category with an unusable {!r}"
+        missing: list[str] = []
+        ids = self._values(part, "id", self._whole_number, fault, missing)
+        names = self._values(part, "name", self._name, fault, missing)
+        self.faults.error("incomplete categories", missing)
+        entries = [row for row in zip(ids, names, strict=True) if None not in row]
+        self.faults.error("category id used twice", _repeated(n for n, _ in entries))
+        self.faults.error("category name used twice", _repeated(n for _, n in entries))
+        return dict(sorted(entries))
+
+    def _images(self) -> list[ImageEntry]:
+        part = self._part("images")
+        fault, no_size = "image with an unusable {!r}", "image without a positive size"
+        missing: list[str] = []
+        columns = [
+            self._values(part, "id", self._image_id, fault, missing),
+            self._values(part, "file_name", self._name, fault, missing),
+            self._values(part, "width", self._size, no_size, missing),
+            self._values(part, "height", self._size, no_size, missing),
+        ]
+        self.faults.error("incomplete images", missing)
+        images = [ImageEntry(*row) for row in zip(*columns, strict=True) if None not in row]
+        # 1 and "1" would be one image to a person.
+        self.faults.error("image id used twice", _repeated(str(i.id) for i in images))
+        self.faults.warn("image file listed twice", _repeated(i.file_name for i in images))
+        return sorted(images, key=lambda image: (isinstance(image.id, str), image.id))
+
+    def _part(self, key: str) -> list[Any]:
+        part = self.content.get(key)
+        if isinstance(part, list) and part:
+            return part
+        self.faults.error(f"no {key}", [f"'{key}' is missing, empty or no list"])
+        return []
+
+    def _values(
+        self,
+        part: list[Any],
+        key: str,
+        convert: Callable[[Any], Any],
+        fault: str,
+        missing: list[str],
+    ) -> list[Any]:
+        """One value of each entry, None where it is no such value or, as is noted, missing."""
+        values: list[Any] = []
+        wrong = []
+        for i, entry in enumerate(part):
+            if not isinstance(entry, dict) or key not in entry:
+                given = "" if isinstance(entry, dict) else f" ({shown(entry)})"
+                missing.append(f"entry {i} lacks {key!r}{given}")
+                values.append(None)
+                continue
+            values.append(convert(entry[key]))
+            if values[-1] is None:
+                of = f" ({shown(entry['file_name'])})" if "file_name" in entry else ""
+                wrong.append(f"entry {i}{of}: {shown(entry[key])}")
+        self.faults.error(fault.format(key), wrong)
+        return values
+
+    def _whole_number(self, value: Any) -> int | None:
+        """An int, or what can only mean one."""
+        if type(value) is int:
+            return value if abs(value) < 2**63 else None
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+            self.taken["whole numbers written as 1.0, taken for 1"] += 1
+            return int(value)
+        if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+            number = int(value) if len(value) < 19 else None
+            self.taken['whole numbers written as text ("1"), taken for numbers'] += 1
+            return number
+        return None
+
+    def _name(self, value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            return None
+        if not isinstance(value, str):
+            if not math.isfinite(value) or abs(value) >= 2**63:
+                return None
+            self.taken["names that are numbers, taken for text"] += 1
+        text = str(value)
+        return text if text.strip() and _is_text(text) else None
+
+    def _image_id(self, value: Any) -> Id | None:
+        """Text stays text: results carry the id as the file has it."""
+        if isinstance(value, str):
+            return value if _is_text(value) else None
+        return self._whole_number(value)
+
+    def _size(self, value: Any) -> int | None:
+        number = self._whole_number(value)
+        return number if number is not None and number > 0 else None
+
+    def _annotation_entries(self) -> list[dict[str, Any]]:
+        """The annotations that are objects with all that they need."""
+        part = self.content.get("annotations")
+        if part is None or part == []:
+            self.faults.warn(
+                "no annotations", ["the file can be used for inference, not for training"]
+            )
+            return []
+        if not isinstance(part, list):
+            self.faults.error("annotations", [f"'annotations' is no list: {shown(part)}"])
+            return []
+        needed = ("id", "image_id", "category_id", "bbox")
+        lacking, entries = [], []
+        for i, entry in enumerate(part):
+            if not isinstance(entry, dict):
+                lacking.append(f"entry {i} is no object: {shown(entry)}")
+            elif absent := [key for key in needed if entry.get(key) is None]:
+                lacking.append(f"entry {i} lacks {', '.join(map(repr, absent))}")
+            else:
+                entries.append(entry)
+        self.faults.error("incomplete annotations", lacking)
+        if "minival" not in self.json_file:  # COCO 2014's, which has such and is in use as it is
+            repeated = _repeated(shown(x["id"]) for x in entries)
+            self.faults.error("annotation id used twice", repeated)
+        ignored = [f"annotation {shown(x['id'])}" for x in entries if _flag(x.get("ignore"))]
+        self.faults.error(
+            "annotation marked 'ignore', which is not supported (use iscrowd)", ignored
+        )
+        return entries
+
+    def _annotations(
+        self, entries: list[dict[str, Any]], images: list[ImageEntry], categories: dict[int, str]
+    ) -> _Boxes:
+        positions = {str(image.id): i for i, image in enumerate(images)}
+        classes = {number: k for k, number in enumerate(categories)}
+        columns = [
+            self._column(entries, "image_id", "unknown image id", lambda x: positions.get(_key(x))),
+            self._column(
+                entries,
+                "category_id",
+                "unknown category id",
+                lambda x: classes.get(self._whole_number(x)),
+            ),
+            self._column(
+                entries,
+                "bbox",
+                "box that is not four numbers [x, y, width, height]",
+                _four_numbers,
+            ),
+            self._column(entries, "area", "'area' that is no number of at least 0", _area),
+            self._column(entries, "iscrowd", "'iscrowd' that is neither true nor false", _flag),
+            [x["id"] for x in entries],
+        ]
+        rows = [row for row in zip(*columns, strict=True) if None not in row]
+        if not rows:
+            return _NO_BOXES
+        image, category, boxes, areas, crowds, ids = zip(*rows, strict=True)
+        numbers, given = np.array(boxes, np.float64), np.array(areas, np.float64)
+        own = numbers[:, 2] * numbers[:, 3]
+        return _Boxes(
+            np.array(image, np.int64),
+            np.array(category, np.int64),
+            numbers,
+            np.where(given == _NO_AREA, own, given),
+            np.array(crowds, bool),
+            list(ids),
+        )
+
+    def _column(
+        self,
+        entries: list[dict[str, Any]],
+        key: str,
+        fault: str,
+        convert: Callable[[Any], Any],
+    ) -> list[Any]:
+        """One value of each annotation, None where there is no such value, which is a fault."""
+        values = [convert(x.get(key)) for x in entries]
+        wrong = [
+            f"{shown(x.get(key))} in annotation {shown(x['id'])} of image {shown(x['image_id'])}"
+            for x, value in zip(entries, values, strict=True)
+            if value is None
+        ]
+        self.faults.error(fault, wrong)
+        return values
+
+
+class _Boxes(NamedTuple):
+    """The attributes of these names of :class:`Annotations`."""
+
+    image: np.ndarray
+    category: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowds: np.ndarray
+    ids: list[Any]
+
+
+_NO_BOXES = _Boxes(
+    np.empty(0, np.int64),
+    np.empty(0, np.int64),
+    np.empty((0, 4), np.float64),
+    np.empty(0, np.float64),
+    np.empty(0, bool),
+    [],
+)
+
+
+def _check_boxes(annotations: Annotations) -> None:
+    """Where boxes lie, and of which classes and images they are."""
+    faults, boxes = annotations.faults, annotations.boxes
+    named = _namer(annotations)
+    sizes = np.array([(i.width, i.height) for i in annotations.images], np.float64).reshape(-1, 2)
+    limits = sizes[annotations.image] if len(sizes) else np.empty((0, 2))
+    finite = np.isfinite(boxes).all(axis=1)
+    corner, side = boxes[:, :2], boxes[:, 2:]
+    with np.errstate(invalid="ignore"):  # NaN compares as False, which is what is wanted
+        negative = finite & (side < 0).any(axis=1)
+        zero = finite & ~negative & (side == 0).any(axis=1)
+        usable = finite & ~negative & ~zero
+        outside = usable & ((corner >= limits) | (corner + side <= 0)).any(axis=1)
+        over = (corner < -_EDGE_TOLERANCE) | (corner + side > limits + _EDGE_TOLERANCE)
+        partly = usable & ~outside & over.any(axis=1)
+    faults.error("box with NaN or infinity", named(~finite))
+    faults.error("box of negative width or height", named(negative))
+    faults.error("box entirely outside its image", named(outside))
+    faults.warn("box of zero width or height (left out in training)", named(zero))
+    faults.warn("box partly outside its image (clipped in training)", named(partly))
+    if partly.sum() + outside.sum() > 0.2 * len(boxes) and len(boxes) >= 5:
+        faults.warn("box format", ["many boxes leave their image: are they [x1, y1, x2, y2]?"])
+    if usable.any() and (side[usable] <= 1).all() and (limits[usable] > 4).all():
+        faults.warn(
+            "all boxes are at most 1 px wide and high: are they shares of the picture, not pixels?",
+            named(usable),
+        )
+    counts = np.bincount(
+        annotations.category[~annotations.crowds], minlength=len(annotations.categories)
+    )
+    if len(boxes):
+        names = annotations.categories.values()
+        faults.warn("class without boxes", [n for n, c in zip(names, counts, strict=True) if not c])
+
+
+def _check_areas(annotations: Annotations) -> None:
+    """Areas decide what counts as small, medium and large in evaluation."""
+    boxes, areas = annotations.boxes, annotations.areas
+    named = _namer(annotations, areas)
+    if not np.isfinite(boxes).all() or (boxes[:, 2:] < 0).any():
+        return
+    own = boxes[:, 2] * boxes[:, 3]
+    # Outlines may be counted in whole pixels, also those that they only touch.
+    most = (boxes[:, 2] + 1) * (boxes[:, 3] + 1) + 1
+    which = "APs, APm and APl will be those of other objects than they say"
+    annotations.faults.warn(f"'area' larger than the box ({which})", named(areas > most))
+    zero = (areas == 0) & (own > 1)
+    annotations.faults.warn(f"'area' of 0 ({which})", named(zero))
+    equal = len(areas) >= 5 and areas[0] > 0 and (areas == areas[0]).all() and own.std() > 1
+    if equal:
+        annotations.faults.warn(f"all 'area' fields are equal ({which})", named(areas == areas[0]))
+
+
+def _namer(
+    annotations: Annotations, values: np.ndarray | None = None
+) -> Callable[[np.ndarray], list[str]]:
+    def named(mask: np.ndarray) -> list[str]:
+        return [
+            f"annotation {shown(annotations.ids[i])} of image "
+            f"{annotations.images[annotations.image[i]].id} "
+            f"{[_short(x) for x in annotations.boxes[i].tolist()]}"
+            + ("" if values is None else f" area {_short(values[i].item())}")
+            for i in np.flatnonzero(mask).tolist()
+        ]
+
+    return named
+
+
+def _short(value: float) -> float | int:
+    return int(value) if value == value and abs(value) < 2**53 and value.is_integer() else value
+
+
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def _is_text(text: str) -> bool:
+    """Whether a string can be written at all; JSON may hold halves of surrogate pairs."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def _key(image_id: Any) -> str | None:
+    """What an image id is looked up by: 1, 1.0 and "1" mean the same image."""
+    if isinstance(image_id, float) and image_id.is_integer():
+        image_id = int(image_id)
+    is_id = isinstance(image_id, str | int) and not isinstance(image_id, bool)
+    return str(image_id) if is_id and (isinstance(image_id, str) or abs(image_id) < 2**63) else None
+
+
+def _four_numbers(value: Any) -> list[float] | None:
+    """NaN and infinity are numbers here, and a fault of their own."""
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in value):
+        return None
+    try:
+        return [float(x) for x in value]
+    except OverflowError:
+        return None
+
+
+def _flag(value: Any) -> bool | None:
+    """A flag as JSON, as text or missing; None where it is something else."""
+    if value is None:
+        return False
+    if isinstance(value, bool) or value in (0, 1):
+        return bool(value)
+    return _FLAGS.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def _area(value: Any) -> float | None:
+    """The area in square pixels; ``_NO_AREA`` where there is none, None where it cannot be one."""
+    if value is None:
+        return _NO_AREA
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        area = float(value)
+    except OverflowError:
+        return None
+    return area if math.isfinite(area) and area >= 0 else None
