@@ -15,15 +15,22 @@ class FCOSAssigner:
     """Every location inside a box of its level's size range learns that box.
 
     A location inside several such boxes learns the smallest of them, the first one on a tie.
+    Locations are the centres of the cells, ``point_offset`` strides from their corners: a
+    detector's points have to lie there.
 
     Args:
         size_ranges: for each level the lower and upper bound, in pixels, on the largest of
             the four distances to the sides of the box (both inclusive, as in the reference).
-        center_radius: if given, only locations within ``center_radius`` strides of the box's
-            centre count (FCOS's centre sampling, 1.5 there).
+        center_radius: only locations within ``center_radius`` strides of the box's centre count
+            (FCOS's centre sampling); None for all.
         strides: pixels between the locations of each level; needed with ``center_radius``.
         max_pairs: bound on the (box, location) pairs held at once.
+
+    Raises:
+        ValueError: ``center_radius`` is not positive, or there are not as many strides as ranges.
     """
+
+    point_offset = 0.5
 
     def __init__(
         self,
@@ -34,10 +41,18 @@ class FCOSAssigner:
             (256, 512),
             (512, INFINITY),
         ),
-        center_radius: float | None = None,
+        center_radius: float | None = 1.5,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
         max_pairs: int = 4_000_000,
     ) -> None:
+        if center_radius is not None:
+            if not center_radius > 0:
+                raise ValueError(f"center_radius must be positive or None, got {center_radius}")
+            if len(strides) != len(size_ranges):
+                raise ValueError(
+                    f"{len(strides)} strides, but {len(size_ranges)} size_ranges: center_radius "
+                    "needs the stride of each level"
+                )
         self.size_ranges = [tuple(r) for r in size_ranges]
         self.center_radius = center_radius
         self.strides = tuple(strides)
