@@ -273,7 +273,7 @@ def _point_arguments(cfg: CfgNode, name: str) -> tuple[dict[str, Any], dict[str,
         f"MODEL.{name}.ASSIGNER",
         node.ASSIGNER,
         ATSS=lambda: ATSSAssigner(node.ATSS_TOPK),
-        FCOS=lambda: FCOSAssigner(strides=strides),
+        FCOS=lambda: FCOSAssigner(strides=strides, center_radius=FCOSAssigner.usual_radius),
     )
     offset = assigner.point_offset if node.POINT_OFFSET is None else node.POINT_OFFSET
     arguments["assigner"] = assigner

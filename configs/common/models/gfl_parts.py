@@ -49,4 +49,6 @@ def fcos_regions(model):
     For any detector with one box for each location.
     """
     model.points.offset = FCOSAssigner.point_offset
-    model.assigner = L(FCOSAssigner)(strides="${..points.strides}")
+    model.assigner = L(FCOSAssigner)(
+        strides="${..points.strides}", center_radius=FCOSAssigner.usual_radius
+    )

@@ -44,8 +44,9 @@ class GeneralDistribution:
     def __init__(self, reg_max: int = 16, interval: float = 1.0) -> None:
         if reg_max < 1:
             raise ValueError(f"reg_max must be at least 1, got {reg_max}")
-        if not 0 < interval < math.inf:
-            raise ValueError(f"interval must be a positive number, got {interval}")
+        if not interval > 0:
+            raise ValueError(f"interval must be positive, got {interval}")
+        check_nonnegative(interval=interval)
         self.reg_max = reg_max
         self.interval = interval
 

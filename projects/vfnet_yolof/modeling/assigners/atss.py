@@ -25,13 +25,9 @@ class ATSSAssigner:
         topk: candidates per box and level; small levels give all they have.
         max_pairs: bound on the (box, location) pairs held at once, which bounds the memory
             (16 bytes a pair) whatever the number of boxes.
-
-    Attributes:
-        point_offset: where the references' locations lie in their cells, in strides from the
-            corner; anchors are centred there.
     """
 
-    point_offset = 0.0
+    point_offset = 0.0  # where the references' locations lie in their cells, in strides
 
     def __init__(self, topk: int = 9, max_pairs: int = 4_000_000) -> None:
         if topk < 1:

@@ -15,14 +15,12 @@ class FCOSAssigner:
     """Every location inside a box of its level's size range learns that box.
 
     A location inside several such boxes learns the smallest of them, the first one on a tie.
-    Locations are the centres of the cells, ``point_offset`` strides from their corners: a
-    detector's points have to lie there.
 
     Args:
         size_ranges: for each level the lower and upper bound, in pixels, on the largest of
             the four distances to the sides of the box (both inclusive, as in the reference).
-        center_radius: only locations within ``center_radius`` strides of the box's centre count
-            (FCOS's centre sampling); None for all.
+        center_radius: if given, only locations within ``center_radius`` strides of the box's
+            centre count (FCOS's centre sampling).
         strides: pixels between the locations of each level; needed with ``center_radius``.
         max_pairs: bound on the (box, location) pairs held at once.
 
@@ -30,7 +28,10 @@ class FCOSAssigner:
         ValueError: ``center_radius`` is not positive, or there are not as many strides as ranges.
     """
 
+    # Of FCOS's authors, in strides: where locations lie in their cells, and the radius of centre
+    # sampling. Configs and yacs keys take both from here, so that "FCOS" means one thing.
     point_offset = 0.5
+    usual_radius = 1.5
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class FCOSAssigner:
             (256, 512),
             (512, INFINITY),
         ),
-        center_radius: float | None = 1.5,
+        center_radius: float | None = None,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
         max_pairs: int = 4_000_000,
     ) -> None:

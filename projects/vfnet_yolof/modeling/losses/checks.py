@@ -13,8 +13,10 @@ def check_nonnegative(**values: object) -> None:
         ValueError: one is not; names it.
     """
     for name, value in values.items():
-        if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+        if not (isinstance(value, Real) and math.isfinite(value)):
+            raise ValueError(f"{name} must be a finite number, got {value!r}")
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
 
 
 def check_share(**values: object) -> None:
