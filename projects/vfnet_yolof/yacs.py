@@ -38,18 +38,20 @@ def _add_point_keys(node: CfgNode) -> None:
     node.CONV_CHANNELS = 256
     node.NORM = "GN"
     node.DCN_ON_LAST_CONV = False
-    node.POINT_OFFSET = 0.0
+    # In strides, from the corner of the cell; None: where ASSIGNER wants it, 0.0 or 0.5.
+    node.POINT_OFFSET = None
     node.OCTAVE_BASE_SCALE = 8.0
-    node.ASSIGNER = "ATSS"  # or "FCOS"
+    node.ASSIGNER = "ATSS"  # or "FCOS", with centre sampling
     node.ATSS_TOPK = 9
     node.BOX_WEIGHT = 2.0
 
 
-def _add_varifocal_and_focal_keys(node: CfgNode) -> None:
-    """Keys of the two losses that VFNet's tables compare."""
+def _add_cls_loss_keys(node: CfgNode) -> None:
+    """Keys of the losses that VFNet's tables compare."""
     node.VFL_ALPHA = 0.75
     node.VFL_GAMMA = 2.0
     node.VFL_IOU_WEIGHTED = True
+    node.VFL_PADDING_IS_NEGATIVE = True
     node.FOCAL_ALPHA = 0.25
     node.FOCAL_GAMMA = 2.0
 
@@ -69,7 +71,7 @@ def add_vfnet_config(cfg: CfgNode) -> None:
     """Add the keys below ``MODEL.VFNET`` with the paper's values to ``cfg``."""
     node = CfgNode()
     _add_point_keys(node)
-    _add_varifocal_and_focal_keys(node)
+    _add_cls_loss_keys(node)
     node.NUM_CONVS = 3
     node.REG_DENOM = [64.0, 128.0, 256.0, 512.0, 1024.0]
     node.REFINE = True
@@ -83,10 +85,11 @@ def add_atss_config(cfg: CfgNode) -> None:
     """Add the keys below ``MODEL.ATSS``, FCOS+ATSS with centerness, to ``cfg``."""
     node = CfgNode()
     _add_point_keys(node)
-    _add_varifocal_and_focal_keys(node)
+    _add_cls_loss_keys(node)
     node.NUM_CONVS = 4
     node.CLS_LOSS = "FL"  # or "VFL"
     node.CENTERNESS_WEIGHT = 1.0
+    node.MIN_CENTERNESS_SUM = 1e-12  # 1.0 in MMDetection 3.3
     cfg.MODEL.ATSS = node
     _add_recipe_keys(cfg)
 
@@ -189,6 +192,7 @@ def atss_arguments(cfg: CfgNode) -> dict[str, Any]:
     arguments["head"] = PointHead(**head, centerness=True)
     arguments["cls_loss"] = _varifocal_or_focal("ATSS", cfg.MODEL.ATSS)
     arguments["centerness_weight"] = cfg.MODEL.ATSS.CENTERNESS_WEIGHT
+    arguments["min_centerness_sum"] = cfg.MODEL.ATSS.MIN_CENTERNESS_SUM
     return arguments
 
 
@@ -265,13 +269,15 @@ def _point_arguments(cfg: CfgNode, name: str) -> tuple[dict[str, Any], dict[str,
     arguments = _common_arguments(cfg, name)
     shapes = arguments["backbone"].output_shape()
     strides = [shapes[feature].stride for feature in node.IN_FEATURES]
-    arguments["points"] = PointGenerator(strides, node.POINT_OFFSET, node.OCTAVE_BASE_SCALE)
-    arguments["assigner"] = _choose(
+    assigner = _choose(
         f"MODEL.{name}.ASSIGNER",
         node.ASSIGNER,
         ATSS=lambda: ATSSAssigner(node.ATSS_TOPK),
-        FCOS=lambda: FCOSAssigner(strides=strides),
+        FCOS=lambda: FCOSAssigner(strides=strides, center_radius=FCOSAssigner.usual_radius),
     )
+    offset = assigner.point_offset if node.POINT_OFFSET is None else node.POINT_OFFSET
+    arguments["assigner"] = assigner
+    arguments["points"] = PointGenerator(strides, offset, node.OCTAVE_BASE_SCALE)
     arguments["head_in_features"] = node.IN_FEATURES
     head = {
         "in_channels": shapes[node.IN_FEATURES[0]].channels,
@@ -309,7 +315,9 @@ def _varifocal_or_focal(name: str, node: CfgNode) -> VarifocalLoss | FocalLoss:
     return _choose(
         f"MODEL.{name}.CLS_LOSS",
         node.CLS_LOSS,
-        VFL=lambda: VarifocalLoss(node.VFL_ALPHA, node.VFL_GAMMA, node.VFL_IOU_WEIGHTED),
+        VFL=lambda: VarifocalLoss(
+            node.VFL_ALPHA, node.VFL_GAMMA, node.VFL_IOU_WEIGHTED, node.VFL_PADDING_IS_NEGATIVE
+        ),
         FL=lambda: FocalLoss(node.FOCAL_ALPHA, node.FOCAL_GAMMA),
     )
 

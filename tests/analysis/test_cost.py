@@ -16,6 +16,7 @@ from vfnet_yolof.layers.deform_conv import DeformConv2d
 REFERENCE = {
     "vfnet/vfnet_r50_fpn_1x.py": (32.89, 228.1),
     "gfl/gfl_r50_fpn_1x.py": (32.44, 218.0),
+    "ablations/vfnet_t3_vfl.py": (32.29, 214.7),
 }
 
 

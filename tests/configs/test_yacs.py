@@ -167,6 +167,7 @@ def test_recipe_is_that_of_the_lazy_config(name: str) -> None:
         (("VFL_ALPHA", 0.5), "cls_loss", "alpha", 0.5),
         (("VFL_GAMMA", 1.0), "cls_loss", "gamma", 1.0),
         (("VFL_IOU_WEIGHTED", False), "cls_loss", "iou_weighted", False),
+        (("VFL_PADDING_IS_NEGATIVE", False), "cls_loss", "padding_is_negative", False),
         (("POINT_OFFSET", 0.5), "points", "offset", 0.5),
         (("OCTAVE_BASE_SCALE", 4.0), "points", "octave_base_scale", 4.0),
         (("REFINE", False), "head", "refine", False),
@@ -302,6 +303,42 @@ def test_choices_by_name() -> None:
         small("MODEL.VFNET.ASSIGNER", "SimOTA")
     with pytest.raises(KeyError, match="MODEL.VFNET.CLS_LOSS must be one of .*got 'QFL'"):
         small("MODEL.VFNET.CLS_LOSS", "QFL")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "lazy"),
+    [
+        (VFNET, "VFNET", "ablations/vfnet_fcos_regions.py"),
+        (GFL, "GFL", "ablations/gfl_t1a_fcos_joint.py"),
+    ],
+)
+def test_fcos_means_the_same_by_key_and_by_config(name: str, key: str, lazy: str) -> None:
+    """Points in the middle of the cells, and centre sampling with radius 1.5."""
+    model = small(f"MODEL.{key}.ASSIGNER", "FCOS", name=name)
+    config = load_config(lazy).model
+    assert options_of(model.assigner) == options_of(instantiate(config.assigner))
+    assert options_of(model.points) == options_of(instantiate(config.points))
+    assert (model.points.offset, model.assigner.center_radius) == (0.5, 1.5)
+
+
+def test_points_can_lie_elsewhere() -> None:
+    key = "MODEL.VFNET.POINT_OFFSET"
+    assert small("MODEL.VFNET.ASSIGNER", "FCOS", key, 0.0).points.offset == 0.0
+    assert small(key, None).points.offset == 0.0
+
+
+def test_atss_by_keys_is_that_of_the_lazy_config() -> None:
+    lazy = load_config("ablations/vfnet_t3_fcos_atss.py").model
+    with torch.device("meta"):
+        lazy = instantiate(lazy)
+    model = small("MODEL.META_ARCHITECTURE", "ATSS")
+    for part in ("points", "assigner", "cls_loss", "postprocessor"):
+        assert options_of(getattr(model, part)) == options_of(getattr(lazy, part)), part
+    for option in ("box_weight", "centerness_weight", "min_centerness_sum", "min_positives"):
+        assert getattr(model, option) == getattr(lazy, option), option
+    assert model.head.reg_denom == lazy.head.reg_denom == (8.0, 16.0, 32.0, 64.0, 128.0)
+    least = ("MODEL.ATSS.MIN_CENTERNESS_SUM", 1.0)
+    assert small("MODEL.META_ARCHITECTURE", "ATSS", *least).min_centerness_sum == 1.0
 
 
 def test_atss_is_in_the_registry_too() -> None:

@@ -92,6 +92,15 @@ def test_golden_offsets(golden: dict[str, Tensor], stride: int, share: str):
     torch.testing.assert_close(ltrb.grad, want, rtol=1e-5, atol=1e-6)
 
 
+def test_weights_start_as_the_reference_has_them():
+    """Normal with std 0.01, as all of the head's; a uniform start at this width has 0.0120."""
+    torch.manual_seed(0)
+    weight = StarConv2d(256, 256).weight
+    assert weight.std().item() == pytest.approx(0.01, rel=0.005)
+    assert weight.mean().abs() < 1e-4
+    assert weight.abs().max() > 0.03
+
+
 @pytest.mark.golden
 @pytest.mark.parametrize("form", CPU_FORMS)
 @pytest.mark.parametrize("case", ["star_dconv", "star_dconv_map_smaller_than_kernel"])

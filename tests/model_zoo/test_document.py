@@ -63,3 +63,12 @@ def test_every_published_row_is_in_the_zoo() -> None:
     own = re.compile(r"(ablations|baselines)/|small|\.yaml$|yolof_r50_c5_3x")
     names = {name.removesuffix(".py") for name in config_names() if not own.search(name)}
     assert names == set(ROWS)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.startswith("atss/")])
+def test_atss_says_that_its_published_ap_is_of_another_model(text: str, row: str) -> None:
+    """Its authors' has deltas of anchors, other weights and another warm-up."""
+    tree = ast.parse((config_dir() / f"{row}.py").read_text(encoding="utf-8"))
+    assert "It belongs to another model" in (ast.get_docstring(tree) or "")
+    section = text.partition("## ATSS")[2].partition("\n## ")[0]
+    assert "The published AP is that of another model" in section

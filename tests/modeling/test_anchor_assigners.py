@@ -11,7 +11,11 @@ from detectron2.structures import Boxes, pairwise_iou
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from vfnet_yolof.modeling.assigners import AnchorATSSAssigner, MaxIoUAssigner
+from vfnet_yolof.modeling.assigners import (
+    AnchorATSSAssigner,
+    MaxIoUAssigner,
+    UniformAssigner,
+)
 from vfnet_yolof.modeling.assigners.hungarian import HungarianAssigner
 
 SIDES = [8, 16, 32]
@@ -234,3 +238,22 @@ def test_matches_label_every_anchor(assigner, boxes) -> None:
     assert labels.shape == (48,)
     assert (labels == 0).sum() == len(got.anchor_idx)
     assert set(labels.tolist()) <= ({0, 1, -1} if boxes else {1})
+
+
+@pytest.mark.parametrize("boxes", [[], [[10.0, 10, 30, 30]]], ids=["no box", "a box"])
+@pytest.mark.parametrize(
+    "assigner",
+    [MaxIoUAssigner(), AnchorATSSAssigner(), HungarianAssigner(), UniformAssigner()],
+    ids=type,
+)
+def test_without_anchors_there_is_no_pair(assigner, boxes) -> None:
+    none = torch.zeros(0, 4)
+    got = assigner(
+        none,
+        as_tensor(boxes),
+        pred_boxes=none,
+        pred_logits=torch.zeros(0, 1),
+        gt_classes=torch.zeros(len(boxes), dtype=torch.int64),
+        level_sizes=[0],
+    )
+    assert [x.shape for x in got] == [(0,)] * 4

@@ -223,6 +223,19 @@ class TestFCOS:
         got = FCOSAssigner(RANGES)(anchors, torch.zeros(0, 4), level_sizes=LEVEL_SIZES)
         assert got.tolist() == [-1] * 84
 
+    def test_centre_sampling_needs_a_stride_for_each_level(self) -> None:
+        with pytest.raises(ValueError, match="5 strides, but 3 size_ranges"):
+            FCOSAssigner(RANGES, 1.5)
+        with pytest.raises(ValueError, match="center_radius must be positive or None, got 0"):
+            FCOSAssigner(RANGES, 0.0, STRIDES)
+
+
+@pytest.mark.parametrize("assigner", [ATSSAssigner(), FCOSAssigner(RANGES, 1.5, STRIDES)])
+def test_no_locations(assigner: Callable) -> None:
+    got = assigner(torch.zeros(0, 4), torch.tensor([[0.0, 0, 9, 9]]), level_sizes=[0, 0, 0])
+    assert got.shape == (0,)
+    assert got.dtype == torch.int64
+
 
 @pytest.mark.parametrize("make", [ATSSAssigner, FCOSAssigner])
 def test_memory_does_not_grow_with_the_number_of_boxes(make: Callable) -> None:

@@ -4,6 +4,8 @@ import pytest
 import torch
 from tiny import empty_picture, picture, tiny_atss, tiny_gfl
 from torch import Tensor, nn
+from vfnet_yolof.engine.hooks import ValidationLossHook
+from vfnet_yolof.engine.step import TrainStep
 from vfnet_yolof.modeling.box_coders import boxes_to_distances, distances_to_boxes
 from vfnet_yolof.modeling.losses import (
     FocalLoss,
@@ -267,6 +269,20 @@ def test_targets_out_of_range_are_reported() -> None:
     model.range_monitor.period = 1
     with pytest.warns(UserWarning, match="of the box sides seen so far are longer than the 16"):
         model([picture([[-3000, -3000, 3000, 3000]])])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_each_training_picture_is_counted_once(accumulate: int) -> None:
+    """Neither the first of accumulation's two passes nor a validation loss trains."""
+    model, batch = tiny_gfl(), [picture(), picture(seed=2)]
+    sides = 4 * len(run(model, batch)[1].pos_idx)
+    step = TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.0), accumulate=accumulate)
+    step(batch, 0)
+    assert model.range_monitor.total == sides > 0
+    ValidationLossHook(1, lambda: model, lambda: [batch]).compute()
+    assert model.range_monitor.total == sides
+    step(batch, 1)
+    assert model.range_monitor.total == 2 * sides
 
 
 @pytest.mark.parametrize(

@@ -221,5 +221,12 @@ class TestRangeMonitor:
             monitor(ltrb)
             monitor(torch.zeros(0, 4))
 
+    def test_counts_passes_with_gradients_only(self) -> None:
+        monitor = RangeMonitor(16.0)
+        monitor(torch.full((5, 4), 17.0))
+        with torch.no_grad():
+            monitor(torch.full((25, 4), 3.0))
+        assert (monitor.beyond, monitor.total) == (20, 20)
+
     def test_counts_are_no_part_of_checkpoints(self) -> None:
         assert RangeMonitor(16.0).state_dict() == {}

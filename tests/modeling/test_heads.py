@@ -92,9 +92,13 @@ def test_prior_must_be_a_probability() -> None:
 
 
 def test_initial_boxes_are_about_the_denominator() -> None:
-    """exp(0) of the level's unit: reg_denom in VFNet, the stride in FCOS."""
+    """exp(0) of the level's unit: reg_denom in VFNet, raw or whole, the stride in FCOS."""
     with torch.no_grad():
-        for head, units in ((vfnet_head(), (64, 128)), (point_head(), STRIDES)):
+        for head, units in (
+            (vfnet_head(), (64, 128)),
+            (point_head(), STRIDES),
+            (point_head(reg_denom=(64, 128)), (64, 128)),
+        ):
             got = head(features())
             for ltrb, unit in zip(got.ltrb_init or got.ltrb, units, strict=True):
                 assert ltrb.mean().item() == pytest.approx(unit, rel=0.15)
@@ -192,6 +196,8 @@ def test_gfl_begins_without_an_opinion_on_the_sides() -> None:
 def test_the_number_of_levels_must_fit() -> None:
     with pytest.raises(ValueError, match="differ in length"):
         vfnet_head(reg_denom=(64, 128, 256))
+    with pytest.raises(ValueError, match="differ in length"):
+        point_head(reg_denom=(64, 128, 256))
     with pytest.raises(ValueError, match="argument 2 is longer"):
         point_head(strides=(8, 16, 32))(features())
 

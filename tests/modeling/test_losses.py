@@ -6,9 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny_gfl, tiny_vfnet, tiny_yolof
 from torch import Tensor
 from vfnet_yolof.modeling.losses import (
     FocalLoss,
+    GuidedFocalLoss,
+    QualityFocalLoss,
+    SmoothL1BoxLoss,
     VarifocalLoss,
     aligned_iou,
     centerness_target,
@@ -16,6 +20,7 @@ from vfnet_yolof.modeling.losses import (
     synced_mean,
     varifocal_loss,
 )
+from vfnet_yolof.modeling.representations import GaussianDistribution, GeneralDistribution
 
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
 
@@ -137,6 +142,47 @@ class TestFocalLoss:
         alpha_t = torch.where(positive, 0.25, 0.75)
         (-alpha_t * (1 - p_t) ** 2 * p_t.log()).sum().backward()
         torch.testing.assert_close(got, logits.grad, rtol=1e-5, atol=1e-6)
+
+
+NEGATIVE, NO_NUMBER = "must not be negative, got ", "must be a finite number, got "
+NO_SHARE = "must be a number from 0 to 1, got "
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "value", "message"),
+    [
+        (VarifocalLoss, "alpha", -0.75, NEGATIVE),
+        (VarifocalLoss, "alpha", math.inf, NO_NUMBER),
+        (VarifocalLoss, "gamma", -1, NEGATIVE),
+        (VarifocalLoss, "gamma", math.nan, NO_NUMBER),
+        (VarifocalLoss, "gamma", None, NO_NUMBER),
+        (VarifocalLoss, "gamma", "2.0", NO_NUMBER),
+        (VarifocalLoss, "min_iou", 1.5, NO_SHARE),
+        (FocalLoss, "alpha", -0.25, NO_SHARE),
+        (FocalLoss, "alpha", 1.25, NO_SHARE),
+        (FocalLoss, "alpha", math.nan, NO_SHARE),
+        (FocalLoss, "gamma", -2.0, NEGATIVE),
+        (GuidedFocalLoss, "alpha", 2.0, NO_SHARE),
+        (GuidedFocalLoss, "gamma", math.inf, NO_NUMBER),
+        (GuidedFocalLoss, "eta", -1.5, NEGATIVE),
+        (QualityFocalLoss, "beta", -1, NEGATIVE),
+        (QualityFocalLoss, "beta", math.nan, NO_NUMBER),
+        (SmoothL1BoxLoss, "beta", -0.1, NEGATIVE),
+        (GeneralDistribution, "interval", math.inf, NO_NUMBER),
+        (GaussianDistribution, "max_log_variance", -8.0, NEGATIVE),
+    ],
+)
+def test_parameters_that_mean_no_loss_are_refused(loss, name: str, value, message: str) -> None:
+    """A negative weight would make mistakes the aim; it gave a number all the same."""
+    with pytest.raises(ValueError, match=f"^{name} {message}{value}|^{name} {message}'"):
+        loss(**{name: value})
+    loss(**{name: 1})
+
+
+@pytest.mark.parametrize("make", [tiny_vfnet, tiny_gfl, tiny_yolof])
+def test_weights_of_losses_are_not_negative(make) -> None:
+    with pytest.raises(ValueError, match="box_weight must not be negative, got -2"):
+        make(box_weight=-2)
 
 
 @pytest.mark.parametrize("loss", [VarifocalLoss(), FocalLoss(), VarifocalLoss(gamma=1.0)])

@@ -1,10 +1,19 @@
 """Where locations lie, the anchors around them, and boxes as distances."""
 
+import logging
+
 import pytest
 import torch
+from fvcore.nn import FlopCountAnalysis
 from hypothesis import given
 from hypothesis import strategies as st
-from vfnet_yolof.modeling.box_coders import boxes_to_distances, clip_boxes, distances_to_boxes
+from torch import Tensor, nn
+from vfnet_yolof.modeling.box_coders import (
+    boxes_to_distances,
+    clip_boxes,
+    distances_to_boxes,
+    integral,
+)
 from vfnet_yolof.modeling.points import PointGenerator
 
 CPU = torch.device("cpu")
@@ -108,3 +117,21 @@ class TestClip:
     def test_boxes_outside_lose_their_area(self) -> None:
         clipped = clip_boxes(torch.tensor([[100.0, 10, 120, 20]]), (80, 90))
         assert clipped.tolist() == [[90, 10, 90, 20]]
+
+
+class TestIntegral:
+    def test_hand_computed(self) -> None:
+        """Probabilities 1/8, 1/2, 3/8 of 0, 2 and 4."""
+        logits = torch.tensor([[1.0, 4.0, 3.0]]).log()
+        assert integral(logits, interval=2.0).tolist() == pytest.approx([0.5 * 2 + 0.375 * 4])
+
+    def test_operator_counters_can_follow(self, caplog: pytest.LogCaptureFixture) -> None:
+        """fvcore's, which Detectron2's analyze_model.py is made of, refuses tensor times vector."""
+
+        class Integral(nn.Module):
+            def forward(self, logits: Tensor) -> Tensor:
+                return integral(logits)
+
+        caplog.set_level(logging.ERROR)
+        count = FlopCountAnalysis(Integral(), (torch.zeros(7, 4, 17),))
+        assert count.total() >= 0

@@ -1,4 +1,7 @@
-"""FCOS+ATSS with ResNet-50 and FPN: the baseline of VFNet's tables 1 and 3."""
+"""FCOS+ATSS with ResNet-50 and FPN: the baseline of VFNet's tables 1 and 3.
+
+Distances are exp(x) strides, as in FCOS; the divisors of the losses are those of VFNet's authors.
+"""
 
 from detectron2.config import LazyCall as L
 from vfnet_yolof.modeling.heads import PointHead
@@ -22,6 +25,8 @@ model = L(ATSS)(
     cls_loss=L(FocalLoss)(alpha=0.25, gamma=2.0),
     box_weight=2.0,
     centerness_weight=1.0,
+    min_centerness_sum=1e-12,
+    min_positives=1,
     postprocessor=_vfnet.postprocessor,
     num_classes=80,
     pixel_mean=[123.675, 116.28, 103.53],

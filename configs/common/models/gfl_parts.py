@@ -44,6 +44,11 @@ def guided(model, measure):
 
 
 def fcos_regions(model):
-    """FCOS's region rule with centre sampling instead of ATSS; points on the cells' centres."""
-    model.points.offset = 0.5
-    model.assigner = L(FCOSAssigner)(strides="${..points.strides}", center_radius=1.5)
+    """FCOS's region rule with centre sampling instead of ATSS; points on the cells' centres.
+
+    For any detector with one box for each location.
+    """
+    model.points.offset = FCOSAssigner.point_offset
+    model.assigner = L(FCOSAssigner)(
+        strides="${..points.strides}", center_radius=FCOSAssigner.usual_radius
+    )

@@ -35,7 +35,7 @@ model = L(VFNet)(
     ),
     points=L(PointGenerator)(strides=[8, 16, 32, 64, 128], offset=0.0, octave_base_scale=8.0),
     assigner=L(ATSSAssigner)(topk=9),
-    cls_loss=L(VarifocalLoss)(alpha=0.75, gamma=2.0, iou_weighted=True),
+    cls_loss=L(VarifocalLoss)(alpha=0.75, gamma=2.0, iou_weighted=True, padding_is_negative=True),
     box_init_weight=1.5,
     box_weight=2.0,
     postprocessor=L(PostProcessor)(

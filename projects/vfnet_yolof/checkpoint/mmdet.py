@@ -15,6 +15,7 @@ PROJECT = "MMDetection"
 
 _WB = r"weight|bias"
 _BN = r"weight|bias|running_mean|running_var|num_batches_tracked"
+RAW_VFNET_CONVS = 3  # of each tower, before the output's own
 _OFFSET = r"conv_offset\.(?:weight|bias)"
 
 
@@ -183,6 +184,22 @@ VFNET_HEAD_RULES: tuple[Rule, ...] = (
     Rule(r"bbox_head\.vfnet_cls\.(weight|bias)", r"head.cls_logits.\1"),
 )
 
+# VFNet without its three components. What stands there beside the tower, a convolution for each of
+# the two outputs, is the tower's last one here.
+RAW_VFNET_HEAD_RULES: tuple[Rule, ...] = (
+    Rule(
+        rf"bbox_head\.vfnet_(cls|reg)_conv\.conv\.({_WB})",
+        rf"head.\1_tower.{RAW_VFNET_CONVS}.conv.\2",
+    ),
+    Rule(
+        rf"bbox_head\.vfnet_(cls|reg)_conv\.gn\.({_WB})",
+        rf"head.\1_tower.{RAW_VFNET_CONVS}.norm.\2",
+    ),
+    Rule(rf"bbox_head\.vfnet_cls\.({_WB})", r"head.cls_logits.\1"),
+    Rule(rf"bbox_head\.vfnet_reg\.({_WB})", r"head.reg.\1"),
+    Rule(r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
+)
+
 # The channels of the regression are four sides (left, top, right, bottom) of reg_max + 1 bins each,
 # there and here.
 GFL_HEAD_RULES: tuple[Rule, ...] = (
@@ -220,6 +237,11 @@ _NECKS = (
     (r"neck\.fpn_convs\.0\.conv\.weight", FPN_RULES),
 )
 _HEADS = (
+    (
+        "raw VFNet",
+        r"bbox_head\.vfnet_cls_conv\.conv\.weight",
+        TOWER_RULES + RAW_VFNET_HEAD_RULES,
+    ),
     ("VFNet", r"bbox_head\.vfnet_cls\.weight", TOWER_RULES + VFNET_HEAD_RULES),
     ("GFL", r"bbox_head\.gfl_cls\.weight", TOWER_RULES + GFL_HEAD_RULES),
 )

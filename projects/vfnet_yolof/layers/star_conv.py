@@ -6,7 +6,7 @@ axes meet the sides, and the four corners. They form a 3x3 grid, {top, y, bottom
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .deform_conv import DeformConv2d
 
@@ -54,9 +54,12 @@ def star_offsets(ltrb_px: Tensor, stride: float, gradient_mul: float = 0.1) -> T
 class StarConv2d(DeformConv2d):
     """3x3 convolution over the nine points of a box: no bias, no normalisation.
 
+    Its weights start as all others of the head do in the reference (normal, std 0.01).
+
     ``forward(features, offsets)`` takes (N, ``in_channels``, H, W) and the (N, 18, H, W) of
     :func:`star_offsets`; the only parameter is ``weight``.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
+        nn.init.normal_(self.weight, std=0.01)

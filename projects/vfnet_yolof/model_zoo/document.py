@@ -46,6 +46,15 @@ REFERENCE: dict[str, tuple[float, float]] = {
     "yolof/yolof_r50_dc5_1x": (44.50, 218.0),
     "baselines/retinanet_r50_fpn_1x": (37.92, 245.5),
 }
+# What has to be known of a group's figures, below its title.
+REMARKS = {
+    "atss/": """\
+The published AP is that of another model. ATSS's authors predict deltas of anchors, start from
+MSRA's weights (B, G, R) and warm up at a constant rate; these configs predict the distances to the
+sides, exp(x) strides, start from torchvision's weights (R, G, B) and warm up linearly. No AP is
+published for what they build.
+""",
+}
 DESCRIBED = tuple(dict.fromkeys((*ROWS, *REFERENCE)))
 
 _HEAD = f"""# Model zoo
@@ -106,7 +115,8 @@ def document(figures: Mapping[str, Figures]) -> str:
     for title, prefix in GROUPS.items():
         rows = [_line(name, ROWS[name], figures[name]) for name in ROWS if name.startswith(prefix)]
         headers = ["config", "M", "G", "AP val", "AP test-dev", "weights", "SHA-256"]
-        parts.append(f"## {title}\n\n{_table(rows, headers)}\n")
+        remark = f"{REMARKS[prefix]}\n" if prefix in REMARKS else ""
+        parts.append(f"## {title}\n\n{remark}{_table(rows, headers)}\n")
     rows = [
         [
             f"{name}.py",

@@ -42,7 +42,9 @@ def integral(logits: Tensor, interval: float = 1.0) -> Tensor:
     Returns:
         (...) in [0, (bins - 1) * interval].
     """
-    return logits.softmax(-1) @ bin_values(logits, interval)
+    # A sum, not a matrix product: tools that count or convert operators know no product of a
+    # tensor with a vector.
+    return (logits.softmax(-1) * bin_values(logits, interval)).sum(-1)
 
 
 def bin_values(logits: Tensor, interval: float = 1.0) -> Tensor:

@@ -13,13 +13,16 @@ WARN_ABOVE = 0.01
 class RangeMonitor(nn.Module):
     """Counts targets beyond a limit over the whole training, and warns once above 1 %.
 
-    Counting stays on the device. Every ``period`` calls the counts are read, which waits for
-    the device, and their ratio is logged as ``dfl_out_of_range``; no other step waits. In
+    Only passes with gradients count: they are those that train. Validation losses and the first
+    of gradient accumulation's two passes over a batch are computed without.
+
+    Counting stays on the device. Every ``period`` counted passes the counts are read, which waits
+    for the device, and their ratio is logged as ``dfl_out_of_range``; no other step waits. In
     distributed training every worker counts its own share of the data.
 
     Args:
         limit: longest distance that can be expressed, in strides.
-        period: training steps between two readings.
+        period: counted passes between two readings.
     """
 
     def __init__(self, limit: float, period: int = 100) -> None:
@@ -32,9 +35,13 @@ class RangeMonitor(nn.Module):
         for name in ("beyond", "total"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64), persistent=False)
 
-    @torch.no_grad()
     def forward(self, ltrb: Tensor) -> None:
-        """Count distances (P, 4) in strides."""
+        """Count distances (P, 4) in strides, if this is a pass with gradients."""
+        if torch.is_grad_enabled():
+            self._count(ltrb.detach())
+
+    @torch.no_grad()
+    def _count(self, ltrb: Tensor) -> None:
         self.beyond += (ltrb > self.limit).sum()
         self.total += ltrb.numel()
         self._steps += 1

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .box_coders import bin_values, integral
+from .losses.checks import check_nonnegative
 from .losses.distribution_focal import distribution_focal_loss
 
 
@@ -45,6 +46,7 @@ class GeneralDistribution:
             raise ValueError(f"reg_max must be at least 1, got {reg_max}")
         if not interval > 0:
             raise ValueError(f"interval must be positive, got {interval}")
+        check_nonnegative(interval=interval)
         self.reg_max = reg_max
         self.interval = interval
 
@@ -78,7 +80,7 @@ class GeneralDistribution:
         log_probabilities = logits.log_softmax(-1)
         probabilities = log_probabilities.exp()
         values = bin_values(logits, self.interval)
-        mean = probabilities @ values
+        mean = (probabilities * values).sum(-1)
         variance = (probabilities * (values - mean[..., None]).square()).sum(-1)
         entropy = -(probabilities * log_probabilities).sum(-1)
         return SideStatistics(probabilities, mean, variance.sqrt(), entropy)
@@ -116,6 +118,9 @@ class GaussianDistribution:
 
     Args:
         max_log_variance: bound on the magnitude of the logarithm of the variance.
+
+    Raises:
+        ValueError: it is negative or not finite.
     """
 
     channels = 2
@@ -123,6 +128,7 @@ class GaussianDistribution:
     loss_name = "loss_kl"
 
     def __init__(self, max_log_variance: float = 8.0) -> None:
+        check_nonnegative(max_log_variance=max_log_variance)
         self.max_log_variance = max_log_variance
 
     def decode(self, raw: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ class ATSSAssigner:
             (16 bytes a pair) whatever the number of boxes.
     """
 
+    point_offset = 0.0  # where the references' locations lie in their cells, in strides
+
     def __init__(self, topk: int = 9, max_pairs: int = 4_000_000) -> None:
         if topk < 1:
             raise ValueError(f"topk must be at least 1, got {topk}")

@@ -20,10 +20,18 @@ class FCOSAssigner:
         size_ranges: for each level the lower and upper bound, in pixels, on the largest of
             the four distances to the sides of the box (both inclusive, as in the reference).
         center_radius: if given, only locations within ``center_radius`` strides of the box's
-            centre count (FCOS's centre sampling, 1.5 there).
+            centre count (FCOS's centre sampling).
         strides: pixels between the locations of each level; needed with ``center_radius``.
         max_pairs: bound on the (box, location) pairs held at once.
+
+    Raises:
+        ValueError: ``center_radius`` is not positive, or there are not as many strides as ranges.
     """
+
+    # Of FCOS's authors, in strides: where locations lie in their cells, and the radius of centre
+    # sampling. Configs and yacs keys take both from here, so that "FCOS" means one thing.
+    point_offset = 0.5
+    usual_radius = 1.5
 
     def __init__(
         self,
@@ -38,6 +46,14 @@ class FCOSAssigner:
         strides: Sequence[int] = (8, 16, 32, 64, 128),
         max_pairs: int = 4_000_000,
     ) -> None:
+        if center_radius is not None:
+            if not center_radius > 0:
+                raise ValueError(f"center_radius must be positive or None, got {center_radius}")
+            if len(strides) != len(size_ranges):
+                raise ValueError(
+                    f"{len(strides)} strides, but {len(size_ranges)} size_ranges: center_radius "
+                    "needs the stride of each level"
+                )
         self.size_ranges = [tuple(r) for r in size_ranges]
         self.center_radius = center_radius
         self.strides = tuple(strides)

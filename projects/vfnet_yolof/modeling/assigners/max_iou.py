@@ -67,7 +67,7 @@ class MaxIoUAssigner:
         """
         anchors, gt_boxes = anchors.float(), gt_boxes.float()
         assigned = torch.full_like(anchors[:, 0], -1, dtype=torch.int64)
-        if len(gt_boxes) == 0:
+        if len(gt_boxes) == 0 or len(anchors) == 0:
             return Match.from_assigned(assigned)
         # An anchor needs all boxes and the low-quality rule needs all anchors: pieces of anchors
         # are matched with the best IoU over all of them as one more column.

@@ -1,4 +1,4 @@
-"""The head of FCOS+ATSS: what VFNet is without its three components."""
+"""The head of FCOS+ATSS, and of VFNet without its three components."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,9 @@ class PointHead(TowerHead):
         in_channels: channels of the pyramid's feature maps.
         num_classes: K.
         conv_channels, num_convs: width and depth of the two towers (256 and 4 in FCOS).
-        strides: pixels per feature cell of each level; distances are ``exp(x) * stride``.
+        strides: pixels per feature cell of each level.
+        reg_denom: pixels that a raw distance of exp(0) stands for on each level; the strides, as
+            in FCOS, if None. VFNet's authors have 64 to 1024 here, too.
         norm: normalisation of the towers.
         centerness: add a centerness branch on the regression tower.
         prior_prob: foreground probability at initialisation.
@@ -30,6 +32,7 @@ class PointHead(TowerHead):
         conv_channels: int = 256,
         num_convs: int = 4,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
+        reg_denom: Sequence[float] | None = None,
         norm: str = "GN",
         centerness: bool = True,
         dcn_on_last_conv: bool = False,
@@ -46,15 +49,19 @@ class PointHead(TowerHead):
             dcn_on_last_conv=dcn_on_last_conv,
             prior_prob=prior_prob,
         )
+        reg_denom = strides if reg_denom is None else reg_denom
+        if len(strides) != len(reg_denom):
+            raise ValueError(f"strides {strides} and reg_denom {reg_denom} differ in length")
+        self.reg_denom = tuple(float(x) for x in reg_denom)
         self.centerness = prediction_conv(conv_channels, 1) if centerness else None
 
     def forward(self, features: Sequence[Tensor]) -> PointPredictions:
         """Predict on every level; ``features`` are (N, C, H, W), finest first."""
         logits, ltrb, centerness = [], [], []
         levels = self.levels(features)
-        for stride, (scores, raw, reg_feature) in zip(self.strides, levels, strict=True):
+        for unit, (scores, raw, reg_feature) in zip(self.reg_denom, levels, strict=True):
             logits.append(scores)
-            ltrb.append(raw.float().exp() * stride)
+            ltrb.append(raw.float().exp() * unit)
             if self.centerness is not None:
                 centerness.append(self.centerness(reg_feature))
         return PointPredictions(logits, ltrb, centerness=centerness or None)

@@ -2,6 +2,7 @@
 
 from .box import GIoUBoxLoss, SmoothL1BoxLoss
 from .centerness import centerness_target
+from .checks import check_nonnegative, check_share
 from .distribution_focal import distribution_focal_loss
 from .focal import FocalLoss
 from .guided_focal import GuidedFocalLoss
@@ -23,6 +24,8 @@ __all__ = [
     "VarifocalLoss",
     "aligned_iou",
     "centerness_target",
+    "check_nonnegative",
+    "check_share",
     "distribution_focal_loss",
     "each_worker_alone",
     "generalized_focal_loss",

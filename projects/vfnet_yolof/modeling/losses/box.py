@@ -5,6 +5,7 @@ from typing import Protocol
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 
+from .checks import check_nonnegative
 from .iou import giou_loss
 
 
@@ -31,9 +32,13 @@ class SmoothL1BoxLoss:
 
     Args:
         beta: where the loss turns from quadratic to linear; 0 is L1.
+
+    Raises:
+        ValueError: ``beta`` is negative or not finite.
     """
 
     def __init__(self, beta: float = 0.1) -> None:
+        check_nonnegative(beta=beta)
         self.beta = beta
 
     def __call__(

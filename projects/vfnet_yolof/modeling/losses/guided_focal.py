@@ -4,6 +4,9 @@ import torch
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 
+from .checks import check_nonnegative, check_share
+from .padding import without_padding
+
 
 class GuidedFocalLoss:
     """Focal loss whose positives are weighted with the quality of their boxes.
@@ -16,17 +19,29 @@ class GuidedFocalLoss:
 
     Args:
         alpha, gamma: of the focal loss. eta: exponent of the quality.
+
+    Raises:
+        ValueError: one of them is out of range.
     """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, eta: float = 1.5) -> None:
+        check_share(alpha=alpha)
+        check_nonnegative(gamma=gamma, eta=eta)
         self.alpha = alpha
         self.gamma = gamma
         self.eta = eta
 
     def __call__(
-        self, logits: Tensor, pos_idx: Tensor, pos_classes: Tensor, pos_quality: Tensor
+        self,
+        logits: Tensor,
+        pos_idx: Tensor,
+        pos_classes: Tensor,
+        pos_quality: Tensor,
+        valid: Tensor | None = None,
     ) -> Tensor:
-        """Sum over (R, K) ``logits``; arguments as of :class:`VarifocalLoss`."""
+        """Sum over the ``valid`` rows of (R, K) ``logits``; arguments as of
+        :class:`VarifocalLoss`."""
+        logits = without_padding(logits, valid)
         target = torch.zeros_like(logits)
         target[pos_idx, pos_classes] = 1.0
         loss = sigmoid_focal_loss(logits, target, alpha=self.alpha, gamma=self.gamma)

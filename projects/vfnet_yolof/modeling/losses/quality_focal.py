@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .checks import check_nonnegative
+from .padding import without_padding
 from .reduction import reduce_loss
 
 
@@ -62,17 +64,29 @@ def modulating_factor(estimate: Tensor, target: Tensor, beta: float) -> Tensor:
 
 
 class QualityFocalLoss:
-    """:func:`quality_focal_loss` on sparse positives: the classification loss of GFL."""
+    """:func:`quality_focal_loss` on sparse positives: the classification loss of GFL.
+
+    Raises:
+        ValueError: ``beta`` is negative or not finite.
+    """
 
     def __init__(self, beta: float = 2.0) -> None:
-        if beta < 0:
-            raise ValueError(f"beta must not be negative, got {beta}")
+        check_nonnegative(beta=beta)
         self.beta = beta
 
     def __call__(
-        self, logits: Tensor, pos_idx: Tensor, pos_classes: Tensor, pos_iou: Tensor
+        self,
+        logits: Tensor,
+        pos_idx: Tensor,
+        pos_classes: Tensor,
+        pos_iou: Tensor,
+        valid: Tensor | None = None,
     ) -> Tensor:
-        """Sum over all locations and classes; arguments as of :class:`VarifocalLoss`."""
+        """Sum over locations and classes; arguments as of :class:`VarifocalLoss`.
+
+        Rows that are not ``valid`` are left out, as in every reference with this loss.
+        """
+        logits = without_padding(logits, valid)
         target = torch.zeros_like(logits)
         target[pos_idx, pos_classes] = pos_iou
         return quality_focal_loss(logits, target, beta=self.beta)

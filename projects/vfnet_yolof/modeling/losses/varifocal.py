@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .checks import check_nonnegative, check_share
+from .padding import without_padding
 from .reduction import reduce_loss
 
 
@@ -36,25 +38,58 @@ def varifocal_loss(
 
 
 class VarifocalLoss:
-    """:func:`varifocal_loss` on sparse positives: the classification loss of VFNet."""
+    """:func:`varifocal_loss` on sparse positives: the classification loss of VFNet.
 
-    def __init__(self, alpha: float = 0.75, gamma: float = 2.0, iou_weighted: bool = True) -> None:
+    Its authors use it in two ways, and the defaults are those of VFNet, ATSS and FoveaBox.
+    RetinaNet and RepPoints have ``padding_is_negative=False`` and ``min_iou=0``.
+
+    Args:
+        alpha, gamma, iou_weighted: see :func:`varifocal_loss`.
+        padding_is_negative: let locations beyond an image's own padded size, where a larger image
+            of the batch makes them, count as negatives; else they are left out.
+        min_iou: smallest target of a positive; one of 0 would count as a negative.
+
+    Raises:
+        ValueError: alpha or gamma is negative or not finite, or min_iou is not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+        iou_weighted: bool = True,
+        padding_is_negative: bool = True,
+        min_iou: float = 1e-6,
+    ) -> None:
+        check_nonnegative(alpha=alpha, gamma=gamma)
+        check_share(min_iou=min_iou)
         self.alpha = alpha
         self.gamma = gamma
         self.iou_weighted = iou_weighted
+        self.padding_is_negative = padding_is_negative
+        self.min_iou = min_iou
 
     def __call__(
-        self, logits: Tensor, pos_idx: Tensor, pos_classes: Tensor, pos_iou: Tensor
+        self,
+        logits: Tensor,
+        pos_idx: Tensor,
+        pos_classes: Tensor,
+        pos_iou: Tensor,
+        valid: Tensor | None = None,
     ) -> Tensor:
-        """Sum over all locations and classes.
+        """Sum over locations and classes.
 
         Args:
             logits: (R, K) float32. pos_idx: (P,) rows that are positive, each once.
             pos_classes: (P,) their class. pos_iou: (P,) IoU of their predicted box with the
                 ground truth, without gradient: the IACS target (section 4.1).
+            valid: (R,) bool, rows that lie in an image's own padded size, as all positives do;
+                all rows if None.
         """
+        if not self.padding_is_negative:
+            logits = without_padding(logits, valid)
         target = torch.zeros_like(logits)
-        target[pos_idx, pos_classes] = pos_iou
+        target[pos_idx, pos_classes] = pos_iou.clamp(min=self.min_iou)
         return varifocal_loss(
             logits, target, alpha=self.alpha, gamma=self.gamma, iou_weighted=self.iou_weighted
         )

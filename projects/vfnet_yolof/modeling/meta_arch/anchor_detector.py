@@ -12,7 +12,7 @@ from ..assigners import Match
 from ..box_coders import ClampedDeltaCoder
 from ..events import log_tensor
 from ..heads.predictions import AnchorPredictions
-from ..losses import FocalLoss, GIoUBoxLoss, synced_mean
+from ..losses import FocalLoss, GIoUBoxLoss, check_nonnegative, synced_mean
 from .base import OneStageDetector, flatten_levels
 
 
@@ -51,6 +51,10 @@ class AnchorDetector(OneStageDetector):
         box_loss: see :mod:`vfnet_yolof.modeling.losses.box`; GIoU by default.
         box_weight: weight of the box loss.
         **kwargs: see :class:`OneStageDetector`.
+
+    Raises:
+        ValueError: head and anchor generator have different numbers of anchors, or the weight is
+            negative.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class AnchorDetector(OneStageDetector):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_nonnegative(box_weight=box_weight)
         if set(anchor_generator.num_anchors) != {self.head.num_anchors}:
             raise ValueError(
                 f"the head predicts {self.head.num_anchors} anchors for each location, but the "

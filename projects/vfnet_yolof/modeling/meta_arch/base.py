@@ -26,7 +26,7 @@ class Targets(NamedTuple):
         strides: (P,) float32, stride of each positive's level.
         num_pos: scalar float32, positives per worker (mean over workers), at least 1.
         valid: (N * R,) bool, False where a location lies beyond its image's own padded size; None
-            where a detector does not ask, or where all of them are valid.
+            where all of them are valid. What becomes of the others, the classification loss says.
     """
 
     pos_idx: Tensor
@@ -35,7 +35,7 @@ class Targets(NamedTuple):
     points: Tensor
     strides: Tensor
     num_pos: Tensor
-    valid: Tensor | None = None
+    valid: Tensor | None
 
 
 class OneStageDetector(DenseDetector):
@@ -113,7 +113,8 @@ class PointDetector(OneStageDetector):
 
     Args:
         points: locations and anchors.
-        min_positives: how many positives each image counts for at least in ``num_pos``.
+        min_positives: how many positives each image counts for at least in ``num_pos``: 1 in ATSS
+            and GFL, 0 in VFNet, whose whole batch counts for 1 at least.
         **kwargs: see :class:`OneStageDetector`.
     """
 
@@ -152,7 +153,8 @@ class PointDetector(OneStageDetector):
     ) -> Targets:
         """Targets of a batch on feature maps of the given (H, W) ``sizes``."""
         points = self.points.points(sizes, self.device)
-        assigned = self.assign_gt(images, points, sizes, gt_instances)
+        valid = self.valid_locations(images, sizes)
+        assigned = self._assign_gt(points, gt_instances, valid)
         image_idx, location = (assigned >= 0).nonzero(as_tuple=True)
         # Python's numbers reach a device without waiting for it, new tensors do not.
         first_boxes = itertools.accumulate([len(x) for x in gt_instances[:-1]], initial=0)
@@ -168,6 +170,7 @@ class PointDetector(OneStageDetector):
             points=torch.cat(points)[location],
             strides=self.points.strides_of(sizes, self.device)[location],
             num_pos=synced_mean(num_pos),
+            valid=None if valid is None else valid.flatten(),
         )
 
     @torch.no_grad()
@@ -179,9 +182,13 @@ class PointDetector(OneStageDetector):
         gt_instances: Sequence[Instances],
     ) -> Tensor:
         """(N, R) int64: index of the box that each location learns, -1 for background."""
+        return self._assign_gt(points, gt_instances, self.valid_locations(images, sizes))
+
+    def _assign_gt(
+        self, points: Sequence[Tensor], gt_instances: Sequence[Instances], valid: Tensor | None
+    ) -> Tensor:
         anchors = torch.cat(self.points.anchors(points))
         level_sizes = [len(x) for x in points]
-        valid = self.valid_locations(images, sizes)
         assigned = [
             self.assigner(
                 anchors,

@@ -6,19 +6,17 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Instances
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..box_coders import boxes_to_distances, distances_to_boxes
 from ..heads.predictions import SidePredictions
-from ..losses import QualityFocalLoss, giou_loss, synced_mean
+from ..losses import QualityFocalLoss, check_nonnegative, giou_loss, synced_mean
 from ..postprocess import Detections
 from ..quality import IoUTarget, Positives, PredictedScore
 from ..range_monitor import RangeMonitor
 from .base import PointDetector, Targets, detection_rows, flatten_levels, flatten_rows
-
-CERTAIN_BACKGROUND = -1e4  # a logit whose loss and gradient are exactly 0
 
 
 @META_ARCH_REGISTRY.register()
@@ -27,7 +25,7 @@ class GFL(PointDetector):
 
     Box losses are in units of the stride, weighted with a quality and divided by the sum of the
     weights; the classification loss is divided by the number of positives, where an image
-    without any counts as one. What lies beyond an image's own padded size is no example.
+    without any counts as one.
 
     Args:
         cls_loss: sum over locations and classes, given sparse positives and their quality;
@@ -50,9 +48,9 @@ class GFL(PointDetector):
         min_positives: see :class:`PointDetector`. **kwargs: see there.
 
     Raises:
-        ValueError: the head's quality branch and ``quality`` do not go together, or
-            ``dfl_weight`` or ``keep_distributions`` are asked of a representation without a
-            distribution.
+        ValueError: the head's quality branch and ``quality`` do not go together, ``dfl_weight``
+            or ``keep_distributions`` are asked of a representation without a distribution, or a
+            weight is negative.
     """
 
     @configurable
@@ -84,6 +82,11 @@ class GFL(PointDetector):
         self._check()
 
     def _check(self) -> None:
+        check_nonnegative(
+            box_weight=self.box_weight,
+            dfl_weight=self.dfl_weight,
+            quality_weight=self.quality_weight,
+        )
         if (self.quality is None) != (self.head.quality is None):
             raise ValueError(
                 "a quality branch needs both head.quality=True and model.quality, the measure it "
@@ -102,18 +105,6 @@ class GFL(PointDetector):
         from ...yacs import gfl_arguments
 
         return gfl_arguments(cfg)
-
-    @torch.no_grad()
-    def assign(
-        self,
-        images: ImageList,
-        sizes: Sequence[tuple[int, int]],
-        gt_instances: Sequence[Instances],
-    ) -> Targets:
-        """Targets of a batch, with the locations that are valid."""
-        targets = super().assign(images, sizes, gt_instances)
-        valid = self.valid_locations(images, sizes)
-        return targets._replace(valid=None if valid is None else valid.flatten())
 
     def losses(self, predictions: SidePredictions, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses of equation 11, by name."""
@@ -145,9 +136,8 @@ class GFL(PointDetector):
             )
             losses["loss_quality"] = self.quality_weight * bce / targets.num_pos
 
-        if targets.valid is not None:
-            logits = logits.masked_fill(~targets.valid[:, None], CERTAIN_BACKGROUND)
-        cls = self.cls_loss(logits, targets.pos_idx, targets.classes, self.cls_quality(positives))
+        quality = self.cls_quality(positives)
+        cls = self.cls_loss(logits, targets.pos_idx, targets.classes, quality, targets.valid)
         losses["loss_cls"] = cls / targets.num_pos
         return losses
 

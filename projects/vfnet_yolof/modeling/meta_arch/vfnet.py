@@ -12,11 +12,11 @@ from torch import Tensor
 from ...layers.star_conv import star_points
 from ..box_coders import distances_to_boxes
 from ..heads.predictions import PointPredictions
-from ..losses import VarifocalLoss, aligned_iou, giou_loss, synced_mean
+from ..losses import VarifocalLoss, aligned_iou, check_nonnegative, giou_loss, synced_mean
 from ..postprocess import Detections
 from .base import PointDetector, Targets, detection_rows, flatten_levels, flatten_rows
 
-MIN_IOU = 1e-6  # the reference's lower bound: a positive keeps some weight
+MIN_IOU = 1e-6  # the reference's lower bound: a positive's box keeps some weight
 
 
 @META_ARCH_REGISTRY.register()
@@ -28,10 +28,14 @@ class VFNet(PointDetector):
             :class:`VarifocalLoss` or, for the comparison, :class:`FocalLoss`.
         box_init_weight: weight of the initial boxes' GIoU loss (lambda 0).
         box_weight: weight of the final boxes' GIoU loss (lambda 1). If the head does not
-            refine, its only box is the final one.
+            refine, its only box is the final one. Both losses are weighted by the box's IoU and
+            divided by the sum of these, at least 1.
         keep_star: add ``init_boxes`` and ``star_points`` to the detections, in the pixels of
             the output image, for drawing.
         **kwargs: see :class:`PointDetector`.
+
+    Raises:
+        ValueError: a weight is negative.
     """
 
     @configurable
@@ -45,6 +49,7 @@ class VFNet(PointDetector):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_nonnegative(box_init_weight=box_init_weight, box_weight=box_weight)
         self.cls_loss = cls_loss if cls_loss is not None else VarifocalLoss()
         self.box_init_weight = box_init_weight
         self.box_weight = box_weight
@@ -67,7 +72,7 @@ class VFNet(PointDetector):
         losses["loss_box"] = loss * self.box_weight
 
         logits = flatten_rows(predictions.logits)
-        loss = self.cls_loss(logits, targets.pos_idx, targets.classes, iou)
+        loss = self.cls_loss(logits, targets.pos_idx, targets.classes, iou, targets.valid)
         losses["loss_cls"] = loss / targets.num_pos
         return losses
 
@@ -107,7 +112,8 @@ def _weighted_giou_loss(ltrb: Tensor, targets: Targets) -> tuple[Tensor, Tensor]
         The loss, and the IoU (P,) of the positives without gradient.
     """
     boxes = distances_to_boxes(targets.points, ltrb[targets.pos_idx])
-    iou = aligned_iou(boxes.detach(), targets.boxes).clamp(min=MIN_IOU)
+    iou = aligned_iou(boxes.detach(), targets.boxes)
+    weight = iou.clamp(min=MIN_IOU)
     # Without positives the empty sum is 0 and still part of the graph, which distributed
     # training waits for.
-    return (giou_loss(boxes, targets.boxes) * iou).sum() / synced_mean(iou.sum()), iou
+    return (giou_loss(boxes, targets.boxes) * weight).sum() / synced_mean(weight.sum()), iou
