@@ -5,7 +5,8 @@ import signal
 import pytest
 import torch
 from vfnet_yolof.engine.checkpoints import CheckpointFiles
-from vfnet_yolof.engine.state import rng_state, set_rng_state, write_atomically
+from vfnet_yolof.engine.state import rng_state, set_rng_state
+from vfnet_yolof.files import write_atomically
 
 
 def assert_same(a, b):

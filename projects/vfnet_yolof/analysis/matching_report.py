@@ -15,7 +15,8 @@ from tabulate import tabulate
 from ..checkpoint import CheckpointError
 from ..data import DetectionMapper, ImageReadError, get_dataset_dicts, register_user_datasets
 from ..engine.compare import write_text
-from ..engine.state import seed_everything, write_atomically
+from ..engine.state import seed_everything
+from ..files import write_atomically
 from ..inference_config import InferenceConfig, read_inference_config
 from ..modeling.meta_arch import AnchorDetector
 from ..predictor import load_weights

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..files import write_atomically
 from . import mmdet, yolof
 from .describe import describe
 from .fitting import COUNTER, ModelOrKeys, fit_to_target, target_shapes
@@ -195,7 +195,7 @@ def save_converted(
         },
         **extra,
     }
-    save_atomically(result, output)
+    write_atomically(output, lambda file: torch.save(result, file))
     return result
 
 
@@ -212,23 +212,6 @@ def hash_in_name(path: str | os.PathLike[str]) -> str | None:
     """First digits of the SHA-256 that published names end in (``...-38db6f58.pth``), if any."""
     match = re.search(r"[-_]([0-9a-f]{8})\.(?:pth|pt|pkl)$", Path(path).name)
     return match[1] if match else None
-
-
-def save_atomically(checkpoint: Mapping[str, Any], output: str | os.PathLike[str]) -> None:
-    """``torch.save`` that leaves either the whole file or the previous one, never a part of it."""
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            torch.save(dict(checkpoint), stream)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's files are private
-        os.replace(temporary, output)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _check_geometry(layout: Layout, model: Any) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from ..files import leftovers, write_atomically
 from .options import ConfigError
-from .state import write_atomically
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -37,7 +37,6 @@ class CheckpointFiles:
         """Write ``<name>.pth``; with ``tag`` it becomes what ``--resume`` continues from."""
         path = self.path(name)
         if self.writable:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda file: torch.save(content, file))
             if tag:
                 line = path.name.encode()
@@ -89,7 +88,7 @@ class CheckpointFiles:
     def remove_leftovers(self) -> None:
         """Delete the unfinished files of a run that was killed while it wrote them."""
         if self.writable:
-            for path in [*self.folder.glob("*.pth.*.tmp"), *self.folder.glob("last_*.*.tmp")]:
+            for path in leftovers(self.folder):
                 path.unlink(missing_ok=True)
 
     def _others(self) -> str:

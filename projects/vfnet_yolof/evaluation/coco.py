@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from ..data.datasets import get_dataset_dicts, read_coco_file, require_registered
+from ..files import write_atomically
 from .coco_ap import AREAS, Curves, DetectionArrays, coco_curves
 
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
@@ -303,13 +303,4 @@ def _mean(precision: np.ndarray) -> float:
 
 
 def _write(path: Path, pieces: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(pieces)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+    write_atomically(path, lambda file: file.writelines(piece.encode() for piece in pieces))
