@@ -13,21 +13,15 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
-from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
-from torch import nn
 
-from .checkpoint import (
-    CheckpointError,
-    CheckpointMismatchError,
-    convert_state_dict,
-    find_class_names,
-    load_checkpoint,
-)
+from .checkpoint import CheckpointMismatchError, find_class_names, load_into
 from .data.augment import AugInput
 from .data.mapper import read_image
 from .inference_config import Config, default_device, read_inference_config
 from .optimization import optimize
+
+logger = logging.getLogger(__name__)
 
 ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
 
@@ -89,7 +83,8 @@ class Predictor:
         self.score_thresh = score_thresh
         self.batch_size = batch_size
         self.model = self.cfg.build_model()
-        checkpoint = load_weights(self.model, weights, use_ema=use_ema)
+        checkpoint, report = load_into(self.model, weights, averaged=use_ema)
+        logger.info("%s: %s", weights, report.description or report.layout)
         self.model.to(self.device).eval()
         if optimized:
             self.model = optimize(self.model)
@@ -218,31 +213,12 @@ class Predictor:
             names = list(MetadataCatalog.get(dataset).get("thing_classes", []))
             if names and num_classes in (None, len(names)):
                 return names
-        logging.getLogger(__name__).warning(
+        logger.warning(
             "%s has no class names and data set %s gives no fitting ones: classes are numbered",
             weights,
             dataset,
         )
         return [f"class {i}" for i in range(num_classes or 0)]
-
-
-def load_weights(
-    model: nn.Module, weights: str | os.PathLike[str], *, use_ema: bool = True
-) -> dict[str, Any]:
-    """Fill ``model`` completely from a checkpoint file and return what the file holds.
-
-    Raises :class:`CheckpointMismatchError`, naming the file, when anything is missing, left over or
-    of another shape.
-    """
-    checkpoint = load_checkpoint(PathManager.get_local_path(os.fspath(weights)))
-    source = checkpoint if use_ema else {k: v for k, v in checkpoint.items() if k != "ema"}
-    try:
-        state, report = convert_state_dict(source, model)
-    except CheckpointError as error:
-        raise type(error)(f"{weights}: {error}") from error
-    model.load_state_dict(state)
-    logging.getLogger(__name__).info("%s: %s", weights, report.description or report.layout)
-    return checkpoint
 
 
 def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") -> np.ndarray:

@@ -4,7 +4,7 @@ from .convert import (
     convert_checkpoint,
     convert_state_dict,
     find_class_names,
-    find_state_dict,
+    load_into,
     recognise_layout,
 )
 from .describe import ModelDescription, describe
@@ -17,6 +17,7 @@ from .rules import (
     Rule,
     apply_rules,
 )
+from .tensors import Weights, find_state_dict, find_weights
 
 __all__ = [
     "CheckpointError",
@@ -25,12 +26,15 @@ __all__ = [
     "Layout",
     "ModelDescription",
     "Rule",
+    "Weights",
     "apply_rules",
     "convert_checkpoint",
     "convert_state_dict",
     "describe",
     "find_class_names",
     "find_state_dict",
+    "find_weights",
     "load_checkpoint",
+    "load_into",
     "recognise_layout",
 ]

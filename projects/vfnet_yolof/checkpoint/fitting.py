@@ -37,11 +37,11 @@ def fit_to_target(
     Raises:
         CheckpointMismatchError: they are not; the message has the first that differ.
     """
-    _match_counters(converted, target, report)
+    match_counters(converted, target, report)
     _check_against(converted, target, report)
 
 
-def _match_counters(
+def match_counters(
     converted: dict[str, torch.Tensor],
     target: Shapes,
     report: ConversionReport,

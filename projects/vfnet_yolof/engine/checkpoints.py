@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ..checkpoint import CheckpointError, load_checkpoint
+from ..checkpoint.tensors import check_contents
 from ..files import leftovers, write_atomically
 from .options import ConfigError
 
@@ -65,16 +67,19 @@ class CheckpointFiles:
         """Content of a checkpoint of ours, on the CPU; no code of the file runs.
 
         Raises:
-            ConfigError: damaged, or not written by this trainer.
+            ConfigError: damaged, with values that are not finite, or not written by this trainer.
         """
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and torch each have their own
+            content = load_checkpoint(path)
+            if "trainer" in content:
+                check_contents(content)
+        except CheckpointError as error:
+            reason = str(error).removeprefix(f"{path}: ")
             raise ConfigError(
-                f"Cannot read checkpoint {path}: {error}. To continue from another one, write its "
+                f"Cannot read checkpoint {path}: {reason}. To continue from another one, write its "
                 f"name into {self.folder / 'last_checkpoint'}: {self._others()}"
             ) from error
-        if not isinstance(content, dict) or "trainer" not in content:
+        if "trainer" not in content:
             raise ConfigError(
                 f"{path} holds no training state, so training cannot be resumed from it. "
                 f"To start from its weights: --init-from {path}, without --resume."

@@ -14,7 +14,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
-from ..checkpoint import load_checkpoint
+from ..checkpoint import load_into
 from ..configs import load_config
 from ..data.datasets import register_coco_json
 from ..engine.classes import check_num_classes
@@ -78,7 +78,7 @@ def verify(
     complete_train_options(cfg)
     check_num_classes(cfg, split="test")
     model: nn.Module = instantiate(cfg.model)
-    model.load_state_dict(load_checkpoint(converted_weights(name, model, source))["model"])
+    load_into(model, converted_weights(name, model, source))
     results = Evaluation(cfg)(model.eval().to(chosen))
     return Verification(float(results["bbox"]["AP"]), expected, tolerance)
 
