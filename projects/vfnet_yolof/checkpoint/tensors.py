@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .pickles import Unreadable
+from .pickles import MARGIN, Unreadable
 from .rules import CheckpointError, CheckpointMismatchError, shorten_list
 
 # This project's moving averages, which evaluation prefers to the weights under "model".
@@ -98,9 +98,19 @@ def check_weights(weights: Weights) -> None:
 
     Raises:
         CheckpointError: tensors are complex, have NaN or infinite values, or are integers under a
-            name that layers compute with; the message has their names and counts.
+            name that layers compute with; the message has their names and counts. Or one storage
+            is seen so often that copies of all would fill the memory.
     """
     where = f" under {weights.entry!r}" if weights.entry else ""
+    real = [tensor for tensor in weights.tensors.values() if not tensor.is_meta]
+    stored = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in real}
+    seen = sum(tensor.nbytes for tensor in real)
+    if seen > sum(stored.values()) + MARGIN:
+        raise CheckpointError(
+            f"the tensors{where} would take {seen / 1e9:.1f} GB, but only "
+            f"{sum(stored.values()) / 1e9:.3f} GB of numbers are stored for them; the file is "
+            "damaged, or made to fill the memory; fetch it again from where you trust it"
+        )
     typed = [f"{k} ({_type(v)})" for k, v in weights.tensors.items() if not _may_be_weight(k, v)]
     if typed:
         raise CheckpointError(
