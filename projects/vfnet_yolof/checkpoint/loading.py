@@ -83,7 +83,12 @@ def _load(path: Path) -> dict[str, Any]:
             checkpoint = read_torch(stream, size, budget, replaced)
         else:
             source = BoundedStream(stream, size)
-            checkpoint = plain(RestrictedUnpickler(source, budget, replaced).load())
+            try:
+                checkpoint = plain(RestrictedUnpickler(source, budget, replaced).load())
+            except Exception as error:
+                if isinstance(error, CheckpointError) or not _is_text(head):
+                    raise
+                raise CheckpointError("cannot be read, it is a text; fetch the weights") from error
     if isinstance(checkpoint, Unreadable):
         raise CheckpointError(
             f"holds a pickled {checkpoint.class_name} object, not a dictionary of weights; save "
@@ -117,6 +122,10 @@ def _refuse_other_files(head: bytes) -> None:
     else:
         return
     raise CheckpointError(problem)
+
+
+def _is_text(head: bytes) -> bool:
+    return head.isascii() and all(x.isprintable() for x in head.decode("ascii").split())
 
 
 def _load_safetensors(path: Path, head: bytes, size: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from .rules import CheckpointError
 # are stored once and seen large (expanded).
 MARGIN = 384 << 20
 # A checkpoint of a thousand tensors takes 40,000, one with optimizer and two averages 200,000.
-MAX_OPERATIONS = 2_000_000
+MAX_OPERATIONS = 1_000_000
 MAX_CLASSES = 1000
 _MAX_ARGUMENTS = 32
 _MAX_NUMBER_BYTES = 1024

@@ -132,7 +132,12 @@ def check_contents(checkpoint: Mapping[str, Any]) -> None:
         CheckpointError: a floating-point tensor has values that are not finite, or something was
             not read.
     """
+    check_weights(Weights("model", locate_weights(checkpoint, averaged=False).tensors))
+    looked_at: set[int] = set()
     for name, value in _leaves(checkpoint, ""):
+        if id(value) in looked_at:
+            continue
+        looked_at.add(id(value))
         if isinstance(value, Unreadable):
             raise CheckpointError(
                 f"{name}: is a {value.class_name}, which is not read; the file is not as this "
@@ -143,7 +148,6 @@ def check_contents(checkpoint: Mapping[str, Any]) -> None:
                 f"{name}: {count} of {value.numel()} values are NaN or infinite; training diverged "
                 "before it was written"
             )
-    check_weights(Weights("model", locate_weights(checkpoint, averaged=False).tensors))
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
