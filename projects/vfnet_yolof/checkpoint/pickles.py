@@ -40,6 +40,18 @@ class Budget:
         self.operations = 0
         self._spent: Counter[str] = Counter()
 
+    def count(self, operations: int) -> None:
+        """Note steps of the reader.
+
+        Raises:
+            CheckpointError: there are more than any checkpoint needs.
+        """
+        self.operations += operations
+        if self.operations > MAX_OPERATIONS:
+            raise CheckpointError(
+                f"builds more than {MAX_OPERATIONS:,} objects beside the tensors; {_DAMAGED}"
+            )
+
     def spend(self, kind: str, count: int) -> None:
         """Note ``count`` bytes of ``kind``, before they are allocated.
 
@@ -144,11 +156,7 @@ class _Operations(dict[int, Any]):
         self.budget = budget
 
     def __getitem__(self, opcode: int) -> Any:
-        self.budget.operations += 1
-        if self.budget.operations > MAX_OPERATIONS:
-            raise CheckpointError(
-                f"builds more than {MAX_OPERATIONS:,} objects beside the tensors; {_DAMAGED}"
-            )
+        self.budget.count(1)
         return super().__getitem__(opcode)
 
     def __missing__(self, opcode: int) -> Any:

@@ -50,7 +50,6 @@ _DTYPES = {
         "Untyped": torch.uint8,
     }.items()
 }
-_ENTRY = 200  # bytes of a dictionary for each entry, about
 _MAX_NAME = 500  # letters of a class with its module
 _MAX_NESTED = 1  # a tensor inside a plain pickle is itself a small checkpoint
 
@@ -251,11 +250,11 @@ class _Builder:
         return {name: Function(function) for name, function in names.items()}
 
     def ordered(self, items: Any = ()) -> OrderedDict[Any, Any]:
-        self.budget.spend("copied dictionaries", _ENTRY * len(items))
+        self.budget.count(len(items))
         return OrderedDict((checked_key(key), value) for key, value in items)
 
     def collected(self, kind: type, items: Any) -> Any:
-        self.budget.spend("copied sets", _ENTRY * len(items))
+        self.budget.count(len(items))
         return kind(map(checked_key, items))
 
     def encode(self, text: Any, encoding: Any = "latin1") -> bytes:
