@@ -16,11 +16,10 @@ head. The same files may be named in train.init_checkpoint without converting th
 import argparse
 import sys
 
-import detectron2.checkpoint  # noqa: F401  (registers catalog:// addresses)
-from detectron2.utils.file_io import PathManager
 from vfnet_yolof.checkpoint import CheckpointError, convert_checkpoint, load_checkpoint
 from vfnet_yolof.checkpoint.backbones import convert_backbone, describe_pixels, is_backbone
 from vfnet_yolof.checkpoint.convert import hash_in_name
+from vfnet_yolof.checkpoint.loading import local_file
 from vfnet_yolof.checkpoint.rules import shorten_list
 from vfnet_yolof.inference_config import read_inference_config
 from vfnet_yolof.yaml_files import add_trust_arguments, trust_from
@@ -41,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = read_inference_config(args.config_file, args.overrides, trust_from(args))
         model = config.build_model()
-        path = PathManager.get_local_path(args.input)
+        path = local_file(args.input)
         backbone = is_backbone(load_checkpoint(path))
         convert = convert_backbone if backbone else convert_checkpoint
         result, report = convert(path, args.output, model)

@@ -28,6 +28,38 @@ class Repair:
 
 
 _NUMPY_ALIASES = "NumPy 1.24 removed the aliases of Python's own types"
+_PKL = "detectron2/checkpoint/detection_checkpoint.py"
+_PKL_REASON = "unpickling a .pkl file runs whatever code it holds: only numbers are built from it"
+_ARRAY_UNPICKLER = '''
+
+def _number_type(code, *flags):
+    code = code.decode("ascii") if isinstance(code, bytes) else str(code)
+    if len(code) > 3 or code[:1] not in ("b", "i", "u", "f"):
+        raise pickle.UnpicklingError("an array of something else than numbers")
+    return np.dtype(code, *flags)
+
+
+def _latin1(text, encoding="latin1"):
+    return text.encode("latin1")  # how Python 3 writes bytes in protocol 2
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads the arrays of model files, and calls nothing else that a file may name."""
+
+    def find_class(self, module, name):
+        if (module, name) == ("numpy", "dtype"):
+            return _number_type
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1
+        arrays = ("numpy.core.multiarray", "numpy._core.multiarray")
+        if (module, name) in (("numpy", "ndarray"), ("collections", "OrderedDict")) or (
+            module in arrays and name == "_reconstruct"
+        ):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(
+            f"the file names {module}.{name}, which no model file needs: it could run code"
+        )
+'''
 
 REPAIRS: tuple[Repair, ...] = (
     Repair(
@@ -200,6 +232,25 @@ REPAIRS: tuple[Repair, ...] = (
         "else:\n"
         "    from .api import *\n",
         "PyTorch no longer contains caffe2, so TracingAdapter could not be imported",
+    ),
+    Repair(
+        _PKL,
+        "from .c2_model_loading import align_and_update_state_dicts\n",
+        "from .c2_model_loading import align_and_update_state_dicts\n" + _ARRAY_UNPICKLER,
+        _PKL_REASON,
+    ),
+    Repair(_PKL, "import torch\n", "import numpy as np\nimport torch\n", _PKL_REASON),
+    Repair(
+        _PKL,
+        'data = pickle.load(f, encoding="latin1")\n',
+        'data = _ArrayUnpickler(f, encoding="latin1").load()\n',
+        _PKL_REASON,
+    ),
+    Repair(
+        _PKL,
+        "data = torch.load(f)\n",
+        "data = torch.load(f, weights_only=True)\n",
+        "before PyTorch 2.6 reading a .pyth file runs whatever code it holds",
     ),
 )
 

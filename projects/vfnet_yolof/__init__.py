@@ -1,6 +1,7 @@
 """VFNet, GFL and YOLOF as Detectron2 meta-architectures.
 
-Importing the package registers the meta-architectures and backbones with Detectron2.
+Importing the package registers the meta-architectures and backbones with Detectron2, and makes
+Detectron2's checkpointer read ``.pkl`` files without running their code.
 """
 
 from typing import Any
@@ -9,6 +10,9 @@ __version__ = "0.1.0"
 __all__ = ["Predictor", "__version__", "optimize", "optimize_training"]
 
 from . import modeling  # noqa: F401  (registration with Detectron2)
+from .checkpoint.detectron2_files import guard_detection_checkpointer
+
+guard_detection_checkpointer()
 
 
 def __getattr__(name: str) -> Any:

@@ -7,9 +7,7 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,6 +22,7 @@ from tqdm import tqdm
 
 from .class_names import order_in
 from .data.mapper import ImageReadError
+from .files import replacing
 from .predictor import Predictor, to_array
 from .visualization import draw_distributions, draw_instances, draw_star
 
@@ -139,7 +138,7 @@ def run_on_camera(
 def write_json(result: DemoResult, path: str | os.PathLike[str]) -> None:
     """Write ``result.records`` atomically, in COCO's result format with names beside the ids."""
     path = Path(path)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(result.records, indent=1), encoding="utf-8")
 
 
@@ -198,7 +197,7 @@ class _Run:
             self._record(instances, {"file_name": str(source.path)})
             target = self.output / source.output
             drawn = Image.fromarray(self.draw(image, instances, self.predictor.class_names))
-            with _replacing(target) as temporary:
+            with replacing(target) as temporary:
                 drawn.save(temporary)
             self.result.written.append(target)
 
@@ -224,7 +223,7 @@ class _Run:
         if first is None:
             raise InputError(f"cannot read any frame of {name}")
         height, width = first.shape[:2]
-        with _replacing(target) as temporary:
+        with replacing(target) as temporary:
             writer = cv2.VideoWriter(
                 str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height)
             )
@@ -311,16 +310,6 @@ def _is_video(path: Path) -> bool:
 
 def _is_known(path: Path) -> bool:
     return _is_video(path) or path.suffix.lower() in IMAGE_SUFFIXES
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary file beside ``target`` (same suffix) that replaces it when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing_", dir=target.parent) as folder:
-        temporary = Path(folder) / target.name
-        yield temporary
-        os.replace(temporary, target)
 
 
 def _progress(total: int | None, description: str) -> tqdm:

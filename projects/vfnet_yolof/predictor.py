@@ -13,17 +13,13 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
-from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
-from torch import nn
 
 from .checkpoint import (
-    CheckpointError,
     CheckpointMismatchError,
-    convert_state_dict,
     find_category_ids,
     find_class_names,
-    load_checkpoint,
+    load_into,
 )
 from .data.augment import AugInput
 from .data.mapper import read_image
@@ -31,6 +27,8 @@ from .inference_config import Config, default_device, read_inference_config
 from .modeling.by_size import detect_by_size
 from .optimization import optimize
 from .yaml_files import Trust
+
+logger = logging.getLogger(__name__)
 
 ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
 
@@ -99,7 +97,8 @@ class Predictor:
         self.score_thresh = score_thresh
         self.batch_size = batch_size
         self.model = self.cfg.build_model()
-        checkpoint = load_weights(self.model, weights, use_ema=use_ema)
+        checkpoint, report = load_into(self.model, weights, averaged=use_ema)
+        logger.info("%s: %s", weights, report.description or report.layout)
         self.model.to(self.device).eval()
         if optimized:
             self.model = optimize(self.model)
@@ -207,7 +206,6 @@ class Predictor:
                     f"{weights}: names {len(names)} classes, the configuration builds {num_classes}"
                 )
             return names
-        logger = logging.getLogger(__name__)
         dataset = self.cfg.dataset_name
         if dataset in MetadataCatalog.list():
             names = list(MetadataCatalog.get(dataset).get("thing_classes", []))
@@ -224,25 +222,6 @@ class Predictor:
             dataset,
         )
         return [f"class {i}" for i in range(num_classes or 0)]
-
-
-def load_weights(
-    model: nn.Module, weights: str | os.PathLike[str], *, use_ema: bool = True
-) -> dict[str, Any]:
-    """Fill ``model`` completely from a checkpoint file and return what the file holds.
-
-    Raises :class:`CheckpointMismatchError`, naming the file, when anything is missing, left over or
-    of another shape.
-    """
-    checkpoint = load_checkpoint(PathManager.get_local_path(os.fspath(weights)))
-    source = checkpoint if use_ema else {k: v for k, v in checkpoint.items() if k != "ema"}
-    try:
-        state, report = convert_state_dict(source, model)
-    except CheckpointError as error:
-        raise type(error)(f"{weights}: {error}") from error
-    model.load_state_dict(state)
-    logging.getLogger(__name__).info("%s: %s", weights, report.description or report.layout)
-    return checkpoint
 
 
 def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") -> np.ndarray:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from .data import dataset_class_names
 from .engine.build import built
-from .engine.state import write_atomically
+from .files import write_atomically
 from .visualization import draw_ground_truth
 
 

@@ -20,8 +20,9 @@ from vfnet_yolof.checkpoint import (
     find_class_names,
     find_state_dict,
 )
-from vfnet_yolof.checkpoint.convert import file_sha256, hash_in_name, save_atomically
+from vfnet_yolof.checkpoint.convert import file_sha256, hash_in_name
 from vfnet_yolof.configs import load_config
+from vfnet_yolof.files import write_atomically
 from vfnet_yolof.inference_config import read_inference_config
 
 
@@ -263,10 +264,10 @@ def test_class_names_must_fit_the_model(tmp_path: Path):
 
 def test_writing_is_all_or_nothing(tmp_path: Path):
     output = tmp_path / "out.pth"
-    save_atomically({"model": {}}, output)
+    write_atomically(output, lambda file: torch.save({"model": {}}, file))
     before = output.read_bytes()
     with pytest.raises(AttributeError):
-        save_atomically({"model": lambda: None}, output)
+        write_atomically(output, lambda file: torch.save({"model": lambda: None}, file))
     assert output.read_bytes() == before
     assert list(tmp_path.iterdir()) == [output]
 

@@ -13,8 +13,9 @@ from vfnet_yolof.engine.checkpoints import CheckpointFiles
 from vfnet_yolof.engine.fine_tune import load_checkpoint_for_evaluation
 from vfnet_yolof.engine.hooks import EMAHook
 from vfnet_yolof.engine.run import _load_model
-from vfnet_yolof.engine.state import rng_state, set_rng_state, write_atomically
+from vfnet_yolof.engine.state import rng_state, set_rng_state
 from vfnet_yolof.engine.swa import SWAHook
+from vfnet_yolof.files import write_atomically
 
 
 def assert_same(a, b):

@@ -5,6 +5,7 @@ import torch
 from engine_toy import ToyDetector, toy_mapper, toy_records
 from torch import nn
 from vfnet_yolof.engine.step import GradientClipping, TrainStep
+from vfnet_yolof.modeling.losses.normalizer import synced_mean
 
 
 def make_step(**options):
@@ -44,6 +45,90 @@ def test_non_finite_loss_names_term_iteration_and_files(monkeypatch):
     assert "loss_cls" not in text
     assert "toy_0.png, toy_1.png, toy_2.png, toy_3.png" in text
     assert all(torch.equal(a, b) for a, b in zip(before, weights(step), strict=True))
+
+
+class SquareRoot(nn.Module):
+    """``odd`` has a finite loss at 0, and an infinite slope."""
+
+    def __init__(self, value=0.0):
+        super().__init__()
+        self.even = nn.Parameter(torch.ones(3))
+        self.odd = nn.Parameter(torch.tensor([4.0, value]))
+
+    def forward(self, batch):
+        images = synced_mean(torch.tensor(float(len(batch))))  # what accumulation asks of a model
+        roots = self.odd.sqrt().sum() * len(batch) / images
+        return {"loss_even": self.even.square().sum() * len(batch) / images, "loss_odd": roots}
+
+
+def root_step(value=0.0, **options):
+    model = SquareRoot(value)
+    return TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+@pytest.mark.parametrize("clip", [None, "model", "parameter", "value"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_non_finite_gradients_name_parameters_and_files(clip, accumulate):
+    """Clipping would spread them to all parameters, and the next batch would be blamed."""
+    clip = None if clip is None else GradientClipping(1.0, kind=clip)
+    step = root_step(clip=clip, accumulate=accumulate)
+    before = weights(step)
+    with pytest.raises(FloatingPointError) as error:
+        step(batch(), 17)
+    text = str(error.value)
+    assert "gradients at iteration 17" in text
+    assert "odd (1 of 2 values)" in text
+    assert "even" not in text
+    assert "toy_0.png, toy_1.png, toy_2.png, toy_3.png" in text
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(step), strict=True))
+
+
+def test_large_gradients_are_not_taken_for_infinite_ones():
+    """1e30 is finite in float32, its square is not."""
+    step = root_step(value=1.0)
+    step.model.even.data.fill_(1e15)
+    step.model.even.register_hook(lambda grad: grad * 1e15)
+    step(batch(), 0)
+    assert step.model.even.grad.abs().min() > 1e29
+
+
+def test_overflow_of_scaled_gradients_is_left_to_the_scaler():
+    """In float16 it is normal: the step is left out and the scale lowered, as long as it helps."""
+    step = root_step(value=1.0)
+    step.grad_scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    step.model.even.register_hook(lambda grad: torch.full_like(grad, float("inf")))
+    before = weights(step)
+    for scale in (2.0, 1.0):
+        step(batch(), 0)
+        assert step.grad_scaler.get_scale() == scale
+        assert all(torch.equal(a, b) for a, b in zip(before, weights(step), strict=True))
+    with pytest.raises(FloatingPointError, match=r"even \(3 of 3 values\)"):
+        step(batch(), 0)
+
+
+def train_one_of_two(rank, folder):
+    """Only the first process's loss has the infinite slope."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    model = SquareRoot(value=float(rank))
+    ddp = nn.parallel.DistributedDataParallel(model)
+    with torch.no_grad():
+        model.odd[1] = float(rank)
+    step = TrainStep(ddp, torch.optim.SGD(model.parameters(), lr=0.1))
+    try:
+        step([{"file_name": f"of_process_{rank}.png"}], 5)
+    except FloatingPointError as error:
+        (folder / f"{rank}.txt").write_text(str(error))
+
+
+@pytest.mark.slow
+def test_all_processes_stop_and_name_the_images_of_all(tmp_path):
+    torch.multiprocessing.spawn(train_one_of_two, (tmp_path,), nprocs=2)
+    for rank in range(2):
+        text = (tmp_path / f"{rank}.txt").read_text()
+        assert "of 1 parameters: odd (1 of 2 values)" in text
+        assert "of_process_0.png, of_process_1.png" in text
 
 
 def test_bfloat16_on_the_cpu_trains_float32_weights():

@@ -197,7 +197,7 @@ class TestTool:
             ({"w": torch.zeros(3)}, r"w: (2,) float32 and (3,) float32"),
             ({"w": torch.zeros(2), "x": torch.zeros(1)}, "x: missing and (1,) float32"),
             ({"w": torch.zeros(2).half()}, "w: (2,) float32 and (2,) float16"),
-            ({"note": "text"}, "neither a state dict nor a checkpoint of a run"),
+            ({"note": "text"}, "no model weights in the file"),
         ],
     )
     def test_files_that_do_not_fit_are_refused(self, tmp_path, capsys, other, message):

@@ -12,13 +12,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from ..checkpoint import CheckpointError
+from ..checkpoint import CheckpointError, load_into
 from ..data import DetectionMapper, ImageReadError, get_dataset_dicts, register_user_datasets
 from ..engine.compare import write_text
-from ..engine.state import seed_everything, write_atomically
+from ..engine.state import seed_everything
+from ..files import write_atomically
 from ..inference_config import InferenceConfig, read_inference_config
 from ..modeling.meta_arch import AnchorDetector
-from ..predictor import load_weights
 from ..yaml_files import add_trust_arguments, trust_from
 from .matching import SizeCounts, compared_matchers, matching_statistics
 
@@ -129,7 +129,7 @@ def study(args: argparse.Namespace) -> tuple[Statistics, int]:
         "at initialisation": matching_statistics(model, batches, compared_matchers(), edges)
     }
     if args.weights:
-        load_weights(model, args.weights)
+        load_into(model, args.weights)
         statistics["after training"] = matching_statistics(
             model, batches, compared_matchers(), edges
         )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torchvision
 
-from ..engine.state import write_atomically
+from ..files import write_atomically
 from .measures import Report
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"

@@ -5,7 +5,7 @@ from .convert import (
     convert_state_dict,
     find_category_ids,
     find_class_names,
-    find_state_dict,
+    load_into,
     recognise_layout,
 )
 from .describe import ModelDescription, describe
@@ -18,6 +18,7 @@ from .rules import (
     Rule,
     apply_rules,
 )
+from .tensors import Weights, find_state_dict, find_weights
 
 __all__ = [
     "CheckpointError",
@@ -26,6 +27,7 @@ __all__ = [
     "Layout",
     "ModelDescription",
     "Rule",
+    "Weights",
     "apply_rules",
     "convert_checkpoint",
     "convert_state_dict",
@@ -33,6 +35,8 @@ __all__ = [
     "find_category_ids",
     "find_class_names",
     "find_state_dict",
+    "find_weights",
     "load_checkpoint",
+    "load_into",
     "recognise_layout",
 ]

@@ -13,6 +13,7 @@ from ..class_names import UNKNOWN, Classes, differences
 from .convert import find_class_names
 from .loading import load_checkpoint
 from .rules import CheckpointError, CheckpointMismatchError, shorten_list
+from .tensors import Weights, find_weights
 
 _RECORD = ("class_names", "category_ids", "config_file", "seed", "iteration")
 
@@ -21,7 +22,8 @@ def average_checkpoints(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, A
     """What a file with the mean of ``inputs`` holds; they are read one at a time.
 
     Floating-point tensors are summed in float64 and averaged, others are the last file's. Files
-    of a training run are averaged in their ``model`` entry (not in their moving average), and the
+    of a training run are averaged in their ``model`` entry (not in their moving average), those of
+    other projects where they have their weights, under the names without wrappers' prefixes. The
     result is ``{"model": ..., "averaged_from": names}`` with the last file's class names; plain
     state dicts make a plain state dict.
 
@@ -36,11 +38,12 @@ def average_checkpoints(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, A
     total: dict[str, Tensor] = {}
     types: dict[str, tuple[torch.Size, torch.dtype]] = {}
     content: Mapping[str, Any] = {}
+    entry = ""
     classes = UNKNOWN
     for path in inputs:
         content = load_checkpoint(path)
         classes = _same_classes(classes, Classes(find_class_names(content) or [], str(path)))
-        tensors = _tensors(content, path)
+        entry, tensors = _weights(content, path)
         described = {name: (x.shape, x.dtype) for name, x in tensors.items()}
         types = types or described
         _check_same(types, described, inputs[0], path)
@@ -55,23 +58,17 @@ def average_checkpoints(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, A
         name: (x / len(inputs)).to(types[name][1]) if x.is_floating_point() else x
         for name, x in total.items()
     }
-    if not isinstance(content.get("model"), Mapping):
+    if not entry:
         return mean
     record = {name: content[name] for name in _RECORD if name in content}
     return {"model": mean, "averaged_from": [os.fspath(path) for path in inputs], **record}
 
 
-def _tensors(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    model = content.get("model")
-    state = model if isinstance(model, Mapping) else content
-    tensors = {name: x for name, x in state.items() if torch.is_tensor(x)}
-    if not tensors:
-        found = shorten_list([str(name) for name in content]) or "nothing"
-        raise CheckpointError(
-            f"{path}: neither a state dict nor a checkpoint of a run (it has {found}); convert "
-            "other projects' files first, tools/convert_checkpoint.py"
-        )
-    return tensors
+def _weights(content: Mapping[str, Any], path: str | os.PathLike[str]) -> Weights:
+    try:
+        return find_weights(content, averaged=False)
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _same_classes(first: Classes, other: Classes) -> Classes:

@@ -24,11 +24,12 @@ from .backbone_tables import (
     DETECTRON2_RULES,
     RES2NET_STEM_RULES,
 )
-from .convert import find_state_dict, save_converted
+from .convert import save_converted
 from .describe import describe
 from .fitting import ModelOrKeys, Shapes, fit_to_target, target_shapes
 from .loading import load_checkpoint
 from .rules import CheckpointError, ConversionReport, Layout, apply_rules, shorten_list
+from .tensors import find_weights, locate_weights
 
 # Where detectors here have the backbone proper, below the neck.
 BACKBONE_PATH = "backbone.bottom_up."
@@ -84,7 +85,7 @@ def recognise_backbone(keys: Iterable[str]) -> Layout | None:
 def is_backbone(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a loaded checkpoint is an ImageNet backbone, of a layout known here."""
     try:
-        return recognise_backbone(_tensors(checkpoint)) is not None
+        return recognise_backbone(locate_weights(checkpoint).tensors) is not None
     except CheckpointError:
         return False
 
@@ -102,7 +103,7 @@ def convert_backbone_state_dict(
         CheckpointError: the layout is unknown, or a source tensor is.
         CheckpointMismatchError: the detector has another backbone.
     """
-    source = _tensors(checkpoint)
+    source = find_weights(checkpoint).tensors
     layout = recognise_backbone(source)
     if layout is None:
         raise CheckpointError(
@@ -161,11 +162,6 @@ def describe_pixels(report: ConversionReport, image_format: str | None) -> str:
             "model.input_format, pixel_mean and pixel_std to what they were trained with"
         )
     return ""
-
-
-def _tensors(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    blobs = checkpoint.get("blobs")  # how Detectron1 wrapped what it saved
-    return find_state_dict(blobs if isinstance(blobs, Mapping) else checkpoint)
 
 
 def _with_prefix(key: str) -> str:

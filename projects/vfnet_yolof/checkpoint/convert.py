@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..files import write_atomically
 from . import mmdet, yolof
 from .describe import describe
-from .fitting import COUNTER, ModelOrKeys, fit_to_target, target_shapes
+from .fitting import COUNTER, ModelOrKeys, Shapes, fit_to_target, target_shapes
 from .loading import load_checkpoint
 from .rules import (
     SURROUNDING_RULES,
@@ -32,6 +32,7 @@ from .rules import (
     apply_rules,
     shorten_list,
 )
+from .tensors import AVERAGED, Weights, fill, find_weights
 
 # Already Detectron2's names, e.g. a training checkpoint of this project: converting it leaves the
 # weights only.
@@ -42,42 +43,6 @@ OWN_LAYOUT = Layout(
     rules=(*SURROUNDING_RULES, Rule(r".*", r"\g<0>")),
 )
 LAYOUTS: tuple[Layout, ...] = (*mmdet.LAYOUTS, *yolof.LAYOUTS, OWN_LAYOUT)
-
-# Where projects keep the tensors inside the file. MMEngine's and MMCV's EMA hooks save the averaged
-# weights under "state_dict" (and the running ones beside it), so "ema_state_dict" comes last: for
-# files that have nothing else.
-# This project's "ema" are averaged weights, which evaluation prefers to those under "model".
-_WRAPPERS = ("ema", "state_dict", "model", "model_state", "model_state_dict", "ema_state_dict")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-
-
-def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The model's tensors in a loaded checkpoint, out of all wrappers and ``module.`` prefixes.
-
-    Averaged weights come before others. Raises :class:`CheckpointError` when the file holds no
-    named tensors.
-    """
-    return _unwrap(checkpoint)[1]
-
-
-def _unwrap(checkpoint: Mapping[str, Any]) -> tuple[str, dict[str, torch.Tensor]]:
-    """Name of the entry that holds the weights ("" for the whole file), and the weights."""
-    state: Mapping[str, Any] = checkpoint
-    entry = ""
-    for name in _WRAPPERS:
-        inner = checkpoint.get(name)
-        if isinstance(inner, Mapping) and any(torch.is_tensor(v) for v in inner.values()):
-            state, entry = inner, name
-            break
-    tensors = {str(k): v for k, v in state.items() if torch.is_tensor(v)}
-    if not tensors:
-        found = ", ".join(map(str, list(checkpoint)[:8])) or "nothing"
-        raise CheckpointError(f"no model weights in the checkpoint; it contains: {found}")
-    for _ in range(4):  # wrappers nest, e.g. DDP around a compiled model
-        tensors, changed = _strip_prefix(tensors)
-        if not changed:
-            break
-    return entry, tensors
 
 
 def recognise_layout(keys: Iterable[str]) -> Layout:
@@ -124,9 +89,9 @@ def find_category_ids(checkpoint: Mapping[str, Any]) -> list[Any] | None:
 
 
 def convert_state_dict(
-    source: Mapping[str, torch.Tensor], model_or_keys: ModelOrKeys | None = None
+    source: Mapping[str, Any], model_or_keys: ModelOrKeys | None = None
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
-    """Rename ``source`` (names of a known project) to this project's names.
+    """Rename the weights in ``source`` (names of a known project) to this project's names.
 
     ``model_or_keys``: the model to fill, its state dict or a mapping of names to shapes, or just
     its names. Then the result has exactly these names (and shapes): the batch counters of norms
@@ -135,10 +100,21 @@ def convert_state_dict(
     counters included. Tensors are not copied.
 
     Raises :class:`CheckpointError` for an unknown layout, for one that means other boxes than the
-    given model with the same weights, and for source tensors that no rule knows.
+    given model with the same weights, for source tensors that no rule knows, and for values that
+    no weights have (:func:`~.tensors.check_weights`).
     """
-    entry, source = _unwrap(source)
     target = None if model_or_keys is None else target_shapes(model_or_keys)
+    converted, report = rename(find_weights(source), model_or_keys, target)
+    if target is not None:
+        fit_to_target(converted, target, report)
+    return converted, report
+
+
+def rename(
+    weights: Weights, model_or_keys: ModelOrKeys | None, target: Shapes | None
+) -> tuple[dict[str, torch.Tensor], ConversionReport]:
+    """As :func:`convert_state_dict`, but not fitted to the target: layers may differ in shape."""
+    entry, source = weights
     layout = _choose_layout(source, target)
     _check_geometry(layout, model_or_keys)
     converted, report = apply_rules(source, layout.rules)
@@ -151,9 +127,27 @@ def convert_state_dict(
             f"{len(report.unmatched)} of {report.num_source} tensors of this {report.layout} "
             f"checkpoint ({report.description}) are not known: {shorten_list(report.unmatched)}"
         )
-    if target is not None:
-        fit_to_target(converted, target, report)
     return converted, report
+
+
+def load_into(
+    model: nn.Module, path: str | os.PathLike[str], *, averaged: bool = True
+) -> tuple[dict[str, Any], ConversionReport]:
+    """Fill ``model`` completely from a checkpoint file; returns what the file holds and the report.
+
+    averaged: prefer the moving averages of a training checkpoint that has them.
+
+    Raises :class:`CheckpointError`, or :class:`CheckpointMismatchError` when anything is missing,
+    left over or of another shape; both name the file.
+    """
+    checkpoint = load_checkpoint(path)
+    source = checkpoint if averaged else {k: v for k, v in checkpoint.items() if k != AVERAGED}
+    try:
+        state, report = convert_state_dict(source, model)
+        fill(model, state)
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return checkpoint, report
 
 
 def convert_checkpoint(
@@ -206,7 +200,7 @@ def save_converted(
         },
         **extra,
     }
-    save_atomically(result, output)
+    write_atomically(output, lambda file: torch.save(result, file))
     return result
 
 
@@ -223,23 +217,6 @@ def hash_in_name(path: str | os.PathLike[str]) -> str | None:
     """First digits of the SHA-256 that published names end in (``...-38db6f58.pth``), if any."""
     match = re.search(r"[-_]([0-9a-f]{8})\.(?:pth|pt|pkl)$", Path(path).name)
     return match[1] if match else None
-
-
-def save_atomically(checkpoint: Mapping[str, Any], output: str | os.PathLike[str]) -> None:
-    """``torch.save`` that leaves either the whole file or the previous one, never a part of it."""
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            torch.save(dict(checkpoint), stream)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's files are private
-        os.replace(temporary, output)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _check_geometry(layout: Layout, model: Any) -> None:
@@ -268,11 +245,3 @@ def _choose_layout(source: Mapping[str, torch.Tensor], target: Iterable[str] | N
     if target is not None and all(k in source or k.endswith(COUNTER) for k in target):
         return OWN_LAYOUT
     return recognise_layout(source)
-
-
-def _strip_prefix(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], bool]:
-    for prefix in _PREFIXES:
-        count = sum(key.startswith(prefix) for key in tensors)
-        if 2 * count > len(tensors):  # an EMA wrapper adds a step counter beside its "module."
-            return {key.removeprefix(prefix): value for key, value in tensors.items()}, True
-    return tensors, False

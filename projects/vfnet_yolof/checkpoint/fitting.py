@@ -38,12 +38,19 @@ def fit_to_target(
     Raises:
         CheckpointMismatchError: they are not; the message has the first that differ.
     """
+    match_and_report(converted, target, report)
+    _check_against(converted, target, report)
+
+
+def match_and_report(
+    converted: MutableMapping[str, torch.Tensor], target: Iterable[str], report: ConversionReport
+) -> None:
+    """:func:`match_counters`, with what it did in the report."""
     dropped, added = match_counters(converted, target)
     for key in dropped:
         report.drop_target(key, "batch counter of a norm that is frozen here")
     for key in added:
         report.added[key] = "batch counter that the source does not store"
-    _check_against(converted, target, report)
 
 
 def match_counters(

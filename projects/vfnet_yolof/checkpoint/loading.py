@@ -4,87 +4,101 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
-import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
+import detectron2.checkpoint  # noqa: F401  (registers catalog:// addresses)
+from detectron2.utils.file_io import PathManager
 
-from .restricted import Unreadable, load_pickle, load_torch, plain
+from .pickles import BoundedStream, Budget, Unreadable
+from .restricted import RestrictedUnpickler, plain
 from .rules import CheckpointError, shorten_list
+from .torch_files import is_torch_file, read_torch
 
-_LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # opens torch files of versions before 1.6
-# What weights_only=True raises for foreign classes, old formats and damaged files, depending on
-# torch's version.
-_REFUSALS = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    EOFError,
-)
 _DAMAGED = "the file is cut short or damaged; fetch it again"
+_MAX_HEADER = 16 << 20  # of a safetensors file: names and shapes
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read torch files of any age, ``.safetensors`` and Detectron2's ``.pkl`` to the CPU.
 
-    Tensors, arrays (they become tensors) and plain Python values are read. Objects of any other
-    class, which ``torch.load(weights_only=True)`` would refuse, come back as inert
-    :class:`~.restricted.Unreadable`; no code of the file runs. The result is what the file holds,
-    not yet unwrapped: see :func:`~.convert.find_state_dict`.
+    The way in for every file with weights. Tensors, arrays (they become tensors) and plain Python
+    values are read. Objects of any other class come back as inert :class:`~.pickles.Unreadable`; no
+    code of the file runs. What the file announces is compared with what it has before anything is
+    allocated, and checksums are compared where the format has them (zip). The result is what the
+    file holds, not yet unwrapped: see :func:`~.tensors.find_weights`, which checks the numbers.
 
-    Raises :class:`FileNotFoundError`, or :class:`CheckpointError` that names the file and what is
-    wrong with it.
+    path: a file, or an address that Detectron2 knows (``detectron2://``, ``https://``).
+
+    Raises :class:`FileNotFoundError`, or :class:`CheckpointError` that names the file, the entry
+    and what is wrong with it.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give the checkpoint file in it")
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint file {path} does not exist")
-    with open(path, "rb") as stream:
-        head = stream.read(1024)
-    _refuse_other_files(path, head)
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path)
+    local = local_file(path)
     try:
-        checkpoint = _load(path, head)
-    except CheckpointError:
-        raise
+        checkpoint = _load(local)
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
     except Exception as error:
         # Whatever a damaged or hostile file makes the readers raise, the user needs its name and a
         # reason.
         reason = str(error).splitlines()[0] if str(error) else "no further message"
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason}); {_DAMAGED}"
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason:.200}); "
+            f"{_DAMAGED}"
         ) from error
-    if isinstance(checkpoint, Unreadable):
-        raise CheckpointError(
-            f"{path}: holds a pickled {checkpoint.class_name} object, not a dictionary of "
-            "weights; save its state_dict() with the project it comes from"
-        )
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(
-            f"{path}: holds a {type(checkpoint).__name__}, not a dictionary of weights"
-        )
     return checkpoint
 
 
-def _load(path: Path, head: bytes) -> Any:
+def local_file(path: str | os.PathLike[str]) -> Path:
+    """Where ``path`` lies on this machine; addresses are fetched.
+
+    Raises:
+        FileNotFoundError: there is none, or it cannot be fetched.
+        CheckpointError: a folder, or a device.
+    """
+    try:
+        local = Path(PathManager.get_local_path(os.fspath(path)))
+    except (OSError, ValueError, AssertionError) as error:
+        raise FileNotFoundError(f"checkpoint {path} cannot be fetched: {error}") from error
+    if local.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the checkpoint file in it")
+    if local.exists() and not local.is_file():
+        raise CheckpointError(f"{path} is a pipe or a device; give a file")
+    if not local.is_file():
+        raise FileNotFoundError(f"checkpoint file {path} does not exist")
+    return local
+
+
+def _load(path: Path) -> dict[str, Any]:
     replaced: set[str] = set()
-    if _is_torch_file(path, head):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except _REFUSALS as refused:
-            logging.getLogger(__name__).debug("%s: weights_only refused it: %s", path, refused)
-        checkpoint = plain(load_torch(path, replaced))
-    else:
-        with open(path, "rb") as stream:
-            checkpoint = plain(load_pickle(stream, replaced))
+    size = path.stat().st_size
+    budget = Budget(size)
+    with open(path, "rb") as stream:
+        head = stream.read(1024)
+        stream.seek(0)
+        _refuse_other_files(head)
+        if path.suffix == ".safetensors":
+            return _load_safetensors(path, head, size)
+        if is_torch_file(head):
+            checkpoint = read_torch(stream, size, budget, replaced)
+        else:
+            source = BoundedStream(stream, size)
+            try:
+                checkpoint = plain(RestrictedUnpickler(source, budget, replaced).load())
+            except Exception as error:
+                if isinstance(error, CheckpointError) or not _is_text(head):
+                    raise
+                raise CheckpointError("cannot be read, it is a text; fetch the weights") from error
+    if isinstance(checkpoint, Unreadable):
+        raise CheckpointError(
+            f"holds a pickled {checkpoint.class_name} object, not a dictionary of weights; save "
+            "its state_dict() with the project it comes from"
+        )
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(
+            f"holds a {type(checkpoint).__name__}, not a dictionary of weights; save the model's "
+            "state_dict()"
+        )
     if replaced:
         logging.getLogger(__name__).info(
             "%s: objects of other classes were left out: %s", path, shorten_list(sorted(replaced))
@@ -92,32 +106,7 @@ def _load(path: Path, head: bytes) -> Any:
     return checkpoint
 
 
-def _is_torch_file(path: Path, head: bytes) -> bool:
-    """True for torch's zip, stream and tar formats, False for a plain pickle."""
-    if head.startswith(b"PK\x03\x04"):
-        if not zipfile.is_zipfile(path):
-            raise CheckpointError(f"{path}: {_DAMAGED}")
-        with zipfile.ZipFile(path) as archive:
-            names = {name.rpartition("/")[2] for name in archive.namelist()}
-        if "constants.pkl" in names:
-            raise CheckpointError(
-                f"{path}: is a TorchScript program, not a checkpoint; use the file it was made from"
-            )
-        if "data.pkl" not in names:
-            raise CheckpointError(f"{path}: is a zip archive without weights; unpack it first")
-        return True
-    if head[257:262] == b"ustar":
-        with tarfile.open(path) as archive:
-            members = archive.getmembers()
-        if not {"pickle", "storages", "tensors"} <= {m.name for m in members}:
-            raise CheckpointError(f"{path}: is a tar archive without weights; unpack it first")
-        if not all(m.isfile() or m.isdir() for m in members):
-            raise CheckpointError(f"{path}: has links among its members, which no checkpoint needs")
-        return True
-    return _LEGACY_MAGIC in head[:64]
-
-
-def _refuse_other_files(path: Path, head: bytes) -> None:
+def _refuse_other_files(head: bytes) -> None:
     """Name the usual things that lie where weights should."""
     text = head.lstrip().lower()
     if not head:
@@ -132,17 +121,22 @@ def _refuse_other_files(path: Path, head: bytes) -> None:
         problem = "is a compressed archive; unpack it first"
     else:
         return
-    raise CheckpointError(f"{path}: {problem}")
+    raise CheckpointError(problem)
 
 
-def _load_safetensors(path: Path) -> dict[str, Any]:
+def _is_text(head: bytes) -> bool:
+    return head.isascii() and all(x.isprintable() for x in head.decode("ascii").split())
+
+
+def _load_safetensors(path: Path, head: bytes, size: int) -> dict[str, Any]:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
-        raise CheckpointError(
-            f"{path}: needs the safetensors library (pip install safetensors)"
-        ) from error
+        raise CheckpointError("needs the safetensors library (pip install safetensors)") from error
+    header = int.from_bytes(head[:8], "little")
+    if header > min(size, _MAX_HEADER):
+        raise CheckpointError(f"announces {header:,} bytes of names and shapes; {_DAMAGED}")
     try:
         return load_file(path, device="cpu")
     except Exception as error:
-        raise CheckpointError(f"{path}: is not a safetensors file ({error}); {_DAMAGED}") from error
+        raise CheckpointError(f"is not a safetensors file ({error!s:.200}); {_DAMAGED}") from error

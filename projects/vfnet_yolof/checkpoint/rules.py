@@ -174,8 +174,15 @@ def add_zero_biases(
 
 
 def shorten_list(names: Sequence[str], limit: int = 8) -> str:
-    """The first ``limit`` names, comma separated, and how many more there are."""
-    shown = ", ".join(names[:limit])
+    """The first ``limit`` names, comma separated, and how many more there are.
+
+    Names out of a file may be long, or have line breaks and control characters: they are cut, and
+    written as Python writes them.
+    """
+    shown = ", ".join(
+        name if name.isprintable() and len(name) <= 200 else repr(name[:200])
+        for name in names[:limit]
+    )
     return shown if len(names) <= limit else f"{shown}, ... ({len(names) - limit} more)"
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from ..checkpoint import CheckpointError, load_checkpoint
+from ..checkpoint.tensors import check_contents
+from ..files import leftovers, write_atomically
 from .options import ConfigError
-from .state import write_atomically
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -37,7 +39,6 @@ class CheckpointFiles:
         """Write ``<name>.pth``; with ``tag`` it becomes what ``--resume`` continues from."""
         path = self.path(name)
         if self.writable:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda file: torch.save(content, file))
             if tag:
                 line = path.name.encode()
@@ -66,16 +67,19 @@ class CheckpointFiles:
         """Content of a checkpoint of ours, on the CPU; no code of the file runs.
 
         Raises:
-            ConfigError: damaged, or not written by this trainer.
+            ConfigError: damaged, with values that are not finite, or not written by this trainer.
         """
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and torch each have their own
+            content = load_checkpoint(path)
+            if "trainer" in content:
+                check_contents(content)
+        except CheckpointError as error:
+            reason = str(error).removeprefix(f"{path}: ")
             raise ConfigError(
-                f"Cannot read checkpoint {path}: {error}. To continue from another one, write its "
+                f"Cannot read checkpoint {path}: {reason}. To continue from another one, write its "
                 f"name into {self.folder / 'last_checkpoint'}: {self._others()}"
             ) from error
-        if not isinstance(content, dict) or "trainer" not in content:
+        if "trainer" not in content:
             raise ConfigError(
                 f"{path} holds no training state, so training cannot be resumed from it. "
                 f"To start from its weights: --init-from {path}, without --resume."
@@ -89,7 +93,7 @@ class CheckpointFiles:
     def remove_leftovers(self) -> None:
         """Delete the unfinished files of a run that was killed while it wrote them."""
         if self.writable:
-            for path in [*self.folder.glob("*.pth.*.tmp"), *self.folder.glob("last_*.*.tmp")]:
+            for path in leftovers(self.folder):
                 path.unlink(missing_ok=True)
 
     def _others(self) -> str:

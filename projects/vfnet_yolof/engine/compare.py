@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .state import write_atomically
+from ..files import write_atomically
 
 TRAIN = "import sys; from vfnet_yolof.engine.cli import command_line; sys.exit(command_line())"
 DONE = "finished.json"
@@ -113,5 +113,4 @@ def spread(values: Sequence[float]) -> str:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file and the folders it is in; an interruption leaves the old file."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda stream: stream.write(text.encode()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -18,11 +17,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..configs import find_config, is_yacs_file, load_config
+from ..files import replacing, write_atomically
 from ..yaml_files import Trust, trust_from
 from .options import ConfigError, complete_train_options
 from .overrides import apply_overrides
 from .schedule import auto_scale, small_batch, warn_about_batch_size
-from .state import write_atomically
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -207,17 +206,15 @@ def save_run_record(cfg: DictConfig, changes: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.yaml"
     # LazyConfig writes in place and pickles what it cannot write as text, without an error.
-    scratch = folder / f".config.{os.getpid()}.yaml"
-    LazyConfig.save(cfg, str(scratch))
-    pickled = Path(f"{scratch}.pkl")
-    if pickled.exists():
-        pickled.unlink()
-        scratch.unlink(missing_ok=True)
-        raise ConfigError(
-            "The config cannot be saved as text, so the run could not be repeated: it holds a "
-            "lambda or a local function. Use a function of a module instead."
-        )
-    os.replace(scratch, path)
+    with replacing(path) as scratch:
+        LazyConfig.save(cfg, str(scratch))
+        pickled = Path(f"{scratch}.pkl")
+        if pickled.exists():
+            pickled.unlink()
+            raise ConfigError(
+                "The config cannot be saved as text, so the run could not be repeated: it holds a "
+                "lambda or a local function. Use a function of a module instead."
+            )
     text = "".join(f"{line}\n" for line in [*versions(), "", "overrides:", *changes])
     write_atomically(folder / "versions.txt", lambda file: file.write(text.encode()))
     logger.info("Config saved to %s", path)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
-from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ..checkpoint import CheckpointError, load_checkpoint
-from ..checkpoint.backbones import (
-    convert_backbone_state_dict,
-    describe_pixels,
-    is_backbone,
+from ..checkpoint import (
+    CheckpointError,
+    Weights,
+    find_weights,
+    load_checkpoint,
+    recognise_layout,
 )
-from ..checkpoint.fitting import match_counters
+from ..checkpoint.backbones import convert_backbone_state_dict, describe_pixels, is_backbone
+from ..checkpoint.convert import OWN_LAYOUT, rename
+from ..checkpoint.fitting import match_and_report, match_counters, target_shapes
+from ..checkpoint.tensors import fill
 from ..class_names import UNKNOWN, Classes
 from .checkpoints import BEST, CheckpointFiles
 from .class_layer import follow_names, require_same_classes
@@ -60,7 +62,7 @@ def load_for_fine_tuning(model: nn.Module, path: str, classes: Classes = UNKNOWN
         CheckpointError: it cannot be read, or is of another backbone.
         ConfigError: no tensor fits.
     """
-    content = _read(path)
+    content = load_checkpoint(path)
     weights = _weights_for(model, content, path)
     weights = follow_names(model, weights, checkpoint_classes(content, path), classes)
     report = _load(model, weights, path)
@@ -85,7 +87,7 @@ def load_initial_weights(model: nn.Module, path: str, classes: Classes = UNKNOWN
         CheckpointError: it cannot be read, or is of another backbone.
         ConfigError: no tensor fits, some have other shapes, or the classes are others.
     """
-    content = _read(path)
+    content = load_checkpoint(path)
     weights = _weights_for(model, content, path)
     source = checkpoint_classes(content, path)
     require_same_classes(weights, source, classes)
@@ -102,20 +104,43 @@ def load_initial_weights(model: nn.Module, path: str, classes: Classes = UNKNOWN
 
 
 def _weights_for(model: nn.Module, content: Mapping[str, Any], path: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under the model's names, where it is known how to find them."""
-    if is_backbone(content):
-        try:
+    """The tensors of a checkpoint under the model's names, where it is known how to find them.
+
+    Official detectors' files are converted on the way.
+    """
+    try:
+        if is_backbone(content):
             weights, report = convert_backbone_state_dict(content, model)
-        except CheckpointError as error:
-            raise type(error)(f"{path}: {error}") from error
-        logger.info("%s is a backbone; neck and head start afresh.\n%s", path, report.summary())
-        if warning := describe_pixels(report, getattr(model, "input_format", None)):
-            logger.warning("%s: %s", path, warning)
-        return weights
-    weights = _model_weights(content)
-    if content.get("matching_heuristics"):
-        caffe2 = content.get("__author__") == "Caffe2"
-        weights = align_and_update_state_dicts(model.state_dict(), weights, c2_conversion=caffe2)
+            logger.info("%s is a backbone; neck and head start afresh.\n%s", path, report.summary())
+            if warning := describe_pixels(report, getattr(model, "input_format", None)):
+                logger.warning("%s: %s", path, warning)
+            return weights
+        found = find_weights(content)
+        if content.get("matching_heuristics"):
+            caffe2 = content.get("__author__") == "Caffe2"
+            return align_and_update_state_dicts(
+                model.state_dict(), found.tensors, c2_conversion=caffe2
+            )
+        return _under_own_names(model, found, path)
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _under_own_names(model: nn.Module, found: Weights, path: str) -> dict[str, Tensor]:
+    """Converted, unless some names are the model's, or no layout of names is recognised."""
+    own = model.state_dict()
+    if not own.keys().isdisjoint(found.tensors):
+        return found.tensors
+    try:
+        layout = recognise_layout(found.tensors)
+    except CheckpointError:
+        return found.tensors
+    if layout is OWN_LAYOUT:
+        return found.tensors
+    target = target_shapes(own)
+    weights, report = rename(found, model, target)
+    match_and_report(weights, target, report)
+    logger.info("%s was converted.\n%s", path, report.summary())
     return weights
 
 
@@ -137,7 +162,7 @@ def load_checkpoint_for_evaluation(
             f"Nothing to evaluate: {train.output_dir} has no checkpoint. "
             "Name one with train.init_checkpoint=FILE."
         )
-    content = _read(path)
+    content = load_checkpoint(path)
     classes = checkpoint_classes(content, path)
     report = _load(model, _weights_for(model, content, path), path)
     if report.missing or report.mismatched:
@@ -159,32 +184,6 @@ def _best_or_last(output_dir: str) -> str:
     return str(best if best.is_file() else files.last() or "")
 
 
-def _require_file(path: str) -> str:
-    try:
-        local = PathManager.get_local_path(path)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(f"Checkpoint {path} cannot be fetched: {error}") from error
-    if not Path(local).is_file():
-        raise FileNotFoundError(f"Checkpoint file not found: {path}")
-    return local
-
-
-def _read(path: str) -> dict[str, Any]:
-    return load_checkpoint(_require_file(path))
-
-
-def _model_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    weights: Any = content
-    for key in ("ema", "model", "state_dict", "model_state"):
-        if isinstance(content.get(key), Mapping):
-            weights = content[key]
-            break
-    tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)}
-    if tensors and all(k.startswith("module.") for k in tensors):
-        tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
-    return tensors
-
-
 @torch.no_grad()
 def _load(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> LoadReport:
     own = model.state_dict()
@@ -203,7 +202,10 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> LoadRep
             f"{_short(report.missing)}. Checkpoints of other projects must be converted first "
             "(tools/convert_checkpoint.py)."
         )
-    model.load_state_dict(fitting, strict=False)
+    try:
+        fill(model, fitting)
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
     logger.info("%s: %d of the model's %d tensors loaded", path, len(fitting), len(own))
     if report.missing:
         logger.warning("Not in %s: %s", path, _short(report.missing))

@@ -1,12 +1,9 @@
-"""State of the random number generators and files that are never half written."""
+"""State of the random number generators."""
 
 from __future__ import annotations
 
-import os
 import random
-import uuid
-from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,18 +45,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
-    """Call ``write`` with a binary file that becomes ``path`` only once it is complete on disk."""
-    path = os.fspath(path)
-    scratch = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        with open(scratch, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    finally:
-        if os.path.exists(scratch):
-            os.remove(scratch)

@@ -14,6 +14,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..checkpoint.rules import shorten_list
 from ..modeling.losses.normalizer import batch_divisors, recorded_divisors, replayed_divisors
 from .options import ConfigError
 from .recompute import kept_statistics
@@ -72,9 +73,12 @@ class _HostCopy:
 class TrainStep:
     """Trains ``model`` on a batch at each call.
 
-    The losses are checked before any weight changes. On a GPU their values are copied to the host
-    behind the forward pass and waited for after the backward pass has been queued: the device has
-    work all the while, and the update happens only when the values are known to be finite.
+    Losses and gradients are checked before any weight changes. On a GPU one number stands for all
+    gradients; it is copied to the host together with the losses, behind the backward pass, and
+    waiting for it is the only time that the host waits in a step.
+
+    Gradients that overflow in float16 are normal: the gradient scaler leaves out such a step and
+    lowers its scale. Only where the scale is at 1 and they still do are they an error.
 
     With ``accumulate`` k, a batch is computed in k parts, one after the other, which need the
     memory of one part. The losses are those of the whole batch: what divides them (positives,
@@ -131,8 +135,8 @@ class TrainStep:
         processes learn of it in the same iteration.
 
         Raises:
-            FloatingPointError: a loss is infinite or NaN; names it, the iteration and the images.
-                The weights are as they were before the call.
+            FloatingPointError: a loss or a gradient is infinite or NaN; names it, the iteration
+                and the images. The weights are as they were before the call.
         """
         parts = _split(batch, self.accumulate)
         divisors = self._divisors(parts) if len(parts) > 1 else None
@@ -143,11 +147,48 @@ class TrainStep:
                 names, stacked = self._losses(part, divisors)
                 total = total + stacked.detach()
                 if number == len(parts):
-                    values = _HostCopy(_local_and_mean(total, stop))
+                    shared = _local_and_mean(total, stop)
                 self._backward(stacked.sum())
-        result = _checked(names, values.wait(), batch, iteration)
+        values = _HostCopy(torch.cat([shared, self._largest_gradient()])).wait()
+        result = _checked(names, values[:-1], batch, iteration)
+        if not _finite(values[-1]) and not self._is_overflow():
+            raise FloatingPointError(self._describe_gradients(batch, iteration))
         self._update()
         return result
+
+    def _gradients(self) -> list[Tensor]:
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return [p.grad for p in params if p.grad is not None and p.grad.numel()]
+
+    def _largest_gradient(self) -> Tensor:
+        """(1,): the largest magnitude in all gradients; infinite or NaN if one of them is."""
+        gradients = self._gradients()
+        if not gradients:
+            return torch.zeros(1, device=self.device)
+        # The maximum, unlike a sum of squares, overflows only where a gradient did.
+        norms = torch._foreach_norm(gradients, float("inf"))
+        return torch.stack([norm.float() for norm in norms]).amax()[None]
+
+    def _is_overflow(self) -> bool:
+        """Whether gradients are not finite because the losses were scaled for float16."""
+        return self.grad_scaler is not None and self.grad_scaler.get_scale() > 1.0
+
+    def _describe_gradients(self, batch: Sequence[Mapping[str, Any]], iteration: int) -> str:
+        model = self.model
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        bad = []
+        for name, param in model.named_parameters():
+            if param.grad is not None and (count := int((~param.grad.isfinite()).sum())):
+                bad.append(f"{name} ({count} of {param.numel()} values)")
+        # After the exchange all processes have the same gradients, so all of them are here.
+        files = [name for names in comm.all_gather(_file_names(batch)) for name in names]
+        return (
+            f"Non-finite gradients at iteration {iteration}, from finite losses, of {len(bad)} "
+            f"parameters: {shorten_list(bad)}; images of the batch: {', '.join(files)}. The "
+            "weights were not changed by this iteration. Look for a square root, logarithm or "
+            "division at 0 in what was changed, and at these images' annotations."
+        )
 
     def _autocast(self) -> torch.autocast:
         enabled = self.amp_dtype is not None
@@ -243,8 +284,7 @@ def _checked(
         return StepResult(dict(zip(names, mean, strict=True)), stop > 0)
     bad = [f"{n} = {v}" for n, v in zip(names, local, strict=True) if not _finite(v)]
     if bad:
-        files = [str(x.get("file_name", "an image without file_name")) for x in batch]
-        where = "images of the batch: " + ", ".join(files)
+        where = "images of the batch: " + ", ".join(_file_names(batch))
     else:
         bad = [f"{n} = {v}" for n, v in zip(names, mean, strict=True) if not _finite(v)]
         where = "the batch is another process's, whose message names the images"
@@ -253,6 +293,10 @@ def _checked(
         "not changed by this iteration. A learning rate meant for a larger batch is the usual "
         "cause (--auto-scale or --small-batch); else look at these images' annotations."
     )
+
+
+def _file_names(batch: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(x.get("file_name", "an image without file_name")) for x in batch]
 
 
 def _finite(value: float) -> bool:

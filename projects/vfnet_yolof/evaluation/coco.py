@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from tabulate import tabulate
 
+from ..files import write_atomically
 from .coco_ap import (
     AREAS,
     Curves,
@@ -300,13 +300,4 @@ def _mean(precision: np.ndarray) -> float:
 
 
 def _write(path: Path, pieces: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(pieces)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+    write_atomically(path, lambda file: file.writelines(piece.encode() for piece in pieces))

@@ -21,9 +21,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from .. import __version__
-from ..checkpoint import convert_checkpoint, load_checkpoint
+from ..checkpoint import convert_checkpoint, load_into
 from ..checkpoint.convert import file_sha256
-from ..checkpoint.fitting import load_whole
 from ..configs import load_config
 from .files import WeightsUnavailableError, cache_dir, check_hash, find_weights
 from .table import ROWS, Row, Weights
@@ -91,7 +90,7 @@ def get(
     model = instantiate(get_config(row).model)
     if source is not None:
         converted = converted_weights(row, model, source)
-        load_whole(model, load_checkpoint(converted)["model"])
+        load_into(model, converted)
     return model.eval().to(device)
 
 

@@ -7,17 +7,17 @@ import http.client
 import logging
 import os
 import queue
-import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..checkpoint import CheckpointError
 from ..checkpoint.convert import file_sha256
+from ..files import write_atomically
 from .table import Weights
 
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -90,23 +90,20 @@ def _fetch(weights: Weights, folder: Path) -> Path:
 def _download(address: str, weights: Weights, folder: Path, seconds: float) -> Path:
     """Write ``folder / weights.file`` whole or not at all."""
     response = _open(address, seconds)
-    folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{weights.file}.")
-    try:
-        with response, os.fdopen(handle, "wb") as stream:
-            logger.info("Fetching %s", address)
-            while piece := response.read(_PIECE):
-                digest.update(piece)
-                stream.write(piece)
+
+    def receive(stream: BinaryIO) -> None:
+        while piece := response.read(_PIECE):
+            digest.update(piece)
+            stream.write(piece)
         if not digest.hexdigest().startswith(weights.sha256):
             raise ValueError(
                 f"what came has the SHA-256 {digest.hexdigest()[:16]}..., not {weights.sha256}..."
             )
-        os.replace(temporary, folder / weights.file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+
+    with response:
+        logger.info("Fetching %s", address)
+        write_atomically(folder / weights.file, receive)
     return folder / weights.file
 
 

@@ -14,8 +14,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
-from ..checkpoint import load_checkpoint
-from ..checkpoint.fitting import load_whole
+from ..checkpoint import load_into
 from ..configs import load_config
 from ..data.datasets import register_coco_json
 from ..engine.classes import check_num_classes, checkpoint_classes
@@ -79,8 +78,7 @@ def verify(
     complete_train_options(cfg)
     check_num_classes(cfg, split="test")
     model: nn.Module = instantiate(cfg.model)
-    content = load_checkpoint(converted_weights(name, model, source))
-    load_whole(model, content["model"])
+    content, _ = load_into(model, converted_weights(name, model, source))
     evaluation = Evaluation(cfg, checkpoint_classes(content, str(source)))
     results = evaluation(model.eval().to(chosen))
     return Verification(float(results["bbox"]["AP"]), expected, tolerance)
