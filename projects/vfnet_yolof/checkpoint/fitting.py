@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
@@ -84,8 +83,12 @@ def load_whole(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     Raises:
         RuntimeError: names or shapes of other tensors differ.
     """
-    weights = copy.copy(weights)  # with its versions, which a new dictionary would not have
-    match_counters(weights, model.state_dict())
+    weights, names = dict(weights), model.state_dict().keys()
+    match_counters(weights, names)
+    # Detectron2's frozen norms take statistics that are missing for those of old files, silently.
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise RuntimeError(f"tensors are missing:\n{shorten_list(missing)}")
     model.load_state_dict(weights)
 
 
