@@ -188,6 +188,19 @@ class TestTransparency:
         grey = read(grey_png_with_key(127 * 257), tmp_path, "b.png")[..., 0]
         assert grey.tolist() == [[0, 1, 2, 255], [128, 200, 254, 255]]
 
+    def test_a_picture_of_nothing_is_said(self, tmp_path: Path, caplog) -> None:
+        content = saved(Image.new("RGBA", (3, 2), (0, 0, 255, 0)), ".png")
+        with caplog.at_level(logging.WARNING):
+            for _ in range(2):
+                assert (read(content, tmp_path, "nothing.png") == 255).all()
+        assert len(caplog.records) == 1
+        assert "nothing.png is transparent all over" in caplog.text
+
+    def test_a_bmp_whose_alpha_nobody_has_filled_in_is_opaque(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.bmp"
+        cv2.imwrite(str(path), np.full((2, 2, 4), (0, 0, 255, 0), np.uint8))
+        assert read_image(path)[0, 0].tolist() == [255, 0, 0]
+
     def test_pil_images(self) -> None:
         for mode in ("RGBA", "RGBa"):
             array = pil_to_array(transparent().convert(mode))

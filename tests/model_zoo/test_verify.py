@@ -153,7 +153,8 @@ class TestWeightsOfOtherCodeThanTheRows:
             pixels = cv2.cvtColor(
                 np.asarray(Image.open(coco / "val2017" / name)), cv2.COLOR_RGB2BGR
             )
-            expected = np.zeros((800, 1088, 3))  # 48 x 64 px; 1067 are the next 32 below 1088
+            # 48 x 64 px become 800 x 1067, padded to 800 x 1088 with zeros
+            expected = np.zeros((800, 1088, 3))
             expected[:, :1067] = cv2.resize(pixels, (1067, 800)) - mean
             np.testing.assert_allclose(tensor[0].transpose(1, 2, 0), expected, atol=1e-4)
 

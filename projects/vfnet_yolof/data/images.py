@@ -87,8 +87,8 @@ def read_image(path: str | os.PathLike[str], image_format: str = "RGB") -> np.nd
     path = os.fspath(path)
     with _named(path), _open(path) as file, Image.open(file) as image:
         if _has_more_frames(image):
-            _say_first_frame(path)
-        return _pixels(image, image_format)
+            _say_once(path, "has several frames or pages; the first one is used")
+        return _pixels(image, image_format, path)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -119,8 +119,9 @@ def pil_to_array(image: Image.Image, image_format: str = "RGB") -> np.ndarray:
     """
     check_image_format(image_format)
     file = getattr(image, "filename", "")
-    with _named(f"PIL image of {os.fspath(file)}" if file else "PIL image"):
-        return _pixels(image, image_format)
+    name = f"PIL image of {os.fspath(file)}" if file else "PIL image"
+    with _named(name):
+        return _pixels(image, image_format, name)
 
 
 @contextmanager
@@ -140,8 +141,8 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, UnidentifiedImageError):
         return (
-            "not an image, or of a format or pixel type that Pillow does not read "
-            "(8-bit PNG, TIFF and JPEG files always are)"
+            "not an image, or of a format or pixel type that Pillow does not read; if it is one, "
+            "save it as PNG or JPEG with 8 bits a channel"
         )
     return f"{type(error).__name__}: {error}".rstrip(". ")
 
@@ -163,7 +164,7 @@ def _check_mode(image: Image.Image) -> None:
     )
 
 
-def _pixels(image: Image.Image, image_format: str) -> np.ndarray:
+def _pixels(image: Image.Image, image_format: str, name: str) -> np.ndarray:
     _check_mode(image)
     _load(image)  # before asking for the orientation, which may stand behind the pixels
     turn = _TURNS.get(_orientation(image))
@@ -172,7 +173,7 @@ def _pixels(image: Image.Image, image_format: str) -> np.ndarray:
     elif image.mode == "F":
         array = _grey(_float_levels(image))
     else:
-        array = np.asarray(_rgb(image))
+        array = np.asarray(_rgb(image, name))
     if turn is not None:
         array = np.asarray(Image.fromarray(array).transpose(turn))
     return array[:, :, ::-1] if image_format == "BGR" else array
@@ -198,7 +199,7 @@ def _grey(levels: np.ndarray) -> np.ndarray:
     return np.repeat(levels[:, :, None], 3, axis=2)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, name: str) -> Image.Image:
     """An 8-bit picture of any colours; what is transparent lies on white."""
     if image.mode == "LAB":
         return _lab_to_rgb(image)
@@ -208,7 +209,12 @@ def _rgb(image: Image.Image) -> Image.Image:
         or "transparency" in image.info
         or (image.mode == "P" and palette is not None and palette.mode == "RGBA")
     ):
+        from_bmp = image.format == "BMP"
         image = image.convert("RGBA")
+        if image.getchannel("A").getbbox() is None:
+            if from_bmp:  # many programs leave that byte at 0, and viewers show the picture
+                return image.convert("RGB")
+            _say_once(name, "is transparent all over, so it is read as white")
         page = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(page, image)
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -303,5 +309,5 @@ def _has_more_frames(image: Image.Image) -> bool:
 
 
 @lru_cache(maxsize=10_000)  # so that a file is named once, not in every epoch
-def _say_first_frame(path: str) -> None:
-    logger.warning("%s has several frames or pages; the first one is used", path)
+def _say_once(name: str, what: str) -> None:
+    logger.warning("%s %s", name, what)
