@@ -1,5 +1,6 @@
 """The demo: what goes in comes out drawn and listed, and what is broken is named."""
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,7 @@ def write_picture(path: Path, height: int = 64, width: int = 64) -> Path:
 
 
 def write_video(path: Path, frames: int, fps: float = 12.5) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (96, 64))
     for _ in range(frames):
@@ -104,6 +106,99 @@ def test_folder_with_a_broken_picture(weights, tmp_path: Path, capsys):
         assert min(x, y, width, height) >= 0
         assert x + width <= 96.01
         assert y + height <= 64.01
+
+
+@pytest.fixture
+def resizing(weights) -> Predictor:
+    """As configs for own pictures have it: shorter side 320, longer at most 533."""
+    overrides = [
+        "dataloader.test.mapper.augmentations=[{_target_:detectron2.data.transforms."
+        "ResizeShortestEdge,short_edge_length:320,max_size:533}]"
+    ]
+    return Predictor(CONFIG, weights, device="cpu", batch_size=3, overrides=overrides)
+
+
+@pytest.mark.parametrize("size", [(1, 1067), (2001, 1), (2, 3000), (1, 10_000)])
+def test_thin_pictures_are_pictures(resizing: Predictor, size: tuple[int, int], tmp_path: Path):
+    write_picture(tmp_path / "in" / "a.png", 48, 64)
+    write_picture(tmp_path / "in" / "thin.png", *size)
+    write_picture(tmp_path / "in" / "z.png", 48, 64)
+    result = run_on_files(resizing, collect_inputs([tmp_path / "in"]), tmp_path / "out")
+    assert result.failures == []
+    assert result.num_images == 3
+    assert Image.open(tmp_path / "out" / "thin.png").size == size[::-1]
+
+
+class TestNoInputEndsTheRun:
+    """Whatever fails on one picture or video is listed by name, and the others are done."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for number in range(7):
+            write_picture(tmp_path / "in" / f"{number}.png", 64, 64 + 32 * (number == 4))
+        return tmp_path / "in"
+
+    def test_the_model(self, predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch):
+        forward = predictor.model.forward
+
+        def fail_on_wide(inputs):
+            if any(x["image"].shape[-1] > 64 for x in inputs):
+                raise RuntimeError("cells are missing\nsecond line")
+            return forward(inputs)
+
+        monkeypatch.setattr(predictor.model, "forward", fail_on_wide)
+        result = run_on_files(predictor, collect_inputs([folder]), tmp_path / "out")
+        assert result.failures == [(str(folder / "4.png"), "RuntimeError: cells are missing")]
+        assert [p.name for p in result.written] == [f"{i}.png" for i in (0, 1, 2, 3, 5, 6)]
+        assert result.num_images == 6
+        assert {r["file_name"] for r in result.records} == {
+            str(folder / p.name) for p in result.written
+        }
+
+    def test_drawing(self, predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch):
+        def fail_on_wide(image, *_):
+            if image.shape[1] > 64:
+                raise ValueError("cannot be drawn")
+            return image
+
+        monkeypatch.setattr("vfnet_yolof.demo.draw_instances", fail_on_wide)
+        result = run_on_files(predictor, collect_inputs([folder]), tmp_path / "out")
+        assert result.failures == [(str(folder / "4.png"), "ValueError: cannot be drawn")]
+        assert len(result.written) == result.num_images == 6
+        assert str(folder / "4.png") not in {r["file_name"] for r in result.records}
+
+    def test_reading(self, predictor: Predictor, folder: Path, tmp_path: Path):
+        Image.fromarray(np.full((8, 8), 200.0, np.float32)).save(folder / "f.tif")
+        result = run_on_files(predictor, collect_inputs([folder]), tmp_path / "out")
+        (name, reason), *others = result.failures
+        assert (name, others) == (str(folder / "f.tif"), [])
+        assert reason.startswith("has float values from 200 to 200")
+        assert result.num_images == 7
+
+    def test_a_video(self, predictor: Predictor, tmp_path: Path, monkeypatch):
+        videos = [write_video(tmp_path / "in" / f"{name}.avi", 2) for name in "ab"]
+        pictures = predictor.model.forward
+
+        def fail_once(inputs):
+            monkeypatch.setattr(predictor.model, "forward", pictures)
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(predictor.model, "forward", fail_once)
+        result = run_on_files(predictor, collect_inputs(videos), tmp_path / "out")
+        assert result.failures == [(str(videos[0]), "RuntimeError: out of memory")]
+        assert result.written == [tmp_path / "out" / "b.mp4"]
+
+    def test_a_full_disk_does(
+        self, predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch
+    ):
+        """The other pictures would meet it too."""
+
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Image.Image, "save", full)
+        with pytest.raises(OSError, match="the disk is full"):
+            run_on_files(predictor, collect_inputs([folder]), tmp_path / "out")
 
 
 def test_records_are_the_predictors_detections(predictor: Predictor, tmp_path: Path):
@@ -235,6 +330,9 @@ def test_missing_weights_are_an_error(tmp_path: Path, capsys):
         (["--opts", "model.num_classes=two"], "model.num_classes=two: int expected"),
         (["--opts", "model.num_classes"], "must have the form key=value"),
         (["--device", "gpu"], "device 'gpu' is not known"),
+        (["--score-threshold", "50"], "score_thresh must lie in [0, 1]"),
+        (["--score-threshold", "-0.1"], "got -0.1"),
+        (["--score-threshold", "nan"], "got nan"),
         (["--device", "cuda:99"], "CUDA devices here"),
     ],
 )

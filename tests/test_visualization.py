@@ -1,9 +1,15 @@
 """Drawings show what they should where they should, and leave their input alone."""
 
+import logging
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from vfnet_yolof import fonts
 from vfnet_yolof.visualization import (
     DISTRIBUTION_BOX_COLOR,
     DISTRIBUTION_COLOR,
@@ -188,3 +194,79 @@ class TestDistributions:
     def test_fields_are_needed(self, image):
         with pytest.raises(ValueError, match="no side_probabilities.*predict_distributions"):
             draw_distributions(image, detections([], [], []), NAMES)
+
+
+def make_font(path: Path, letters: str) -> Path:
+    """A font with a bar of its own height for each letter."""
+    pens, cmap = {}, {}
+    for number, letter in enumerate(letters, start=1):
+        pen = TTGlyphPen(None)
+        pen.moveTo((0, 0))
+        for corner in ((0, 40 * number), (400, 40 * number), (400, 0)):
+            pen.lineTo(corner)
+        pen.closePath()
+        cmap[ord(letter)] = f"glyph{number}"
+        pens[f"glyph{number}"] = pen.glyph()
+    names = [".notdef", *pens]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap(cmap)
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph()} | pens)
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (500, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(str(path))
+    return path
+
+
+class TestNamesInOtherScripts:
+    CAT, DOG = "猫", "犬"
+    REST = "0123456789% "
+
+    @pytest.fixture(autouse=True)
+    def _fresh(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(fonts.font_manager, "findSystemFonts", list)
+        fonts.fonts_for.cache_clear()
+        yield
+        fonts.fonts_for.cache_clear()
+
+    def use(self, monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
+        found = [str(path) for path in paths]
+        monkeypatch.setattr(fonts.font_manager, "findSystemFonts", lambda: found)
+
+    def drawn(self, image: np.ndarray, name: str) -> np.ndarray:
+        names = ["cat", name]
+        return draw_instances(image, detections([[40, 50, 100, 90]], [1], [0.9]), names)
+
+    def test_a_font_that_has_them_is_found(self, image, tmp_path, monkeypatch, caplog):
+        other = make_font(tmp_path / "A-Regular.ttf", "語" + self.REST)
+        right = make_font(tmp_path / "B.ttf", self.CAT + self.DOG + self.REST)
+        bold = make_font(tmp_path / "A-Bold.ttf", self.CAT + self.DOG + self.REST)
+        blank = make_font(tmp_path / "Last Resort.ttf", self.CAT + self.DOG + self.REST)
+        self.use(monkeypatch, bold, blank, other, right)
+        assert fonts.fonts_for(("cat", self.CAT, self.DOG)) == (fonts.DEFAULT, right, right)
+        with caplog.at_level(logging.WARNING):
+            assert (self.drawn(image, self.CAT) != self.drawn(image, self.DOG)).any()
+        assert not caplog.records
+
+    def test_one_warning_names_those_without_letters(self, image, tmp_path, monkeypatch, caplog):
+        without_digits = make_font(tmp_path / "letters.ttf", self.CAT + self.DOG)
+        broken = tmp_path / "broken.ttf"
+        broken.write_bytes(b"no font")
+        self.use(monkeypatch, broken, without_digits, tmp_path / "gone.ttf")
+        found = detections([[40, 50, 100, 90], [0, 0, 9, 9]], [1, 2], [0.9, 0.8])
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                draw_instances(image, found, ["cat", self.CAT, self.DOG])
+        (record,) = caplog.records
+        assert f"class names {self.CAT}, {self.DOG}:" in record.getMessage()
+        assert "Install a font" in record.getMessage()
+
+    def test_usual_names_need_no_search(self, monkeypatch):
+        def refuse() -> list[str]:
+            raise AssertionError("system fonts are searched without need")
+
+        monkeypatch.setattr(fonts.font_manager, "findSystemFonts", refuse)
+        assert fonts.fonts_for(tuple(NAMES)) == (fonts.DEFAULT,) * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import logging
@@ -21,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .class_names import order_in
-from .data.mapper import ImageReadError
+from .data.images import ImageReadError
 from .files import replacing
 from .predictor import Predictor, to_array
 from .visualization import draw_distributions, draw_instances, draw_star
@@ -29,6 +30,8 @@ from .visualization import draw_distributions, draw_instances, draw_star
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 _DEFAULT_FPS = 25.0  # for cameras that do not tell
+# Errors in writing that all further pictures would meet.
+_OF_THE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 class InputError(ValueError):
@@ -91,7 +94,8 @@ def run_on_files(
 ) -> DemoResult:
     """Predict, draw and write each of ``sources`` below the folder ``output``.
 
-    A picture or video that cannot be read is listed in ``failures``, and the rest goes on.
+    A picture or video that cannot be read, or that the model fails on, is listed in ``failures``,
+    and the rest goes on.
     star: draw VFNet's intermediate results. distributions: draw those of the boxes' sides, which
     GFL predicts. max_frames: stop a video there.
 
@@ -112,8 +116,8 @@ def run_on_files(
         if source.is_video:
             try:
                 run.video(str(source.path), source.path.name, source.output, max_frames)
-            except InputError as error:
-                run.result.failures.append((str(source.path), str(error)))
+            except Exception as error:
+                run.failed(source, error)
     return run.result
 
 
@@ -190,16 +194,44 @@ class _Run:
             try:
                 readable.append((source, to_array(source.path, "RGB")))
             except (ImageReadError, OSError) as error:
-                self.result.failures.append((str(source.path), str(error.__cause__ or error)))
-        images = [image for _, image in readable]
-        found = self.predict(images, input_format="RGB") if images else []
-        for (source, image), instances in zip(readable, found, strict=True):
-            self._record(instances, {"file_name": str(source.path)})
-            target = self.output / source.output
-            drawn = Image.fromarray(self.draw(image, instances, self.predictor.class_names))
-            with replacing(target) as temporary:
-                drawn.save(temporary)
-            self.result.written.append(target)
+                self.failed(source, error)
+        for source, image, instances in self._predicted(readable):
+            try:
+                self._write_picture(source, image, instances)
+            except Exception as error:
+                self.failed(source, error)
+
+    def failed(self, source: Source, error: Exception) -> None:
+        """List what went wrong with one input; raise what would go wrong with the others too."""
+        if isinstance(error, OSError) and error.errno in _OF_THE_OUTPUT:
+            raise error
+        self.result.failures.append((str(source.path), _reason(error)))
+
+    def _predicted(
+        self, pictures: Sequence[tuple[Source, np.ndarray]]
+    ) -> Iterator[tuple[Source, np.ndarray, Instances]]:
+        """All together or, if the model fails, one by one, to know which picture it fails on."""
+        if not pictures:
+            return
+        try:
+            found = self.predict([image for _, image in pictures], input_format="RGB")
+        except Exception as error:
+            if len(pictures) == 1:
+                self.failed(pictures[0][0], error)
+                return
+            for one in pictures:
+                yield from self._predicted([one])
+            return
+        for (source, image), instances in zip(pictures, found, strict=True):
+            yield source, image, instances
+
+    def _write_picture(self, source: Source, image: np.ndarray, instances: Instances) -> None:
+        target = self.output / source.output
+        drawn = Image.fromarray(self.draw(image, instances, self.predictor.class_names))
+        with replacing(target) as temporary:
+            drawn.save(temporary)
+        self._record(instances, {"file_name": str(source.path)})
+        self.result.written.append(target)
 
     def video(self, source: str | int, name: str, output: Path, max_frames: int | None) -> None:
         capture = cv2.VideoCapture(source)
@@ -274,6 +306,15 @@ class _Run:
                     "score": round(score, 5),
                 }
             )
+
+
+def _reason(error: Exception) -> str:
+    """One line on what is wrong with an input whose name is known."""
+    if isinstance(error, ImageReadError):
+        return error.reason
+    if isinstance(error, OSError | InputError):
+        return str(error)
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _frames(capture: Any) -> Iterator[np.ndarray]:

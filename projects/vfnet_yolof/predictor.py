@@ -13,7 +13,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .checkpoint import (
     CheckpointMismatchError,
@@ -22,7 +22,7 @@ from .checkpoint import (
     load_into,
 )
 from .data.augment import AugInput
-from .data.mapper import read_image
+from .data.images import pil_to_array, read_image
 from .inference_config import Config, default_device, read_inference_config
 from .modeling.by_size import detect_by_size
 from .optimization import optimize
@@ -83,7 +83,8 @@ class Predictor:
         trust_config: let the YAML file name anything, i.e. run any code.
 
         Raises:
-            ValueError: no weights are given or named by the configuration.
+            ValueError: no weights are given or named by the configuration, or a threshold or batch
+                size that cannot be.
             FileNotFoundError, CheckpointError, CheckpointMismatchError: see :mod:`.checkpoint`.
         """
         trust = Trust(tuple(allow), trust_config)
@@ -93,6 +94,10 @@ class Predictor:
             raise ValueError(f"{self.cfg.name} names no weights; pass the checkpoint to use")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not 0.0 <= score_thresh <= 1.0:
+            raise ValueError(
+                f"score_thresh must lie in [0, 1], as scores do (0.5 is 50 %), got {score_thresh}"
+            )
         self.device = default_device(device)
         self.score_thresh = score_thresh
         self.batch_size = batch_size
@@ -227,17 +232,16 @@ class Predictor:
 def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") -> np.ndarray:
     """``image`` as an (H, W, 3) uint8 array in the channel order ``output_format``.
 
-    ``input_format`` is the order of arrays; files and PIL images know theirs and are turned as EXIF
-    says.
+    ``input_format`` is the order of arrays; files and PIL images know theirs, and are read as
+    :func:`.data.images.read_image` has it.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(os.fspath(image), output_format)
     if isinstance(image, Image.Image):
-        array, input_format = np.asarray(ImageOps.exif_transpose(image).convert("RGB")), "RGB"
-    elif isinstance(image, np.ndarray):
-        array = _checked_array(image)
-    else:
+        return pil_to_array(image, output_format)
+    if not isinstance(image, np.ndarray):
         raise TypeError(f"an image must be an array, a path or a PIL image, not {type(image)}")
+    array = _checked_array(image)
     return array if input_format == output_format else array[:, :, ::-1]
 
 
@@ -246,7 +250,7 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
         array = np.repeat(array[:, :, None], 3, axis=2)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(
-            "an image array must be uint8 of shape (H, W, 3) or (H, W), "
+            "an image array must be uint8, 0 black and 255 white, of shape (H, W, 3) or (H, W); "
             f"got {array.dtype} of shape {array.shape}"
         )
     return array

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from detectron2.structures import Instances
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from .fonts import fonts_for, sized
 
 # R, G, B of the intermediate results, as in figures 1 and 3 of the VarifocalNet paper.
 INITIAL_BOX_COLOR = (255, 40, 40)
@@ -72,7 +71,7 @@ def draw_ground_truth(
     for box, label in rows:
         canvas.box(box, class_color(label))
     for box, label in rows:
-        canvas.label(box, class_names[label], class_color(label))
+        canvas.label(box, class_names, label, class_color(label))
     return canvas.array()
 
 
@@ -179,7 +178,7 @@ class _Canvas:
         self.draw = ImageDraw.Draw(self.image)
         longest = max(self.image.size)
         self.width = line_width if line_width is not None else max(1, round(longest / 400))
-        self.font = _font(max(10, round(longest / 60)))
+        self.font_size = max(10, round(longest / 60))
 
     def box(self, box: Sequence[float], color: Color) -> None:
         x0, y0, x1, y1 = box
@@ -206,24 +205,27 @@ class _Canvas:
             strict=True,
         )
         for box, label, score, color in rows:
-            self.label(box, f"{class_names[label]} {score:.0%}", color)
+            self.label(box, class_names, label, color, f" {score:.0%}")
 
-    def label(self, box: Sequence[float], text: str, color: Color) -> None:
+    def label(
+        self,
+        box: Sequence[float],
+        class_names: Sequence[str],
+        index: int,
+        color: Color,
+        suffix: str = "",
+    ) -> None:
         """On a filled strip above the box, or inside where the image ends; always in the image."""
-        left, top, right, bottom = self.draw.textbbox((0, 0), text, font=self.font)
+        text = class_names[index] + suffix
+        font = sized(fonts_for(tuple(class_names))[index], self.font_size)
+        left, top, right, bottom = self.draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 4, bottom - top + 4
         x = min(max(box[0], 0), max(self.image.width - width, 0))
         y = box[1] - height if box[1] >= height else max(box[1], 0)
         self.draw.rectangle((x, y, x + width, y + height), fill=color)
         luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
         ink = (0, 0, 0) if luminance > 140 else (255, 255, 255)
-        self.draw.text((x + 2 - left, y + 2 - top), text, ink, self.font)
+        self.draw.text((x + 2 - left, y + 2 - top), text, ink, font)
 
     def array(self) -> np.ndarray:
         return np.array(self.image)
-
-
-@lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans comes with matplotlib, which Detectron2 needs; it has accents and Cyrillic."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from detectron2.config import instantiate
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import CropTransform
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vfnet_yolof.configs import load_config
 from vfnet_yolof.data import AugInput, DetectionMapper
 from vfnet_yolof.data.transforms import OpenCVResizeTransform, WindowTransform
 
@@ -90,3 +94,48 @@ def test_bad_interpolations() -> None:
     nearest = AugInput(noise(), interpolation="opencv")
     with pytest.raises(ValueError, match="bilinear"):
         T.Resize((10, 10), interp=0)(nearest)
+
+
+def thin(height: int, width: int) -> AugInput:
+    return AugInput(np.zeros((height, width, 3), np.uint8), [[0, 0, width, height]])
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(
+    thick=st.integers(1, 4),
+    long=st.integers(1, 12_000),
+    upright=st.booleans(),
+    resize=st.sampled_from(
+        [
+            T.ResizeShortestEdge(320, 533),
+            T.ResizeShortestEdge([400, 1400], 1600, "range"),
+            T.ResizeScale(0.1, 2.0, 640, 640),
+            T.RandomApply(T.ResizeShortestEdge(20, 30), prob=1),
+        ]
+    ),
+    interpolation=st.sampled_from(["pil", "opencv"]),
+)
+def test_a_resize_leaves_a_pixel_of_each_side(
+    thick: int, long: int, upright: bool, resize: T.Augmentation, interpolation: str
+) -> None:
+    size = (long, thick) if upright else (thick, long)
+    resized = thin(*size)
+    resized.interpolation = interpolation
+    resize(resized)
+    height, width = resized.image.shape[:2]
+    assert min(height, width) >= 1
+    np.testing.assert_allclose(resized.boxes, [[0, 0, width, height]])
+    np.testing.assert_allclose(resized.content, [0, 0, width, height])
+
+
+@pytest.mark.parametrize(
+    "config", ["vfnet/vfnet_small.py", "vfnet/vfnetx_r2_101_800.py", "yolof/yolof_r50_c5_ms_6x.py"]
+)
+def test_recipes_take_the_thinnest_pictures(config: str) -> None:
+    loaders = load_config(config).dataloader
+    for split in ("train", "test"):
+        mapper = instantiate(loaders[split].mapper)
+        for size in ((1, 1067), (2001, 1), (2, 3000), (1, 10_000)):
+            picture = thin(*size)
+            mapper.augmentations(picture)
+            assert min(picture.image.shape[:2]) >= 1

@@ -17,10 +17,11 @@ from vfnet_yolof.checkpoint import CheckpointError
 from vfnet_yolof.configs import load_config
 from vfnet_yolof.model_zoo import files
 from vfnet_yolof.model_zoo.files import find_weights
-from vfnet_yolof.model_zoo.table import ROWS, Row, Weights
+from vfnet_yolof.model_zoo.table import MMDETECTION, ROWS, Row, Weights
 
 NAME = "vfnet_r50_fpn_1x"
 ROW = f"vfnet/{NAME}"
+PAGE = "https://page"
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +115,10 @@ class TestWeights:
     def test_fetched_converted_and_loaded_once(self, published, server, cache, monkeypatch):
         content, digest, model = published
         Handler.content = content
-        use(monkeypatch, Weights("made.pth", digest, (f"{server}/a/made.pth",), "https://page"))
+        use(
+            monkeypatch,
+            Weights("made.pth", digest, (f"{server}/a/made.pth",), PAGE, MMDETECTION),
+        )
         first = model_zoo.get(NAME, trained=True)
         assert all(torch.equal(v, first.state_dict()[k]) for k, v in model.state_dict().items())
         assert not first.training
@@ -130,7 +134,7 @@ class TestWeights:
 
     def test_a_local_file_comes_first(self, published, server, tmp_path, monkeypatch):
         content, digest, _ = published
-        weights = Weights("made.pth", digest, (f"{server}/made.pth",), "https://page")
+        weights = Weights("made.pth", digest, (f"{server}/made.pth",), PAGE, MMDETECTION)
         use(monkeypatch, weights)
         (tmp_path / "made.pth").write_bytes(content)  # the working directory
         assert find_weights(weights) == Path("made.pth")
@@ -168,18 +172,20 @@ class TestWeights:
         assert all(torch.equal(again[name], before[name]) for name in before)
 
     def test_without_weights_nothing_is_looked_for(self, published, cache, monkeypatch):
-        use(monkeypatch, Weights("made.pth", "00000000", (), "https://page"))
+        use(monkeypatch, Weights("made.pth", "00000000", (), PAGE, MMDETECTION))
         assert not model_zoo.get(NAME).training
         assert left_in(cache) == []
 
     def test_another_file_of_that_name_is_refused(self, tmp_path):
         (tmp_path / "made.pth").write_bytes(b"something else")
         with pytest.raises(CheckpointError, match=r"not the published file.*starts with 12345678"):
-            find_weights(Weights("made.pth", "12345678", (), "https://page"))
+            find_weights(Weights("made.pth", "12345678", (), PAGE, MMDETECTION))
 
     def test_what_comes_is_checked(self, server, cache):
         Handler.content = b"an error page"
-        weights = Weights("made.pth", "12345678", (f"{server}/made.pth",), "https://page")
+        weights = Weights(
+            "made.pth", "12345678", (f"{server}/made.pth",), "https://page", MMDETECTION
+        )
         with pytest.raises(model_zoo.WeightsUnavailableError, match="SHA-256.*not 12345678"):
             find_weights(weights)
         assert left_in(cache) == []
@@ -188,7 +194,7 @@ class TestWeights:
         content, digest, _ = published
         Handler.content = content
         addresses = ("http://127.0.0.1:1/made.pth", f"{server}/made.pth")
-        path = find_weights(Weights("made.pth", digest, addresses, "https://page"))
+        path = find_weights(Weights("made.pth", digest, addresses, PAGE, MMDETECTION))
         assert path == cache / "made.pth"
         assert path.read_bytes() == content
 
@@ -210,7 +216,9 @@ class TestWeights:
                 raise ConnectionResetError("connection reset by peer")
 
         monkeypatch.setattr(files, "_open", lambda address, seconds: Breaking())
-        weights = Weights("made.pth", "12345678", (f"{server}/made.pth",), "https://page")
+        weights = Weights(
+            "made.pth", "12345678", (f"{server}/made.pth",), "https://page", MMDETECTION
+        )
         with pytest.raises(model_zoo.WeightsUnavailableError, match="reset by peer"):
             find_weights(weights)
         assert left_in(cache) == []

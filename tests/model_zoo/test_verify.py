@@ -1,17 +1,24 @@
 """tools/verify_weights.py: exit status and message, with a small detector on invented pictures."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import verify_weights
 from detectron2.config import instantiate
+from omegaconf import DictConfig
 from PIL import Image
+from tiny import shrink_yolof
+from vfnet_yolof import model_zoo
 from vfnet_yolof.configs import load_config
-from vfnet_yolof.model_zoo.verify import Verification, command_line
+from vfnet_yolof.model_zoo.table import ROWS
+from vfnet_yolof.model_zoo.verify import Verification, command_line, pipeline_of
+from vfnet_yolof.modeling.meta_arch import YOLOF
 
 CONFIG = "vfnet/vfnet_small.py"
 
@@ -100,3 +107,94 @@ def test_the_limit_is_inclusive():
 def test_what_stands_in_the_way(arguments, message, weights, capsys):
     assert command_line(None, arguments) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if ROWS[row].weights is not None])
+def test_a_row_says_how_its_weights_see_pictures(row: str) -> None:
+    cfg = model_zoo.get_config(row, trained=True)
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    assert pipeline_of(cfg, model) == ROWS[row].weights.pipeline
+
+
+class TestWeightsOfOtherCodeThanTheRows:
+    """MMDetection's YOLOF: resized by OpenCV and padded to 32, its authors' by Pillow and not."""
+
+    ROW = "yolof/yolof_r50_c5_1x"
+
+    @pytest.fixture(autouse=True)
+    def _tiny(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        def tiny_config(name: str) -> DictConfig:
+            config = shrink_yolof(load_config(name))
+            config.model.num_classes = 80
+            return config
+
+        monkeypatch.setattr(model_zoo, "load_config", tiny_config)
+        monkeypatch.setenv("VFNET_YOLOF_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.fixture
+    def published(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A small stand-in for the published file, under its name."""
+        torch.manual_seed(0)
+        path = tmp_path / ROWS[self.ROW].weights.file
+        torch.save({"model": model_zoo.get(self.ROW).state_dict()}, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        weights = ROWS[self.ROW].weights._replace(sha256=digest)
+        monkeypatch.setitem(ROWS, self.ROW, ROWS[self.ROW]._replace(weights=weights))
+        return path
+
+    @pytest.fixture
+    def seen(self, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+        """What reaches the network, (N, 3, H, W)."""
+        tensors: list[np.ndarray] = []
+        preprocess = YOLOF.preprocess_image
+
+        def remember(self, batched_inputs):
+            images = preprocess(self, batched_inputs)
+            tensors.append(images.tensor.numpy())
+            return images
+
+        monkeypatch.setattr(YOLOF, "preprocess_image", remember)
+        return tensors
+
+    def verify(self, coco: Path, weights: Path) -> None:
+        options = ["--coco", str(coco), "--weights", str(weights), "--device", "cpu"]
+        assert command_line(None, [self.ROW, *options, "--expected", "50"]) == 1
+
+    def test_verify_brings_pictures_as_they_were_in_training(self, coco, published, seen) -> None:
+        self.verify(coco, published)
+        mean = np.array([103.53, 116.28, 123.675])
+        for name, tensor in zip(("1.jpg", "2.jpg"), seen, strict=True):
+            pixels = cv2.cvtColor(
+                np.asarray(Image.open(coco / "val2017" / name)), cv2.COLOR_RGB2BGR
+            )
+            # 48 x 64 px become 800 x 1067, padded to 800 x 1088 with zeros
+            expected = np.zeros((800, 1088, 3))
+            expected[:, :1067] = cv2.resize(pixels, (1067, 800)) - mean
+            np.testing.assert_allclose(tensor[0].transpose(1, 2, 0), expected, atol=1e-4)
+
+    def test_other_weights_of_the_row_see_them_as_the_config_has_it(
+        self, coco, published, seen, tmp_path
+    ) -> None:
+        own = tmp_path / "own.pth"
+        torch.manual_seed(1)
+        torch.save({"model": model_zoo.get(self.ROW).state_dict()}, own)
+        self.verify(coco, own)
+        assert [x.shape for x in seen] == [(1, 3, 800, 1067)] * 2
+
+    def test_the_file_is_known_under_any_name(self, published, tmp_path) -> None:
+        renamed = published.rename(tmp_path / "renamed.pth")
+        model = model_zoo.get(self.ROW, weights=renamed)
+        assert model.backbone.size_divisibility == 32
+        assert model.postprocessor.clip == "before_nms"
+        converted = model_zoo.converted_weights(self.ROW, model, renamed)
+        assert model_zoo.get(self.ROW, weights=converted).backbone.size_divisibility == 32
+
+    def test_without_weights_a_model_is_the_papers(self) -> None:
+        model = model_zoo.get(self.ROW)
+        assert model.backbone.size_divisibility == 0
+        assert model.postprocessor.clip == "after_nms"
+        assert model_zoo.get_config(self.ROW).dataloader.test.mapper.interpolation == "pil"
+        with pytest.raises(model_zoo.WeightsUnavailableError, match="no weights are published"):
+            model_zoo.get_config("yolof_r50_c5_ms_6x", trained=True)

@@ -110,6 +110,11 @@ class TestDilatedEncoder:
         assert (shape.channels, shape.stride) == (16, stride)
         assert encoder.size_divisibility == 0
 
+    def test_pads_where_it_is_told(self) -> None:
+        assert small_encoder(size_divisibility=32).size_divisibility == 32
+        with pytest.raises(ValueError, match="size_divisibility must not be negative"):
+            small_encoder(size_divisibility=-1)
+
     @pytest.mark.parametrize("dilations", [[], [3], [2, 4, 6, 8], [1] * 10])
     def test_a_block_for_each_dilation(self, dilations: list[int]) -> None:
         encoder = small_encoder(dilations=dilations)

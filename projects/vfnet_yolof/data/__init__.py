@@ -18,8 +18,9 @@ from .datasets import (
     register_shapes,
     register_user_datasets,
 )
+from .images import ImageReadError, image_size, read_image
 from .loader import TrainLoader, build_test_loader, build_train_loader
-from .mapper import DetectionMapper, ImageReadError
+from .mapper import DetectionMapper
 from .mosaic import Mosaic
 from .sampler import GroupedBatchSampler, SampleKey
 from .validate import Report, validate_coco
@@ -45,6 +46,8 @@ __all__ = [
     "build_train_loader",
     "dataset_class_names",
     "get_dataset_dicts",
+    "image_size",
+    "read_image",
     "register_coco_json",
     "register_user_datasets",
     "validate_coco",

@@ -20,8 +20,9 @@ def check_interpolation(interpolation: str) -> str:
 class AugInput(T.AugInput):
     """A picture, its boxes and where its content lies, while augmentations change them.
 
-    After every step the boxes are clipped to the picture: what one step cuts away cannot come back
-    through the next one, as it would where a cropped picture is shifted.
+    A resize leaves at least one px of each side, also of a picture so thin that its shorter side
+    would be rounded to 0. After every step the boxes are clipped to the picture: what one step cuts
+    away cannot come back through the next one, as it would where a cropped picture is shifted.
 
     Attributes:
         image: (H, W, C). boxes: (M, 4) float64 xyxy px.
@@ -46,6 +47,8 @@ class AugInput(T.AugInput):
             for step in tfm.transforms:
                 self.transform(step)
             return
+        if isinstance(tfm, T.ResizeTransform):
+            tfm = _with_pixels(tfm)
         if self.interpolation == "opencv" and type(tfm) is T.ResizeTransform:
             tfm = OpenCVResizeTransform.like(tfm)
         self.image = tfm.apply_image(self.image)
@@ -53,3 +56,11 @@ class AugInput(T.AugInput):
         changed = tfm.apply_box(np.concatenate([self.boxes, self.content[None]]))
         changed = changed.clip(0, [width, height, width, height])
         self.boxes, self.content = changed[:-1], changed[-1]
+
+
+def _with_pixels(resize: T.ResizeTransform) -> T.ResizeTransform:
+    """``resize``, or one to at least 1 px where a side would be rounded to 0."""
+    if min(resize.new_h, resize.new_w) >= 1:
+        return resize
+    size = max(1, resize.new_h), max(1, resize.new_w)
+    return type(resize)(resize.h, resize.w, *size, resize.interp)

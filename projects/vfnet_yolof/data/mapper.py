@@ -14,35 +14,9 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from .augment import AugInput, check_interpolation
+from .images import ImageReadError, check_image_format, read_image
 
 logger = logging.getLogger(f"detectron2.{__name__}")
-
-IMAGE_FORMATS = ("RGB", "BGR")
-
-
-class ImageReadError(RuntimeError):
-    """An image file that cannot be read; the message names it."""
-
-
-def read_image(file_name: str, image_format: str) -> np.ndarray:
-    """(H, W, 3) uint8 in `image_format`, turned as its EXIF orientation says.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ImageReadError: the file is not an image, or a damaged one.
-    """
-    try:
-        return detection_utils.read_image(file_name, format=image_format)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"Image file not found: {file_name}. Check the image folder of the data set."
-        ) from error
-    except Exception as error:  # Pillow raises a different type for every kind of damage
-        raise ImageReadError(
-            f"Cannot read image file {file_name}: {type(error).__name__}: {error}. "
-            "Replace the file or remove its entry from the annotations; "
-            "tools/validate_dataset.py --decode lists all unreadable images."
-        ) from error
 
 
 class DetectionMapper:
@@ -68,13 +42,9 @@ class DetectionMapper:
         interpolation: "pil" or "opencv", how all resizes among the augmentations work.
         min_box_side: boxes with a side of at most this many px after the augmentations are dropped.
         """
-        if image_format not in IMAGE_FORMATS:
-            raise ValueError(
-                f"image_format={image_format!r}; known are {', '.join(IMAGE_FORMATS)}."
-            )
         self.is_train = is_train
         self.augmentations = T.AugmentationList(list(augmentations))
-        self.image_format = image_format
+        self.image_format = check_image_format(image_format)
         self.interpolation = check_interpolation(interpolation)
         self.min_box_side = min_box_side
         mode = "training" if is_train else "inference"
@@ -89,13 +59,13 @@ class DetectionMapper:
         ``image`` that is picture and no filled border. ``height`` and ``width`` stay the file's.
 
         Raises:
-            FileNotFoundError, ImageReadError: see :func:`read_image`.
+            FileNotFoundError, ImageReadError: see :func:`.images.read_image`.
             detectron2.data.detection_utils.SizeMismatchError: the file is of another size than the
                 annotations say.
         """
         record = copy.copy(record)
         annotations = record.pop("annotations", None)
-        image = read_image(record["file_name"], self.image_format)
+        image = _read(record, self.image_format)
         detection_utils.check_image_size(record, image)  # also fills in a missing height and width
 
         boxes, classes = _boxes_and_classes(annotations or []) if self.is_train else (None, None)
@@ -109,6 +79,27 @@ class DetectionMapper:
                 image.shape[:2], aug_input.boxes, classes, self.min_box_side
             )
         return record
+
+
+def _read(record: dict[str, Any], image_format: str) -> np.ndarray:
+    """The picture of a record; errors say which entry of the annotations it belongs to."""
+    try:
+        return read_image(record["file_name"], image_format)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error} The annotations list it ({_entry(record)}): check the image folder of the "
+            "data set."
+        ) from error
+    except ImageReadError as error:
+        raise ImageReadError(
+            f"{error} The annotations list it ({_entry(record)}): replace the file or remove its "
+            "entry; tools/validate_dataset.py --decode lists all unreadable images.",
+            error.reason,
+        ) from error
+
+
+def _entry(record: dict[str, Any]) -> str:
+    return f"image id {record['image_id']}" if "image_id" in record else "without an image id"
 
 
 def make_instances(

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from detectron2.data import detection_utils
-from PIL import Image, UnidentifiedImageError
 
 from .annotations import Annotations, ImageEntry, read_annotations
 from .faults import Faults, shown
+from .images import ImageReadError, image_size, read_image
 
 ImageCheck = Literal["auto", "exists", "header", "decode"]
 
 _HEADERS_AT_MOST = 20_000  # images; "auto" opens no more files than that
-_TURNED = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 
 
 @dataclass
@@ -121,9 +119,9 @@ def _check_files(report: Report, images: list[ImageEntry], check: ImageCheck) ->
             unreadable.append(f"{path} (no regular file)")
             continue
         try:
-            size = _decoded_size(path) if check == "decode" else _header_size(path)
-        except Exception as error:  # Pillow raises a different type for every kind of damage
-            unreadable.append(f"{path} ({_reason(error)})")
+            size = _decoded_size(path) if check == "decode" else image_size(path)
+        except (ImageReadError, OSError) as error:
+            unreadable.append(f"{path} ({getattr(error, 'reason', error)})")
             continue
         expected = (image.width, image.height)
         if size != expected:
@@ -139,22 +137,6 @@ def _names_in(folder: str) -> set[str]:
         return set()
 
 
-def _header_size(path: str) -> tuple[int, int]:
-    """(width, height) after the EXIF rotation that reading applies, without decoding."""
-    with Image.open(path) as image:
-        width, height = image.size
-        # Asking a PNG for EXIF data that its header has not would decode the whole picture.
-        plain = image.format == "PNG" and "exif" not in image.info
-        turned = not plain and image.getexif().get(0x0112) in _TURNED
-    return (height, width) if turned else (width, height)
-
-
 def _decoded_size(path: str) -> tuple[int, int]:
-    height, width = detection_utils.read_image(path, format="RGB").shape[:2]
+    height, width = read_image(path).shape[:2]
     return width, height
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    return f"{type(error).__name__}: {error}"

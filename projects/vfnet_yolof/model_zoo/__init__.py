@@ -6,6 +6,7 @@
 
     cfg = model_zoo.get_config("vfnet_r50_fpn_ms_2x")
     model = model_zoo.get("vfnet_r50_fpn_ms_2x", trained=True)
+    test_pictures = model_zoo.get_config("vfnet_r50_fpn_ms_2x", trained=True).dataloader.test
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,16 +23,18 @@ from omegaconf import DictConfig
 from torch import nn
 
 from .. import __version__
-from ..checkpoint import convert_checkpoint, load_into
+from ..checkpoint import convert_checkpoint, load_checkpoint, load_into
 from ..checkpoint.convert import file_sha256
 from ..configs import load_config
+from ..engine.overrides import apply_overrides
 from .files import WeightsUnavailableError, cache_dir, check_hash, find_weights
-from .table import ROWS, Row, Weights
+from .table import ROWS, Pipeline, Row, Weights
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
 __all__ = [
     "ROWS",
+    "Pipeline",
     "Row",
     "Weights",
     "WeightsUnavailableError",
@@ -40,6 +44,7 @@ __all__ = [
     "find_source",
     "get",
     "get_config",
+    "is_published",
 ]
 
 
@@ -59,9 +64,23 @@ def find_row(name: str) -> str:
     raise KeyError(f"no row {name!r} in the model zoo{hint}")
 
 
-def get_config(name: str) -> DictConfig:
-    """The configuration of a row, with dataloader, optimizer, schedule and ``train`` section."""
-    return load_config(f"{find_row(name)}.py")
+def get_config(name: str, trained: bool = False) -> DictConfig:
+    """The configuration of a row, with dataloader, optimizer, schedule and ``train`` section.
+
+    Args:
+        name: as :func:`find_row` takes it.
+        trained: as the row's published weights are to be used. Where other code than the paper
+            authors' has trained them, they want other resizing or padding than the row has; the
+            changes are ``ROWS[row].weights.overrides``.
+
+    Raises:
+        KeyError: no such row. WeightsUnavailableError: nothing is published for it.
+    """
+    row = find_row(name)
+    config = load_config(f"{row}.py")
+    if trained:
+        apply_overrides(config, _published(row).overrides)
+    return config
 
 
 def get(
@@ -75,7 +94,8 @@ def get(
 
     Args:
         name: as :func:`find_row` takes it.
-        trained: load the published weights; otherwise they are random.
+        trained: load the published weights; otherwise they are random. Pictures have to come to
+            it as in its training: ``get_config(name, trained=True).dataloader.test.mapper``.
         weights: a checkpoint, or a folder that has the published file, to take instead of looking
             for it; implies ``trained``. Any layout that the converter knows.
         device: where to put the model.
@@ -87,7 +107,8 @@ def get(
     row = find_row(name)
     # Before the model is built, so that what cannot be had is known at once.
     source = find_source(row, weights) if trained or weights is not None else None
-    model = instantiate(get_config(row).model)
+    published = source is not None and is_published(row, source)
+    model: nn.Module = instantiate(get_config(row, trained=published).model)
     if source is not None:
         converted = converted_weights(row, model, source)
         load_into(model, converted)
@@ -108,6 +129,21 @@ def converted_weights(name: str, model: nn.Module, source: str | os.PathLike[str
     return converted
 
 
+def is_published(name: str, source: str | os.PathLike[str]) -> bool:
+    """Whether ``source`` is the row's published file, under any name, or was converted from it."""
+    weights = ROWS[find_row(name)].weights
+    if weights is None:
+        return False
+
+    def named(file: object, digest: object) -> bool:
+        return file == weights.file or bool(weights.sha256 and str(digest)[:8] == weights.sha256)
+
+    if Path(source).name == weights.file or named(None, file_sha256(source)):
+        return True
+    origin = load_checkpoint(source).get("source")  # what a converted file was made of
+    return isinstance(origin, Mapping) and named(origin.get("file"), origin.get("sha256"))
+
+
 def find_source(name: str, weights: str | os.PathLike[str] | None = None) -> Path:
     """The file that has a row's weights; ``weights`` and errors as of :func:`get`."""
     row = find_row(name)
@@ -119,8 +155,14 @@ def find_source(name: str, weights: str | os.PathLike[str] | None = None) -> Pat
         return path
     if path is not None and not path.is_dir():
         raise FileNotFoundError(f"no file or folder {path}")
-    if published is None:
-        raise WeightsUnavailableError(f"no weights are published for {row}; give a file of yours")
+    published = _published(row)
     if path is not None and not (path / published.file).is_file():
         raise FileNotFoundError(f"{path} does not have {published.file}")
     return find_weights(published, [] if path is None else [path])
+
+
+def _published(row: str) -> Weights:
+    weights = ROWS[row].weights
+    if weights is None:
+        raise WeightsUnavailableError(f"no weights are published for {row}; give a file of yours")
+    return weights

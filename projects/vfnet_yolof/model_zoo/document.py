@@ -67,6 +67,12 @@ weights come from another training, their own AP on val2017 stands in brackets. 
 millions; G are 10^9 multiply-adds of convolutions and products (deformable ones included) for one
 image of {SIZE[0]} x {SIZE[1]}. Weights without a link are fetched with a browser, from the page
 named.
+
+"pictures" says how those weights were trained, and so how they have to be used: interpolation of
+the resizing, multiple of px that height and width are padded to, order of the channels. A row's
+config has it, but for the weights below.
+
+{{others}}
 """
 
 _COST = """## Size and cost beside the reference implementations
@@ -111,10 +117,10 @@ def read_figures(text: str) -> dict[str, Figures]:
 
 def document(figures: Mapping[str, Figures]) -> str:
     """The whole text, for the figures of everything in :data:`DESCRIBED`."""
-    parts = [_HEAD]
+    parts = [_HEAD.format(others=_others())]
     for title, prefix in GROUPS.items():
         rows = [_line(name, ROWS[name], figures[name]) for name in ROWS if name.startswith(prefix)]
-        headers = ["config", "M", "G", "AP val", "AP test-dev", "weights", "SHA-256"]
+        headers = ["config", "M", "G", "AP val", "AP test-dev", "pictures", "weights", "SHA-256"]
         remark = f"{REMARKS[prefix]}\n" if prefix in REMARKS else ""
         parts.append(f"## {title}\n\n{remark}{_table(rows, headers)}\n")
     rows = [
@@ -138,11 +144,22 @@ def _line(name: str, row: Row, figures: Figures) -> list[str]:
         val += f" [{row.weights.val:.1f}]"
     test_dev = "" if row.test_dev is None else f"{row.test_dev:.1f}"
     weights, digest = "", ""
+    pictures = "" if row.weights is None else str(row.weights.pipeline)
     if row.weights is not None and row.weights.addresses:
         weights, digest = f"[{row.weights.file}]({row.weights.addresses[0]})", row.weights.sha256
     elif row.weights is not None:
         weights = f"{row.weights.file} from [this page]({row.weights.page})"
-    return [f"[{name}]({name}.py)", *figures, val, test_dev, weights, digest]
+    return [f"[{name}]({name}.py)", *figures, val, test_dev, pictures, weights, digest]
+
+
+def _others() -> str:
+    """Weights that want another config than their row's, with the changes."""
+    parts = []
+    for name, row in ROWS.items():
+        if row.weights is not None and row.weights.overrides:
+            lines = "\n".join(f"    {override}" for override in row.weights.overrides)
+            parts.append(f"`{row.weights.file}` with `{name}.py`:\n\n{lines}")
+    return "\n\n".join(parts)
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:

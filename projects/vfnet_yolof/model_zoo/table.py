@@ -17,6 +17,29 @@ _VFNET_AUTHORS = "https://github.com/hyz-xmaster/VarifocalNet#results-and-models
 _YOLOF_AUTHORS = "https://github.com/chensnathan/YOLOF#main-results"
 
 
+class Pipeline(NamedTuple):
+    """How pictures were brought to a checkpoint in its training, and so have to be in its use.
+
+    Attributes:
+        interpolation: of resizing, "opencv" or "pil".
+        divisor: height and width are padded to multiples of so many px; 0: not at all.
+        image_format: order of the channels.
+    """
+
+    interpolation: str
+    divisor: int
+    image_format: str
+
+    def __str__(self) -> str:
+        padding = f"padded to {self.divisor}" if self.divisor else "not padded"
+        return f"{self.interpolation}, {padding}, {self.image_format}"
+
+
+MMDETECTION = Pipeline("opencv", 32, "RGB")
+MMDETECTION_CAFFE = Pipeline("opencv", 32, "BGR")  # with the weights of Caffe's ResNets
+YOLOF_AUTHORS = Pipeline("pil", 0, "BGR")
+
+
 class Weights(NamedTuple):
     """A published checkpoint, in the layout of the project that trained it.
 
@@ -24,14 +47,19 @@ class Weights(NamedTuple):
         file: its name. sha256: first digits of its hash, or "" where none is published.
         addresses: where it can be fetched without a browser, best first.
         page: where a person finds it.
+        pipeline: how pictures have to be brought to it.
         val: AP on val2017 of this very file, where it is another training than the row's.
+        overrides: what the row's config needs changed for this file, because other code trained it:
+            to bring pictures as :attr:`pipeline` says, and what else that code does differently.
     """
 
     file: str
     sha256: str
     addresses: tuple[str, ...]
     page: str
+    pipeline: Pipeline
     val: float | None = None
+    overrides: tuple[str, ...] = ()
 
 
 class Row(NamedTuple):
@@ -59,7 +87,8 @@ def _mmdet(detector: str, model: str, tail: str, val: float | None = None) -> We
     file = f"{model}_{tail}.pth"
     path = f"{_MMDET}/{detector}/{model}/{file}"
     page = f"https://github.com/open-mmlab/mmdetection/tree/main/configs/{detector}"
-    return Weights(file, tail[-8:], tuple(f"{host}/{path}" for host in _HOSTS), page, val)
+    addresses = tuple(f"{host}/{path}" for host in _HOSTS)
+    return Weights(file, tail[-8:], addresses, page, MMDETECTION, val)
 
 
 def _vfnet(model: str, tail: str) -> Weights:
@@ -70,13 +99,30 @@ def _gfl(model: str, tail: str, val: float | None = None) -> Weights:
     return _mmdet("gfl", f"gfl_{model}_coco", tail, val)
 
 
-def _by_hand(file: str, page: str) -> Weights:
+def _mmdet_yolof(model: str, tail: str, val: float) -> Weights:
+    """YOLOF trained by MMDetection, where the rows' configs are its authors'."""
+    return _mmdet("yolof", f"yolof_{model}_coco", tail, val)._replace(
+        pipeline=MMDETECTION_CAFFE,
+        overrides=(
+            "dataloader.train.mapper.interpolation=opencv",
+            "model.backbone.size_divisibility=32",
+            "model.postprocessor.clip=before_nms",
+        ),
+    )
+
+
+def _by_hand(file: str, page: str, pipeline: Pipeline) -> Weights:
     """Behind a page that needs a browser; no hash is published."""
-    return Weights(file, "", (), page)
+    return Weights(file, "", (), page, pipeline)
+
+
+def _yolof_authors(model: str) -> Weights:
+    return _by_hand(f"YOLOF_{model}.pth", _YOLOF_AUTHORS, YOLOF_AUTHORS)
 
 
 def _drive(row: str, key: str) -> Weights:
-    return _by_hand(f"{row}.pth", f"{_DRIVE}/{key}/view")
+    """Files of VFNet's and GFL's authors, who both work on MMDetection."""
+    return _by_hand(f"{row}.pth", f"{_DRIVE}/{key}/view", MMDETECTION)
 
 
 def _gfocal(val: float, test_dev: float, model: str, key: str) -> Row:
@@ -118,8 +164,12 @@ ROWS: dict[str, Row] = {
     "vfnet/vfnet_r2_101_dcn_fpn_ms_2x": Row(
         51.1, 51.3, _drive("vfnet_r2_101_dcn_fpn_ms_2x", "1kCiEqAA_VQlhbiNuZ3HWGhBD1JvVpK0c")
     ),
-    "vfnet/vfnetx_r2_101_800": Row(53.4, 53.7, _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS)),
-    "vfnet/vfnetx_r2_101_1200": Row(54.5, 55.1, _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS)),
+    "vfnet/vfnetx_r2_101_800": Row(
+        53.4, 53.7, _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS, MMDETECTION)
+    ),
+    "vfnet/vfnetx_r2_101_1200": Row(
+        54.5, 55.1, _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS, MMDETECTION)
+    ),
     "atss/atss_r101_fpn_ms_2x": Row(None, 43.6),
     "atss/atss_r101_dcn_fpn_ms_2x": Row(None, 46.3),
     "atss/atss_x101_64x4d_fpn_ms_2x": Row(None, 45.6),
@@ -160,25 +210,19 @@ ROWS: dict[str, Row] = {
     "yolof/yolof_r50_c5_1x": Row(
         37.7,
         None,
-        _mmdet("yolof", "yolof_r50_c5_8x8_1x_coco", "20210425_024427-8e864411", 37.5),
+        _mmdet_yolof("r50_c5_8x8_1x", "20210425_024427-8e864411", 37.5),
     ),
-    "yolof/yolof_r50_dc5_1x": Row(39.2, None, _by_hand("YOLOF_R_50_DC5_1x.pth", _YOLOF_AUTHORS)),
-    "yolof/yolof_r101_c5_1x": Row(39.8, None, _by_hand("YOLOF_R_101_C5_1x.pth", _YOLOF_AUTHORS)),
-    "yolof/yolof_r101_dc5_1x": Row(40.5, None, _by_hand("YOLOF_R_101_DC5_1x.pth", _YOLOF_AUTHORS)),
-    "yolof/yolof_x101_64x4d_c5_1x": Row(
-        42.2, None, _by_hand("YOLOF_X_101_64x4d_C5_1x.pth", _YOLOF_AUTHORS)
-    ),
+    "yolof/yolof_r50_dc5_1x": Row(39.2, None, _yolof_authors("R_50_DC5_1x")),
+    "yolof/yolof_r101_c5_1x": Row(39.8, None, _yolof_authors("R_101_C5_1x")),
+    "yolof/yolof_r101_dc5_1x": Row(40.5, None, _yolof_authors("R_101_DC5_1x")),
+    "yolof/yolof_x101_64x4d_c5_1x": Row(42.2, None, _yolof_authors("X_101_64x4d_C5_1x")),
     "yolof/yolof_r50_c5_ms_6x": Row(41.6, None),
     "yolof/yolof_r101_c5_ms_6x": Row(43.7, None),
     "yolof/yolof_x101_64x4d_c5_ms_3x": Row(44.7, None),
-    "yolof/yolof_csp_d53_dc5_3x": Row(
-        41.2, None, _by_hand("YOLOF_CSP_D_53_DC5_3x.pth", _YOLOF_AUTHORS)
-    ),
-    "yolof/yolof_csp_d53_dc5_9x": Row(
-        42.8, None, _by_hand("YOLOF_CSP_D_53_DC5_9x.pth", _YOLOF_AUTHORS)
-    ),
+    "yolof/yolof_csp_d53_dc5_3x": Row(41.2, None, _yolof_authors("CSP_D_53_DC5_3x")),
+    "yolof/yolof_csp_d53_dc5_9x": Row(42.8, None, _yolof_authors("CSP_D_53_DC5_9x")),
     "yolof/yolof_csp_d53_dc5_9x_stage2_3x": Row(
-        43.2, None, _by_hand("YOLOF_CSP_D_53_DC5_9x_stage2_3x.pth", _YOLOF_AUTHORS)
+        43.2, None, _yolof_authors("CSP_D_53_DC5_9x_stage2_3x")
     ),
     "yolof/yolof_csp_d53_dc5_swa": Row(None, 44.3),
 }

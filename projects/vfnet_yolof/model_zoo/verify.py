@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +22,10 @@ from ..engine.classes import check_num_classes, checkpoint_classes
 from ..engine.options import complete_train_options
 from ..engine.run import Evaluation
 from ..inference_config import default_device
-from . import converted_weights, find_row, find_source
-from .table import ROWS
+from . import converted_weights, find_row, find_source, get_config, is_published
+from .table import ROWS, Pipeline
+
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 TOLERANCE = 0.3  # AP; repetitions of a training differ by as much
 SPLIT = "val2017"
@@ -59,6 +62,9 @@ def verify(
 ) -> Verification:
     """Convert, evaluate on val2017, compare.
 
+    Pictures are resized and padded as they were when the row's published file was trained; with
+    another file, as the config has it.
+
     Args:
         name: a row of the zoo; with ``weights`` and ``expected`` any packaged config.
         coco: the folder with ``annotations/`` and ``val2017/``.
@@ -73,27 +79,46 @@ def verify(
     expected = _published(name) if expected is None else expected
     chosen = default_device(device)
     source = _source(name, weights)
-    cfg = load_config(_config_name(name))
+    cfg = _config(name, source)
     _use_data(cfg, coco, output or Path("output") / "verify" / Path(name).stem)
     complete_train_options(cfg)
     check_num_classes(cfg, split="test")
     model: nn.Module = instantiate(cfg.model)
+    logger.info("%s is evaluated on pictures that are %s", source, pipeline_of(cfg, model))
     content, _ = load_into(model, converted_weights(name, model, source))
     evaluation = Evaluation(cfg, checkpoint_classes(content, str(source)))
     results = evaluation(model.eval().to(chosen))
     return Verification(float(results["bbox"]["AP"]), expected, tolerance)
 
 
-def _config_name(name: str) -> str:
+def pipeline_of(cfg: DictConfig, model: nn.Module) -> Pipeline:
+    """How test pictures come to a config's model."""
+    mapper = cfg.dataloader.test.mapper
+    return Pipeline(
+        interpolation=mapper.interpolation,
+        divisor=model.backbone.size_divisibility,  # type: ignore[union-attr, arg-type]
+        image_format=mapper.image_format,
+    )
+
+
+def _config(name: str, source: Path) -> DictConfig:
+    """For the published file as it was trained, for any other one as the config has it."""
+    if not _is_row(name):
+        return load_config(name)
+    return get_config(name, trained=is_published(name, source))
+
+
+def _is_row(name: str) -> bool:
     try:
-        return f"{find_row(name)}.py"
+        find_row(name)
     except KeyError:
-        return name
+        return False
+    return True
 
 
 def _source(name: str, weights: str | None) -> Path:
     """A file by its path for any config; else what the zoo finds for the row."""
-    if weights is not None and Path(weights).is_file() and _config_name(name) == name:
+    if weights is not None and Path(weights).is_file() and not _is_row(name):
         return Path(weights)
     return find_source(name, weights)
 

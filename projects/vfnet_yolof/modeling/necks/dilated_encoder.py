@@ -83,6 +83,8 @@ class DilatedEncoder(Backbone):
         channels, mid_channels: of the features and inside the blocks (512 and 128 in the paper).
         dilations: of the blocks, one for each of them; none leaves the projector alone.
         norm, activation, shortcut: see :class:`DilatedBlock`.
+        size_divisibility: pad images to a multiple of so many px; by default as ``bottom_up`` has
+            it, which for a ResNet is not at all, as in the authors' code.
     """
 
     OUT_FEATURE = "encoded"
@@ -98,13 +100,17 @@ class DilatedEncoder(Backbone):
         norm: str = "BN",
         activation: str = "ReLU",
         shortcut: bool = True,
+        size_divisibility: int | None = None,
     ) -> None:
         super().__init__()
+        if size_divisibility is not None and size_divisibility < 0:
+            raise ValueError(f"size_divisibility must not be negative, got {size_divisibility}")
         shapes = bottom_up.output_shape()
         if in_feature not in shapes:
             raise ValueError(f"in_feature must be one of {sorted(shapes)}, got {in_feature!r}")
         self.bottom_up = bottom_up
         self.in_feature = in_feature
+        self._size_divisibility = size_divisibility
         in_channels = shapes[in_feature].channels
         self.lateral = Conv2d(in_channels, channels, kernel_size=1, norm=get_norm(norm, channels))
         self.output = Conv2d(
@@ -138,7 +144,9 @@ class DilatedEncoder(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """As ``bottom_up`` has it; 0 for a ResNet: images are not padded to the stride."""
+        """Images are padded to multiples of it, px; 0: not at all."""
+        if self._size_divisibility is not None:
+            return self._size_divisibility
         return self.bottom_up.size_divisibility
 
 

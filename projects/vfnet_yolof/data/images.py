@@ -1,0 +1,313 @@
+"""Reading pictures: one way for training, evaluation, prediction and checks of data sets.
+
+A picture arrives with the values that a person sees in a viewer, or is refused by name. What that
+means for each kind of picture is in docs/data.md, "What is read of a picture".
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+import numpy as np
+from detectron2.utils.file_io import PathManager
+from PIL import Image, UnidentifiedImageError
+
+logger = logging.getLogger(f"detectron2.{__name__}")
+
+IMAGE_FORMATS = ("RGB", "BGR")
+
+_ORIENTATION = 0x0112  # of EXIF and of TIFF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPS_SIDES = (5, 6, 7, 8)
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC = 256, 257, 258, 262
+_WHITE_IS_ZERO = 0
+
+# Pillow's modes. Others than these (32-bit or signed integers, and what later releases may add)
+# have no white that all programs agree on.
+_PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
+_TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
+_INTEGERS = ("I;16", "I;16L", "I;16B", "I;16N")
+_INTEGER_FORMATS = ("PNG", "PPM")  # of which older Pillows read 16 bits into 32
+# Files with further frames or pages; a camera's MPO is a JPEG with previews, which nobody misses.
+_SERIES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
+
+
+class ImageReadError(RuntimeError):
+    """A picture that cannot be read as it is seen; the message names it.
+
+    Attributes:
+        reason: the message without the name.
+    """
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = message if reason is None else reason
+
+
+class _UnusableError(ValueError):
+    """What is wrong with a picture, for people."""
+
+
+def check_image_format(image_format: str) -> str:
+    """``image_format`` itself; ValueError unless it is "RGB" or "BGR"."""
+    if image_format not in IMAGE_FORMATS:
+        raise ValueError(f"image_format={image_format!r}; known are {', '.join(IMAGE_FORMATS)}.")
+    return image_format
+
+
+def read_image(path: str | os.PathLike[str], image_format: str = "RGB") -> np.ndarray:
+    """(H, W, 3) uint8 in ``image_format``, turned as its EXIF orientation says.
+
+    Of a file with several frames or pages the first is read, and a warning says so once.
+
+    Args:
+        path: a file, or an address that Detectron2's ``PathManager`` opens.
+        image_format: "RGB" or "BGR".
+
+    Raises:
+        ValueError: another ``image_format``.
+        FileNotFoundError: there is no such file.
+        ImageReadError: the file is no picture, a damaged one, or one whose values have no agreed
+            meaning.
+    """
+    check_image_format(image_format)
+    path = os.fspath(path)
+    with _named(path), _open(path) as file, Image.open(file) as image:
+        if _has_more_frames(image):
+            _say_once(path, "has several frames or pages; the first one is used")
+        return _pixels(image, image_format, path)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(width, height) px of what :func:`read_image` returns, from the file's header alone.
+
+    Raises:
+        FileNotFoundError, ImageReadError: as far as the header tells.
+    """
+    path = os.fspath(path)
+    with _named(path), _open(path) as file, Image.open(file) as image:
+        _check_mode(image)
+        if image.format == "TIFF":
+            # Some releases of Pillow have swapped the sides here already, others have not.
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
+            orientation = tags.get(_ORIENTATION, 1)
+        else:
+            width, height = image.size
+            orientation = _orientation_in_header(image, file)
+        return (height, width) if orientation in _SWAPS_SIDES else (width, height)
+
+
+def pil_to_array(image: Image.Image, image_format: str = "RGB") -> np.ndarray:
+    """As :func:`read_image`, for an image that Pillow has opened or made, at its present frame.
+
+    Raises:
+        ValueError, ImageReadError: as there.
+    """
+    check_image_format(image_format)
+    file = getattr(image, "filename", "")
+    name = f"PIL image of {os.fspath(file)}" if file else "PIL image"
+    with _named(name):
+        return _pixels(image, image_format, name)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors inside of the block get the picture's name, whatever type Pillow gives them."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"Image file not found: {name}.") from error
+    except Exception as error:
+        reason = _reason(error)
+        raise ImageReadError(f"Cannot read image {name}: {reason}.", reason) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _UnusableError):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return (
+            "not an image, or of a format or pixel type that Pillow does not read; if it is one, "
+            "save it as PNG or JPEG with 8 bits a channel"
+        )
+    return f"{type(error).__name__}: {error}".rstrip(". ")
+
+
+def _open(path: str) -> BinaryIO:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise _UnusableError("a folder or a device, not a file")
+    return PathManager.open(path, "rb")
+
+
+def _check_mode(image: Image.Image) -> None:
+    known = (*_PLAIN, *_TRANSPARENT, *_INTEGERS, "F", "LAB")
+    if image.mode in known or (image.mode == "I" and image.format in _INTEGER_FORMATS):
+        return
+    what = "32-bit or signed integers" if image.mode == "I" else f"pixels of mode {image.mode}"
+    raise _UnusableError(
+        f"has {what}, and nothing says which value is white; save it with 8 or 16 unsigned bits "
+        "a channel"
+    )
+
+
+def _pixels(image: Image.Image, image_format: str, name: str) -> np.ndarray:
+    _check_mode(image)
+    _load(image)  # before asking for the orientation, which may stand behind the pixels
+    turn = _TURNS.get(_orientation(image))
+    if image.mode in _INTEGERS or image.mode == "I":
+        array = _grey(_integer_levels(image))
+    elif image.mode == "F":
+        array = _grey(_float_levels(image))
+    else:
+        array = np.asarray(_rgb(image, name))
+    if turn is not None:
+        array = np.asarray(Image.fromarray(array).transpose(turn))
+    return array[:, :, ::-1] if image_format == "BGR" else array
+
+
+def _load(image: Image.Image) -> None:
+    """Decode a picture that Pillow has only opened; a turned TIFF not from Pillow's memory map.
+
+    Pillow maps files that it opens by name, and takes the turned picture's sides for the file's.
+    """
+    file = getattr(image, "filename", None)
+    if image.format != "TIFF" or not file:
+        image.load()
+        return
+    image.filename = ""  # type: ignore[attr-defined]
+    try:
+        image.load()
+    finally:
+        image.filename = file  # type: ignore[attr-defined]
+
+
+def _grey(levels: np.ndarray) -> np.ndarray:
+    return np.repeat(levels[:, :, None], 3, axis=2)
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """An 8-bit picture of any colours; what is transparent lies on white."""
+    if image.mode == "LAB":
+        return _lab_to_rgb(image)
+    palette = getattr(image, "palette", None)
+    if (
+        image.mode in _TRANSPARENT
+        or "transparency" in image.info
+        or (image.mode == "P" and palette is not None and palette.mode == "RGBA")
+    ):
+        from_bmp = image.format == "BMP"
+        image = image.convert("RGBA")
+        if image.getchannel("A").getbbox() is None:
+            if from_bmp:  # many programs leave that byte at 0, and viewers show the picture
+                return image.convert("RGB")
+            _say_once(name, "is transparent all over, so it is read as white")
+        page = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(page, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _lab_to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None  # as it is where it is not done in place
+    return converted
+
+
+def _integer_levels(image: Image.Image) -> np.ndarray:
+    """(H, W) uint8 of more than 8 bits: the whole range of the type, its highest byte."""
+    bits = 16
+    tags = _tiff_tags(image)
+    if _TIFF_BITS in tags:
+        bits = int(np.ravel(tags[_TIFF_BITS])[0])
+    values = np.asarray(image)
+    levels = (values >> (bits - 8)).astype(np.uint8)
+    if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow heeds for 8 bits only
+        levels = 255 - levels
+    if isinstance(key := image.info.get("transparency"), int):
+        levels[values == key] = 255
+    return levels
+
+
+def _float_levels(image: Image.Image) -> np.ndarray:
+    """(H, W) uint8 of numbers from 0 (black) to 1 (white)."""
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # also where there is a NaN
+        raise _UnusableError(
+            f"has float values from {low:g} to {high:g}, but only 0 (black) to 1 (white) are "
+            "understood; scale them, or save it with 8 or 16 unsigned bits a channel"
+        )
+    levels = np.rint(values * 255).astype(np.uint8)
+    return 255 - levels if _tiff_tags(image).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO else levels
+
+
+def _tiff_tags(image: Image.Image) -> dict[int, Any]:
+    return dict(getattr(image, "tag_v2", {})) if image.format == "TIFF" else {}
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number for a loaded picture, 1 where it says nothing."""
+    if image.format == "TIFF":  # Pillow has turned the picture while loading it
+        return 1
+    return _number(image.getexif)
+
+
+def _orientation_in_header(image: Image.Image, file: BinaryIO) -> int:
+    if image.format == "PNG" and "exif" not in image.info:
+        # Asking Pillow for it would decode the picture; it may stand behind the pixels.
+        if data := _png_chunk(file, b"eXIf"):
+            return _number(lambda: _parsed_exif(data))
+        return _number(lambda: Image.Image.getexif(image))
+    return _number(image.getexif)
+
+
+def _number(get_exif: Callable[[], Image.Exif]) -> int:
+    try:
+        return int(get_exif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow raises all kinds of errors for damaged EXIF data; viewers do not
+        return 1
+
+
+def _parsed_exif(data: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    exif.load(b"Exif\x00\x00" + data)
+    return exif
+
+
+def _png_chunk(file: BinaryIO, name: bytes) -> bytes:
+    """The content of the first chunk of that name, or b""."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] == name:
+            return file.read(length)
+        file.seek(length + 4, os.SEEK_CUR)
+    return b""
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    try:
+        return image.format in _SERIES and bool(getattr(image, "is_animated", False))
+    except Exception:  # a damaged second frame, which nobody asked for
+        return False
+
+
+@lru_cache(maxsize=10_000)  # so that a file is named once, not in every epoch
+def _say_once(name: str, what: str) -> None:
+    logger.warning("%s %s", name, what)
