@@ -9,6 +9,10 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["Predictor", "__version__", "optimize", "optimize_training"]
 
+# First of all: Detectron2 may be told to load `detectron2_setup`, which needs modules of this
+# package whole, and not in the middle of their own import.
+import detectron2  # noqa: F401
+
 from . import modeling  # noqa: F401  (registration with Detectron2)
 from .checkpoint.detectron2_files import guard_detection_checkpointer
 

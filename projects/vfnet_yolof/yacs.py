@@ -161,14 +161,19 @@ def add_backbone_config(cfg: CfgNode) -> None:
     cfg.MODEL.DARKNET.OUT_FEATURES = ["res5"]
 
 
-def get_cfg_with_keys() -> CfgNode:
-    """Detectron2's default config with this project's keys."""
-    cfg = get_cfg()
+def add_keys(cfg: CfgNode) -> None:
+    """Add all keys of this project to ``cfg``."""
     add_vfnet_config(cfg)
     add_atss_config(cfg)
     add_gfl_config(cfg)
     add_yolof_config(cfg)
     add_backbone_config(cfg)
+
+
+def get_cfg_with_keys() -> CfgNode:
+    """Detectron2's default config with this project's keys."""
+    cfg = get_cfg()
+    add_keys(cfg)
     return cfg
 
 

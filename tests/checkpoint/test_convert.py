@@ -291,14 +291,19 @@ def test_reference_names_fill_our_model(shared_dir: Path, r50: nn.Module, tmp_pa
 
     assert result["model"].keys() == r50.state_dict().keys()
     assert len(report.renamed) + len(report.dropped) == len(source)
-    assert set(report.dropped.values()) == {"batch counter of a norm that is frozen here"}
+    # Detectron2's frozen norms have no batch counter in release 0.6, and one on its main branch.
+    counters = [
+        sum(k.endswith("num_batches_tracked") for k in x) for x in (source, result["model"])
+    ]
+    assert len(report.dropped) == counters[0] - counters[1]
+    assert set(report.dropped.values()) <= {"batch counter of a norm that is frozen here"}
     assert report.description == str(describe({k: v.shape for k, v in r50.state_dict().items()}))
     with caplog.at_level("WARNING"):
         DetectionCheckpointer(r50).load(str(output))
     assert not caplog.text
-    ours = r50.state_dict()
-    for theirs, name in report.renamed.items():
-        assert torch.equal(ours[name], source[theirs]), theirs
+    loaded = r50.state_dict()
+    for before, name in report.renamed.items():
+        assert torch.equal(loaded[name], source[before]), before
 
 
 @pytest.mark.parametrize(

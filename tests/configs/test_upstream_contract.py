@@ -139,7 +139,7 @@ def test_trains_evaluates_and_resumes(few_shapes: list[str], tmp_path: Path, con
 def test_benchmark_of_the_data(few_shapes: list[str], tmp_path: Path, monkeypatch) -> None:
     """tools/benchmark.py --task data puts its own class in the place of our loader."""
     timed = []
-    # Release 0.6 prints percentiles with an argument that numpy 2.4 no longer has.
+    # The main branch prints percentiles with an argument that numpy 2.4 no longer has.
     monkeypatch.setattr(
         DataLoaderBenchmark, "_log_time", lambda self, msg, avg, *rest: timed.append((msg, avg))
     )

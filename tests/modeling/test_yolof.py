@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.modeling import Backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.utils.events import EventStorage
 from hypothesis import given
@@ -343,10 +344,8 @@ def test_the_numbers_of_anchors_must_agree() -> None:
         tiny_yolof(head__num_anchors=3)
 
 
-class PlainPyramid(nn.Module):
+class PlainPyramid(Backbone):
     """Two levels without weights."""
-
-    size_divisibility = 0
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {f"p{i}": F.avg_pool2d(x, 2**i).repeat(1, 2, 1, 1) / 64 for i in (3, 4)}

@@ -22,6 +22,7 @@ from ..yaml_files import Trust, trust_from
 from .options import ConfigError, complete_train_options
 from .overrides import apply_overrides
 from .schedule import auto_scale, small_batch, warn_about_batch_size
+from .yacs_record import write_yacs_record
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -197,6 +198,8 @@ def scale(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
 def save_run_record(cfg: DictConfig, changes: list[str]) -> None:
     """Write ``config.yaml``, which ``--config-file`` takes again, and ``versions.txt``.
 
+    A config that came from yacs is written as ``config_yacs.yaml``, too, for other tools.
+
     Raises:
         ConfigError: the config cannot be saved as text.
     """
@@ -215,6 +218,7 @@ def save_run_record(cfg: DictConfig, changes: list[str]) -> None:
                 "The config cannot be saved as text, so the run could not be repeated: it holds a "
                 "lambda or a local function. Use a function of a module instead."
             )
+    write_yacs_record(cfg)
     text = "".join(f"{line}\n" for line in [*versions(), "", "overrides:", *changes])
     write_atomically(folder / "versions.txt", lambda file: file.write(text.encode()))
     logger.info("Config saved to %s", path)

@@ -80,8 +80,8 @@ def complete_train_options(cfg: DictConfig) -> None:
         raise ConfigError(
             "The config has no 'train' section; take one from configs/common/train.py."
         )
-    given = _flatten(OmegaConf.to_container(cfg.train, resolve=True))
-    known = _flatten(TRAIN_DEFAULTS)
+    given = flatten(OmegaConf.to_container(cfg.train, resolve=True))
+    known = flatten(TRAIN_DEFAULTS)
     names = [f"train.{key}" for key in known]
     for key, value in given.items():
         if key not in known:
@@ -104,11 +104,12 @@ def _check_value(key: str, value: Any, default: Any) -> None:
     raise ConfigError(f"train.{key}={value!r}: {expected.__name__} expected.")
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of nested dictionaries by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat

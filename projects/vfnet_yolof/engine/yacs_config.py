@@ -69,15 +69,21 @@ def yacs_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
     return keys
 
 
+def yacs_from_text(yaml: str) -> CfgNode:
+    """A whole config from the text that ``CfgNode.dump`` gave."""
+    from vfnet_yolof.yacs import get_cfg_with_keys
+
+    cfg = get_cfg_with_keys()
+    cfg.merge_from_other_cfg(CfgNode.load_cfg(yaml))
+    return cfg
+
+
 def build_yacs_model(yaml: str, num_classes: int) -> nn.Module:
     """The model of a whole yacs config, given as text, with another number of classes; on the CPU.
 
     ``train.device``, which MODEL.DEVICE has become, may have fallen back to the CPU since.
     """
-    from vfnet_yolof.yacs import get_cfg_with_keys
-
-    cfg = get_cfg_with_keys()
-    cfg.merge_from_other_cfg(CfgNode.load_cfg(yaml))
+    cfg = yacs_from_text(yaml)
     cfg.merge_from_list([num_classes_key(cfg), num_classes, "MODEL.DEVICE", "cpu"])
     return build_model(cfg)
 
