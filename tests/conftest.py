@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(__file__).resolve().parent / "data"
 
-_golden_passed = pytest.StashKey[int]()
+# Each has tests marked ``golden("<name>")``; ``--require-golden`` asks for all of them.
+GOLDEN_DETECTORS = ("vfnet", "gfl", "yolof")
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +30,17 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden(data_dir: Path) -> Path:
+    """The folder with the reference numbers of whole detectors."""
+    return data_dir / "detectors"
+
+
+@pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """Folder with data too large for the repository; the test is skipped where it is absent."""
+    """Folder with real images, too large for the repository; without it, the test is skipped."""
     folder = Path(os.environ.get("VFNET_YOLOF_SHARED") or REPOSITORY.parent / "shared")
     if not folder.is_dir():
-        pytest.skip(f"needs the shared data: no folder {folder} (VFNET_YOLOF_SHARED names another)")
+        pytest.skip(f"needs real images: no folder {folder} (VFNET_YOLOF_SHARED names another)")
     return folder
 
 
@@ -48,19 +56,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-golden",
         action="store_true",
-        help="fail unless at least one test marked golden passed",
+        help="fail unless golden tests of every detector passed and none was skipped",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_golden_passed] = 0
+    config.stash[_golden_results] = GoldenResults()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # Unlike a marker, a property is part of the report, which workers send to the main process.
-        if item.get_closest_marker("golden"):
-            item.user_properties.append(("golden", True))
+        if marker := item.get_closest_marker("golden"):
+            item.user_properties.append(("golden", _detector(item, marker)))
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu:
         import torch
@@ -70,35 +78,68 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
-class _GoldenCount:
-    """Counts the golden tests that passed, in the process that sees all reports."""
+def _detector(item: pytest.Item, marker: pytest.Mark) -> str:
+    """The detector that a golden test checks as a whole, or "" where it checks something else."""
+    if not marker.args:
+        return ""
+    if len(marker.args) != 1 or marker.args[0] not in GOLDEN_DETECTORS:
+        raise pytest.UsageError(
+            f"{item.nodeid}: {marker.args} after golden names no detector; write one of "
+            f"{', '.join(GOLDEN_DETECTORS)}, or add it to GOLDEN_DETECTORS in tests/conftest.py."
+        )
+    return marker.args[0]
 
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
+
+class GoldenResults:
+    """What became of the golden tests, in the process that sees all reports."""
+
+    def __init__(self) -> None:
+        self.passed: Counter[str] = Counter()
+        self.skipped: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" and report.passed and ("golden", True) in report.user_properties:
-            self.config.stash[_golden_passed] += 1
+        detector = dict(report.user_properties).get("golden")
+        if detector is None:
+            return
+        if report.skipped:  # expected failures too
+            self.skipped.append(report.nodeid)
+        elif report.when == "call" and report.passed:
+            self.passed[detector] += 1
+
+    def missing(self) -> list[str]:
+        """What ``--require-golden`` asks for and did not get, a line each."""
+        without = [name for name in GOLDEN_DETECTORS if not self.passed[name]]
+        return [f"no golden test of {name} passed" for name in without] + [
+            f"skipped: {test}" for test in self.skipped
+        ]
+
+
+_golden_results = pytest.StashKey[GoldenResults]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.pluginmanager.register(_GoldenCount(session.config))
+    session.config.pluginmanager.register(session.config.stash[_golden_results])
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if hasattr(config, "workerinput") or not config.getoption("--require-golden"):
         return
-    if config.stash[_golden_passed] == 0 and session.exitstatus == pytest.ExitCode.OK:
+    if config.stash[_golden_results].missing() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    passed = config.stash[_golden_passed]
-    if config.getoption("--require-golden") and passed == 0:
-        terminalreporter.section("no golden test passed", red=True)
-        terminalreporter.line("--require-golden asks for at least one test marked golden to pass.")
-    else:
-        terminalreporter.line(f"golden tests passed: {passed}")
+    results = config.stash[_golden_results]
+    missing = results.missing() if config.getoption("--require-golden") else []
+    if missing:
+        terminalreporter.section("golden tests are missing", red=True)
+        for line in missing:
+            terminalreporter.line(line)
+        terminalreporter.line(
+            "--require-golden asks that golden tests of every detector pass and none is skipped."
+        )
+    by_detector = ", ".join(f"{name} {results.passed[name]}" for name in GOLDEN_DETECTORS)
+    terminalreporter.line(f"golden tests passed: {results.passed.total()} ({by_detector})")

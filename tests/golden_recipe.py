@@ -1,4 +1,7 @@
-"""Parameters and inputs of the reference numbers, made by the recipe that comes with them."""
+"""Parameters and inputs of the reference numbers, made by the recipe that comes with them.
+
+``golden`` is always the folder ``tests/data/detectors``.
+"""
 
 import json
 import math
@@ -49,13 +52,27 @@ def reference_state_dict(golden: Path, name: str, rules_name: str) -> dict[str, 
     return state
 
 
+def make_images(golden: Path) -> np.ndarray:
+    """The images of all reference numbers: uint8, shape (2, 3, 256, 320), channels B, G, R.
+
+    Patches of 16 x 16 pixels of one random colour each, with noise of up to 24 on every value.
+    """
+    rule = json.loads((golden / "recipe.json").read_text())["images"]
+    number, height, width = rule["n"], rule["h"], rule["w"]
+    rng = np.random.default_rng(rule["img_seed"])
+    colors = rng.integers(0, 256, (number, 3, math.ceil(height / 16), math.ceil(width / 16)))
+    patches = colors.repeat(16, axis=2).repeat(16, axis=3)[:, :, :height, :width]
+    noise = rng.integers(-24, 25, (number, 3, height, width))
+    return (patches + noise).clip(0, 255).astype(np.uint8)
+
+
 def batch(golden: Path, case: str, *, rgb: bool) -> list[dict]:
     """Detectron2's batched inputs for a case: ``main``, ``img1_empty``, ``all_empty``, ``uneven``.
 
     ``uneven`` crops image 1 to its top left 200 x 250 pixels.
     """
     inputs = np.load(golden / "inputs.npz")
-    images = torch.from_numpy(inputs["image_main_bgr_uint8"].copy())
+    images = torch.from_numpy(make_images(golden))
     with_boxes = {"img1_empty": (0,), "all_empty": ()}.get(case, (0, 1))
     items = []
     for i, image in enumerate(images):

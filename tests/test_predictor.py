@@ -11,7 +11,7 @@ import vfnet_yolof
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
-from golden_recipe import reference_state_dict
+from golden_recipe import make_images, reference_state_dict
 from PIL import Image
 from vfnet_yolof import Predictor
 from vfnet_yolof.checkpoint import CheckpointMismatchError
@@ -83,9 +83,8 @@ def test_one_image_gives_what_the_model_gives(predictor: Predictor, config, stat
 
 
 @pytest.mark.golden
-def test_reference_checkpoint_gives_the_reference_detections(shared_dir: Path, tmp_path: Path):
+def test_reference_checkpoint_gives_the_reference_detections(golden: Path, tmp_path: Path):
     """A checkpoint as MMDetection writes it, used as it is."""
-    golden = shared_dir / "golden"
     path = tmp_path / "vfnet_r50_fpn_1x.pth"
     source = reference_state_dict(golden, "vfnet_r50_fpn", "mmdet_models")
     names = tuple(f"thing {i}" for i in range(80))
@@ -94,7 +93,7 @@ def test_reference_checkpoint_gives_the_reference_detections(shared_dir: Path, t
     predictor = Predictor(
         "vfnet/vfnet_r50_fpn_1x.py", path, device="cpu", score_thresh=0.0, overrides=as_is
     )
-    images = np.load(golden / "inputs.npz")["image_main_bgr_uint8"].transpose(0, 2, 3, 1)
+    images = make_images(golden).transpose(0, 2, 3, 1)
     reference = np.load(golden / "vfnet_r50_fpn.npz")
     for i, found in enumerate(predictor(images)):
         expected = {k: reference[f"main/det/{i}/{k}"] for k in ("boxes", "scores", "labels")}

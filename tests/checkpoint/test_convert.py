@@ -283,8 +283,8 @@ def r50():
 
 
 @pytest.mark.golden
-def test_reference_names_fill_our_model(shared_dir: Path, r50: nn.Module, tmp_path: Path, caplog):
-    source = reference_state_dict(shared_dir / "golden", "vfnet_r50_fpn", "mmdet_models")
+def test_reference_names_fill_our_model(golden: Path, r50: nn.Module, tmp_path: Path, caplog):
+    source = reference_state_dict(golden, "vfnet_r50_fpn", "mmdet_models")
     path, output = tmp_path / "theirs.pth", tmp_path / "ours.pth"
     torch.save({"state_dict": source, "meta": {}}, path)
     result, report = convert_checkpoint(path, output, r50)

@@ -127,8 +127,8 @@ def test_other_heads_are_no_gfl():
 
 
 @pytest.mark.golden
-def test_reference_names_fill_our_model(shared_dir: Path, tmp_path: Path):
-    source = reference_state_dict(shared_dir / "golden", "gfl_r50_fpn", "mmdet_models")
+def test_reference_names_fill_our_model(golden: Path, tmp_path: Path):
+    source = reference_state_dict(golden, "gfl_r50_fpn", "mmdet_models")
     source[PROJECT] = torch.linspace(0, 16, 17)
     model = instantiate(load_config(CONFIG).model)
     path = tmp_path / "theirs.pth"

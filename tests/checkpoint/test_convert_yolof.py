@@ -137,8 +137,8 @@ def test_unknown_tensors_are_refused():
 
 
 @pytest.mark.golden
-def test_reference_names_fill_our_model(shared_dir: Path, tmp_path: Path):
-    source = reference_state_dict(shared_dir / "golden", "yolof_r50_c5", "yolof_models")
+def test_reference_names_fill_our_model(golden: Path, tmp_path: Path):
+    source = reference_state_dict(golden, "yolof_r50_c5", "yolof_models")
     model = instantiate(load_config(CONFIG).model)
     torch.save({"model": source, "iteration": 22499}, tmp_path / "theirs.pth")
     result, report = convert_checkpoint(tmp_path / "theirs.pth", tmp_path / "ours.pth", model)

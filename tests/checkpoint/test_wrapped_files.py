@@ -93,8 +93,8 @@ def small_model(name: str, num_classes: int) -> nn.Module:
 @pytest.mark.parametrize("num_classes", [80, 7])
 @pytest.mark.parametrize("kind", ["mmdetection 2", "mmdetection 3", "averaged", "distributed"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_converts_completely(name, kind, num_classes, shared_dir, written) -> None:
-    shapes = json.loads((shared_dir / "golden" / f"{name}.keys.json").read_text())
+def test_converts_completely(name, kind, num_classes, golden, written) -> None:
+    shapes = json.loads((golden / f"{name}.keys.json").read_text())
     if num_classes == 7:
         shapes = seven_classes(shapes)
     checkpoint = load_checkpoint(written(wrap(kind, shapes)))
@@ -110,8 +110,8 @@ def test_converts_completely(name, kind, num_classes, shared_dir, written) -> No
 
 @pytest.mark.golden
 @pytest.mark.parametrize("kind", ["mmdetection 2", "mmdetection 3"])
-def test_class_names_are_kept(kind, shared_dir, written, tmp_path) -> None:
-    shapes = json.loads((shared_dir / "golden" / "gfl_r50_fpn.keys.json").read_text())
+def test_class_names_are_kept(kind, golden, written, tmp_path) -> None:
+    shapes = json.loads((golden / "gfl_r50_fpn.keys.json").read_text())
     path = written(wrap(kind, seven_classes(shapes)))
     result, _ = convert_checkpoint(path, tmp_path / "ours.pth", small_model("gfl_r50_fpn", 7))
     assert result["class_names"] == list(NAMES)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import vfnet_yolof
-from golden_checks import assert_close
 from golden_recipe import reference_state_dict
 from vfnet_yolof.layers import winograd
 
@@ -23,11 +22,6 @@ MODELS = {
 @pytest.fixture(scope="module", params=MODELS)
 def name(request) -> str:
     return request.param
-
-
-@pytest.fixture(scope="module")
-def golden(shared_dir: Path) -> Path:
-    return shared_dir / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -71,4 +65,4 @@ def test_inference(model, golden: Path, numbers: dict, case: str) -> None:
 def test_head_outputs(model, golden: Path, numbers: dict) -> None:
     got = checks.predictions(vfnet_yolof.optimize(model), golden)
     for i, level in enumerate(checks.LEVELS):
-        assert_close(got.logits[i].numpy(), numbers[f"head/cls_logits/{level}"])
+        checks.check_map(got.logits[i], numbers, f"head/cls_logits/{level}")

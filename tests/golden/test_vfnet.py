@@ -6,19 +6,14 @@ import golden_checks as checks
 import numpy as np
 import pytest
 import torch
-from golden_checks import CASES, LEVELS, assert_close
+from golden_checks import CASES, LEVELS
 from golden_recipe import reference_state_dict
 
-pytestmark = pytest.mark.golden
+pytestmark = pytest.mark.golden("vfnet")
 
 CONFIG = "vfnet/vfnet_r50_fpn_1x.py"
 LOSSES = {"loss_cls": "loss_cls", "loss_bbox": "loss_box_init", "loss_bbox_rf": "loss_box"}
 SOURCES = {"mmdet3": "vfnet_r50_fpn.npz", "mmdet2": "vfnet_r50_fpn_mmdet2.npz"}
-
-
-@pytest.fixture(scope="module")
-def golden(shared_dir: Path) -> Path:
-    return shared_dir / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +46,9 @@ def test_features(model, golden: Path, numbers: dict) -> None:
 def test_head_outputs(model, golden: Path, numbers: dict) -> None:
     got = checks.predictions(model, golden)
     for i, level in enumerate(LEVELS):
-        assert_close(got.logits[i].numpy(), numbers[f"head/cls_logits/{level}"])
-        assert_close(got.ltrb_init[i].numpy(), numbers[f"head/bbox_pred_init/{level}"])
-        assert_close(got.ltrb[i].numpy(), numbers[f"head/bbox_pred_refine/{level}"])
+        checks.check_map(got.logits[i], numbers, f"head/cls_logits/{level}")
+        checks.check_map(got.ltrb_init[i], numbers, f"head/bbox_pred_init/{level}")
+        checks.check_map(got.ltrb[i], numbers, f"head/bbox_pred_refine/{level}")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,15 +10,10 @@ import torch
 from golden_checks import CASES, assert_close
 from golden_recipe import reference_state_dict
 
-pytestmark = pytest.mark.golden
+pytestmark = pytest.mark.golden("yolof")
 
 CONFIG = "yolof/yolof_r50_c5_1x.py"
 LOSSES = {"loss_cls": "loss_cls", "loss_box_reg": "loss_box"}
-
-
-@pytest.fixture(scope="module")
-def golden(shared_dir: Path) -> Path:
-    return shared_dir / "golden"
 
 
 @pytest.fixture(scope="module")
