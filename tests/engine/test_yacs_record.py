@@ -90,7 +90,7 @@ def test_what_yacs_has_no_key_for_is_listed():
 def _few_shapes(tmp_path, monkeypatch):
     """The registered shapes, drawn for this test alone."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
-    from vfnet_yolof.data import shapes
+    from vfnet_yolof.data import datasets, shapes
 
     def forget():
         for split in shapes.NUM_IMAGES:
@@ -101,10 +101,10 @@ def _few_shapes(tmp_path, monkeypatch):
         patch.setenv("DETECTRON2_DATASETS", str(tmp_path))
         generate_shapes(shapes.default_folder(), num_train=4, num_val=2)
         forget()
-        shapes.register_shapes()
+        datasets.register_shapes()
     yield
     forget()
-    shapes.register_shapes()
+    datasets.register_shapes()
 
 
 @pytest.mark.usefixtures("_few_shapes")

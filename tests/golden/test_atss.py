@@ -5,7 +5,6 @@ the comparison, lets this project's detector see the same boxes: targets, weight
 counts beyond an image's own padded size are then all its own.
 """
 
-import json
 from pathlib import Path
 
 import golden_checks as checks
@@ -13,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
-from golden_checks import CASES, LEVELS, assert_close
-from golden_recipe import make_parameter
+from golden_checks import CASES, LEVELS
+from golden_recipe import reference_state_dict
 from vfnet_yolof.checkpoint.mmdet import FPN_RULES, RESNET_RULES, TOWER_RULES
 from vfnet_yolof.checkpoint.rules import Rule, apply_rules
 from vfnet_yolof.configs import load_config
@@ -22,7 +21,7 @@ from vfnet_yolof.modeling.box_coders import ClampedDeltaCoder, boxes_to_distance
 from vfnet_yolof.modeling.heads import PointHead, PointPredictions
 from vfnet_yolof.modeling.losses import FocalLoss, QualityFocalLoss
 
-pytestmark = pytest.mark.golden
+pytestmark = pytest.mark.golden("atss")
 
 LOSSES = {"loss_cls": "loss_cls", "loss_bbox": "loss_box", "loss_centerness": "loss_centerness"}
 SOURCES = {"atss_r50_fpn": FocalLoss(), "atss_qfl_r50_fpn": QualityFocalLoss()}
@@ -57,15 +56,8 @@ class DeltaHead(PointHead):
 
 
 @pytest.fixture(scope="module")
-def golden(shared_dir: Path) -> Path:
-    return shared_dir / "golden"
-
-
-@pytest.fixture(scope="module")
 def model(golden: Path) -> torch.nn.Module:
-    rules = json.loads((golden / "more" / "recipe_peers.json").read_text())["peer_models"]
-    keys = json.loads((golden / "more" / "atss_r50_fpn.keys.json").read_text())
-    source = {k: torch.from_numpy(np.array(make_parameter(k, s, rules))) for k, s in keys.items()}
+    source = reference_state_dict(golden, "atss_r50_fpn", "mmdet_models")
     state, report = apply_rules(source, RESNET_RULES + FPN_RULES + TOWER_RULES + HEAD_RULES)
     assert not report.unmatched
     config = load_config("ablations/vfnet_t3_fcos_atss.py").model
@@ -81,11 +73,11 @@ def model(golden: Path) -> torch.nn.Module:
 
 def test_head_outputs(model, golden: Path) -> None:
     """They are the reference's before anything is compared that is made of them."""
-    numbers = np.load(golden / "more" / "atss_r50_fpn.npz")
+    numbers = np.load(golden / "atss_r50_fpn.npz")
     got = checks.predictions(model, golden)
     for i, level in enumerate(LEVELS):
-        assert_close(got.logits[i].numpy(), numbers[f"head/cls_logits/{level}"])
-        assert_close(got.centerness[i].numpy(), numbers[f"head/centerness/{level}"])
+        checks.check_map(got.logits[i], numbers, f"head/cls_logits/{level}")
+        checks.check_map(got.centerness[i], numbers, f"head/centerness/{level}")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -93,7 +85,7 @@ def test_head_outputs(model, golden: Path) -> None:
 def test_losses(model, golden: Path, source: str, case: str) -> None:
     """Quality targets, cells of padding (``uneven``), and images without boxes in the divisors."""
     model.cls_loss = SOURCES[source]
-    numbers = np.load(golden / "more" / f"{source}.npz")
+    numbers = np.load(golden / f"{source}.npz")
     losses = checks.training_losses(model, golden, case)
     assert set(losses) == set(LOSSES.values())
     for theirs, ours in LOSSES.items():
@@ -113,7 +105,7 @@ def test_quality_targets(model, golden: Path) -> None:
     model.cls_loss = record
     checks.training_losses(model, golden, "main")
     (pos_idx, quality), *_ = seen
-    want = np.load(golden / "more" / "atss_qfl_r50_fpn.npz")["main/quality_of_positives"]
+    want = np.load(golden / "atss_qfl_r50_fpn.npz")["main/quality_of_positives"]
     # There: level by level, pictures in turn. Here: picture by picture.
     sizes = [-(-256 // s) * -(-320 // s) for s in model.points.strides]
     ends = torch.tensor(sizes).cumsum(0)
