@@ -18,13 +18,12 @@ from hostile_weights import (
     HEAVY,
     HOSTILE,
     NO_TRAINING_STATE,
-    Ways,
     checkpoint,
     sound_state,
-    tiny_config,
 )
 from vfnet_yolof.checkpoint import CheckpointError, load_checkpoint
 from vfnet_yolof.engine import ConfigError
+from ways_in import Ways, tiny_config
 
 GB = 1e9
 
