@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import instantiate
-from hostile_weights import Ways, sound_state, tiny_config
+from hostile_weights import sound_state
 from omegaconf import OmegaConf
 from tiny import shrink_yolof, tiny_yolof
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from vfnet_yolof.engine.fine_tune import (
     load_initial_weights,
 )
 from vfnet_yolof.predictor import Predictor
+from ways_in import Ways, tiny_config
 
 State = dict[str, Tensor]
 

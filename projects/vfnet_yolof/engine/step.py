@@ -186,8 +186,8 @@ class TrainStep:
         return (
             f"Non-finite gradients at iteration {iteration}, from finite losses, of {len(bad)} "
             f"parameters: {shorten_list(bad)}; images of the batch: {', '.join(files)}. The "
-            "weights were not changed by this iteration. Look for a square root, logarithm or "
-            "division at 0 in what was changed, and at these images' annotations."
+            "weights were not changed by this iteration. In losses or layers of your own, look "
+            "for a square root, logarithm or division at 0; else at these images' annotations."
         )
 
     def _autocast(self) -> torch.autocast:
