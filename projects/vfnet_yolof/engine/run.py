@@ -154,7 +154,7 @@ def _log_run(cfg: DictConfig, trainer: Trainer) -> None:
     logger.info(
         "Device: %s; processes: %d; seed: %d; images per iteration: %s; iterations: %d (%s)",
         *(cfg.train.device, comm.get_world_size(), cfg.train.seed, batch, cfg.train.max_iter),
-        f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch}" if epoch else "epoch length unknown",
+        f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch:.1f}" if epoch else "epoch length unknown",
     )
 
 
