@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-import logging.handlers
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
@@ -133,20 +132,32 @@ def _run(args: argparse.Namespace) -> int:
         resume=args.resume,
         init_from=args.init_from,
         config_file=args.config_file,
+        scaled=args.auto_scale or args.small_batch or cfg.train.auto_scale,
         on_start=lambda: save_run_record(configured, changes),
     )
+
+
+class _Kept(logging.Handler):
+    """Collects copies: the formatters of other handlers change a record's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(copy.copy(record))
 
 
 @contextmanager
 def _messages_kept() -> Iterator[list[logging.LogRecord]]:
     """Collect what is logged before the config has told where the log file belongs."""
-    handler = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    handler = _Kept()
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:
-        logger.addHandler(handler)
+        logger.handlers.insert(0, handler)
         logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
     try:
-        yield handler.buffer
+        yield handler.records
     finally:
         for logger in loggers:
             logger.removeHandler(handler)

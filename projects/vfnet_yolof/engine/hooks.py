@@ -210,6 +210,10 @@ class BestCheckpointHook(_AfterEvaluation):
         self.evaluations_since_best = state["evaluations_since_best"]
         self._seen_iteration = state["seen_iteration"]
 
+    def move(self, ratio: float) -> None:
+        """Iterations count ``ratio`` times what they did; that of the file stays as written."""
+        self._seen_iteration = round((self._seen_iteration + 1) * ratio) - 1
+
 
 class EarlyStoppingHook(_AfterEvaluation):
     """Ends training after ``patience`` evaluations in a row without a better metric.

@@ -25,6 +25,7 @@ from .classes import check_num_classes, train_class_names
 from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
 from .hooks import AveragingHook
 from .options import ConfigError
+from .schedule import resumed_iteration
 from .state import seed_everything
 from .trainer import Trainer
 
@@ -39,6 +40,7 @@ def train_model(
     resume: bool = False,
     init_from: str = "",
     config_file: str = "",
+    scaled: bool = False,
     on_start: Callable[[], None] | None = None,
 ) -> int:
     """Train as the prepared config says; returns the exit status, 130 after Ctrl-C.
@@ -47,12 +49,14 @@ def train_model(
         resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
         init_from: checkpoint to start from; layers for another number of classes stay fresh.
         config_file: recorded in the checkpoints.
+        scaled: the config was scaled to this batch; see :func:`.schedule.resumed_iteration`.
         on_start: called when model, data and checkpoint are known to fit, before the first
             iteration; a run that cannot start leaves an earlier run's records alone.
 
     Raises:
         FloatingPointError: a loss is not finite.
-        ConfigError: model and data set disagree on the classes.
+        ConfigError: model and data set disagree on the classes, or the resumed run has more
+            iterations behind it than ``train.max_iter``.
     """
     files = CheckpointFiles(cfg.train.output_dir, writable=comm.is_main_process())
     files.remove_leftovers()
@@ -75,7 +79,7 @@ def train_model(
     trainer.register_hooks(build_hooks(cfg, trainer, files))
     start = 0
     if saved is not None:
-        start = _restore(trainer, saved, cfg)
+        start = _restore(trainer, saved, cfg, scaled)
     seed_everything(cfg.train.seed + 1 + comm.get_rank())  # dropout differs between processes
     _log_run(cfg, trainer)
     if on_start is not None:
@@ -137,10 +141,14 @@ def _accepts(node: DictConfig, name: str) -> bool:
     return name in (parameters_of(node) or {})
 
 
-def _restore(trainer: Trainer, saved: dict[str, Any], cfg: DictConfig) -> int:
+def _restore(trainer: Trainer, saved: dict[str, Any], cfg: DictConfig, scaled: bool) -> int:
     trainer.max_iter = cfg.train.max_iter
     trainer.load_state_dict(saved["trainer"])
-    trainer.report_schedule_changes(saved["trainer"]["schedule"])
+    schedule = saved["trainer"]["schedule"]
+    trainer.report_schedule_changes(schedule)
+    batch = getattr(trainer.data_loader, "total_batch_size", 0)
+    done = trainer.iterations_done
+    trainer.move_to(resumed_iteration(schedule, done, cfg.train, batch, scaled=scaled))
     for hook in trainer.hooks:
         if isinstance(hook, AveragingHook):
             hook.restore(saved)
@@ -154,7 +162,9 @@ def _log_run(cfg: DictConfig, trainer: Trainer) -> None:
     logger.info(
         "Device: %s; processes: %d; seed: %d; images per iteration: %s; iterations: %d (%s)",
         *(cfg.train.device, comm.get_world_size(), cfg.train.seed, batch, cfg.train.max_iter),
-        f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch:.1f}" if epoch else "epoch length unknown",
+        f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch:.1f}"
+        if epoch
+        else "epoch length unknown",
     )
 
 

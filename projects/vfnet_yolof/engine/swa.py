@@ -108,6 +108,9 @@ class SWAHook(AveragingHook):
         self.ends = ends
         self._keep_parts, self._bn_batches = keep_parts, bn_batches
         self._evaluate = evaluate
+        self._taken: list[int] = []  # ends of the cycles before the run was resumed
+        self._past: set[int] = set()  # the same in this run's own count
+        self._rounding = 0
 
     def _average(self, averages: list[Tensor], current: list[Tensor], count: Any) -> None:
         if averages[0].is_floating_point():
@@ -115,9 +118,23 @@ class SWAHook(AveragingHook):
         else:
             torch._foreach_copy_(averages, current)
 
+    def before_train(self) -> None:
+        expected = self.ends[: len(self._taken)]
+        if any(abs(a - b) > self._rounding for a, b in zip(self._taken, expected, strict=False)):
+            logger.warning(
+                "The average has the weights after %s iterations; this config would take %s.",
+                *(self._taken, expected),
+            )
+        elif self._rounding:
+            self._past = set(expected)
+            self._take_if_due()  # the run may go on just where a cycle ends
+
     def after_step(self) -> None:
+        self._take_if_due()
+
+    def _take_if_due(self) -> None:
         done = self.trainer.iterations_done
-        if done not in self.ends:
+        if done not in self.ends or done in self._past:
             return
         content = self.trainer.weights()
         self.update()
@@ -157,12 +174,12 @@ class SWAHook(AveragingHook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        count = self.updates
-        if state["ends"][:count] != self.ends[:count]:
-            logger.warning(
-                "The average has the weights after %s iterations; this config would take %s.",
-                *(state["ends"][:count], self.ends[:count]),
-            )
+        self._taken = list(state["ends"][: self.updates])
+
+    def move(self, ratio: float) -> None:
+        """Iterations count ``ratio`` times what they did, see ``Trainer.move_to``."""
+        self._taken = [round(end * ratio) for end in self._taken]
+        self._rounding = 1  # cycles of another batch end up to one iteration earlier or later
 
 
 def build_swa_hook(

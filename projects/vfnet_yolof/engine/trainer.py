@@ -206,6 +206,16 @@ class Trainer(TrainerBase):
                 len(state_dict["rng"]),
             )
 
+    def move_to(self, iterations_done: int) -> None:
+        """Go on as if that many iterations had been done, which another batch has taken."""
+        before = self.iterations_done
+        if iterations_done == before:
+            return
+        self.iter = self._last_done = iterations_done - 1
+        for hook in self._hooks:
+            if hasattr(hook, "move"):
+                hook.move(iterations_done / before)
+
     def report_schedule_changes(self, saved: dict[str, Any]) -> list[str]:
         """Log, and return, which values of the schedule differ from the checkpoint's."""
         changes = [
