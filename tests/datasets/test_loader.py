@@ -96,9 +96,7 @@ def test_batches_are_grouped_by_aspect_ratio(records):
         return sum(len({s["width"] > s["height"] for s in b}) == 2 for b in islice(source, 10))
 
     mixed = loader(records, aspect_ratio_grouping=False)
-    assert (
-        of_both_kinds(loader(records)) <= 4
-    )  # in each epoch of 2 or 3 batches one, of what is left
+    assert of_both_kinds(loader(records)) <= 4  # of 2 or 3 in an epoch one
     assert of_both_kinds(mixed) > 4
     assert loader(records).iterations_per_epoch == mixed.iterations_per_epoch == 10 / 4
     assert mixed.total_batch_size == 4

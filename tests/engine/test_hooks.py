@@ -13,8 +13,18 @@ from vfnet_yolof.engine.state import rng_state
 FOLDER = Path(__file__).parent
 
 
+def metrics(folder):
+    """The lines of metrics.json, which must be strict JSON."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (folder / "metrics.json").read_text()
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
 def values_of(toy, key):
-    lines = [json.loads(x) for x in (toy.output_dir / "metrics.json").read_text().splitlines()]
+    lines = metrics(toy.output_dir)
     return [x[key] for x in lines if key in x]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.engine import default_writers, hooks
+from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -31,6 +31,7 @@ from .state import seed_everything
 from .step import AMP_DTYPES, GradientClipping, TrainStep
 from .swa import build_swa_hook
 from .trainer import Trainer
+from .writers import build_writers
 
 
 class Evaluation:
@@ -167,7 +168,7 @@ def build_hooks(cfg: DictConfig, trainer: Trainer, files: CheckpointFiles) -> li
     writers = None
     if comm.is_main_process():
         writers = hooks.PeriodicWriter(
-            default_writers(train.output_dir, train.max_iter), period=train.log_period
+            build_writers(train.output_dir, train.max_iter), period=train.log_period
         )
     return [
         hooks.IterationTimer(),

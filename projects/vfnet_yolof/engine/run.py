@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +26,7 @@ from .options import ConfigError
 from .schedule import resumed_iteration
 from .state import seed_everything
 from .trainer import Trainer
+from .writers import METRICS, append_metrics
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -159,12 +158,13 @@ def _log_run(cfg: DictConfig, trainer: Trainer) -> None:
     loader = trainer.data_loader
     epoch = getattr(loader, "iterations_per_epoch", None)
     batch = getattr(loader, "total_batch_size", None)
+    length = "epoch length unknown"
+    if epoch:
+        length = f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch:.1f}"
     logger.info(
         "Device: %s; processes: %d; seed: %d; images per iteration: %s; iterations: %d (%s)",
         *(cfg.train.device, comm.get_world_size(), cfg.train.seed, batch, cfg.train.max_iter),
-        f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch:.1f}"
-        if epoch
-        else "epoch length unknown",
+        length,
     )
 
 
@@ -214,15 +214,11 @@ def evaluate_model(
         model = optimize(model)
     results = Evaluation(cfg)(build_tta(cfg, model) if tta else model)
     if comm.is_main_process():
-        values = flatten_results_dict(results)
-        # JSON knows no NaN; null is what its readers understand.
-        line = {"iteration": iteration, **{k: v if v == v else None for k, v in values.items()}}
+        values = {"iteration": iteration, **flatten_results_dict(results)}
         if tta:
-            line["tta"] = True
-        path = Path(cfg.train.output_dir) / "metrics.json"
-        os.makedirs(path.parent, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            values["tta"] = True
+        path = Path(cfg.train.output_dir) / METRICS
+        append_metrics(path, values)
         logger.info("Metrics appended to %s", path)
     return results
 

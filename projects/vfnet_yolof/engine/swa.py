@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_swa_multi_avg_fn, update_bn
 
-from .checkpoints import AVERAGE, AVERAGE_PART, CheckpointFiles
+from .checkpoints import AVERAGE, AVERAGE_PART, BEST, CheckpointFiles
 from .hooks import AveragingHook
 from .options import ConfigError
 from .state import rng_state, set_rng_state
@@ -82,10 +82,17 @@ class SWAHook(AveragingHook):
     At the end of training the average is written to ``model_swa.pth`` and evaluated; its metrics
     are ``swa/<metric>``.
 
+    The phase begins in front of iteration ``start``, where a run that is resumed there finds the
+    same beginning.
+
     Args:
         model: see :class:`AveragingHook`.
         files: where to.
         ends: see :func:`cycle_ends`.
+        start: the first iteration of the first cycle.
+        fresh_optimizer: begin the phase with an optimizer that has no momentum of the training
+            before, as a new run would.
+        from_best: begin it with the weights of ``model_best.pth``.
         keep_parts: write ``model_swa_part_<number>.pth``, the weights at the end of each cycle.
         bn_batches: training batches for the batch norms, on each process; 0: average only.
         evaluate: model -> results, on all processes alike.
@@ -99,6 +106,9 @@ class SWAHook(AveragingHook):
         files: CheckpointFiles,
         ends: list[int],
         *,
+        start: int = 0,
+        fresh_optimizer: bool = False,
+        from_best: bool = False,
         keep_parts: bool = False,
         bn_batches: int = 0,
         evaluate: Callable[[nn.Module], dict[str, Any]] | None = None,
@@ -106,6 +116,7 @@ class SWAHook(AveragingHook):
         super().__init__(model)
         self._files = files
         self.ends = ends
+        self._start, self._fresh_optimizer, self._from_best = start, fresh_optimizer, from_best
         self._keep_parts, self._bn_batches = keep_parts, bn_batches
         self._evaluate = evaluate
         self._taken: list[int] = []  # ends of the cycles before the run was resumed
@@ -128,6 +139,34 @@ class SWAHook(AveragingHook):
         elif self._rounding:
             self._past = set(expected)
             self._take_if_due()  # the run may go on just where a cycle ends
+
+    def before_step(self) -> None:
+        if self.trainer.iter != self._start or self._start == 0:
+            return
+        if self._from_best:
+            self._load_best()
+        if self._fresh_optimizer:
+            self.trainer.optimizer.state.clear()
+            logger.info("The cycles of train.swa begin with a fresh optimizer.")
+
+    def _load_best(self) -> None:
+        """Take the best weights over from the main process, whose file system has the file."""
+        state = self._source.state_dict()
+        found = self._files.path(BEST).is_file()  # on the main process
+        if not comm.all_gather(found)[0]:
+            logger.warning(
+                "train.swa.from_best: no evaluation has written %s.pth so far; the cycles begin "
+                "with the last weights.",
+                BEST,
+            )
+            return
+        if comm.is_main_process():
+            best = self._files.load(self._files.path(BEST))
+            logger.info("The cycles of train.swa begin with the weights of %s.pth.", BEST)
+            self._source.load_state_dict(best["model"])
+        if comm.get_world_size() > 1:
+            for value in state.values():
+                dist.broadcast(value, src=0)
 
     def after_step(self) -> None:
         self._take_if_due()
@@ -192,10 +231,20 @@ def build_swa_hook(
     options = train.swa
     if options.bn_batches < 0:
         raise ConfigError(f"train.swa.bn_batches={options.bn_batches}: must not be negative.")
+    start = math.ceil(train.max_iter * options.start - _ROUNDING)
+    if start == 0 and (options.fresh_optimizer or options.from_best):
+        raise ConfigError(
+            "train.swa.fresh_optimizer and train.swa.from_best are about training before "
+            "train.swa.start, which is 0: such a run has a new optimizer, and its weights are "
+            "those of train.init_checkpoint."
+        )
     return SWAHook(
         trainer.bare_model,
         files,
         cycle_ends(train.max_iter, options.start, options.cycles),
+        start=start,
+        fresh_optimizer=options.fresh_optimizer,
+        from_best=options.from_best,
         keep_parts=options.keep_parts,
         bn_batches=options.bn_batches,
         evaluate=evaluate,
