@@ -268,7 +268,7 @@ def _check_files(report: Report, images: list[dict], check: ImageCheck) -> None:
         if not there:
             continue
         try:
-            size = _decoded_size(path) if check == "decode" else _header_size(path)
+            size = _decoded_size(path) if check == "decode" else header_size(path)
         except Exception as error:  # Pillow raises a different type for every kind of damage
             unreadable.append(f"{path} ({_reason(error)})")
             continue
@@ -286,7 +286,7 @@ def _names_in(folder: str) -> set[str]:
         return set()
 
 
-def _header_size(path: str) -> tuple[int, int]:
+def header_size(path: str) -> tuple[int, int]:
     """(width, height) after the EXIF rotation that reading applies, without decoding."""
     with Image.open(path) as image:
         width, height = image.size

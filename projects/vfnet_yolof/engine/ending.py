@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 EXIT_FAILED = 1  # training came upon a broken picture, a NaN, or an error nobody foresaw
 EXIT_REFUSED = 2  # arguments, config, data or checkpoint cannot be right; nothing was trained
@@ -21,17 +23,36 @@ class EvaluationFailed(RuntimeError):
     """The last evaluation of a run failed; training is complete and its weights are saved."""
 
 
+class EvaluationStopped(Exception):
+    """An evaluation was given up because the run was asked to stop."""
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Around whatever writes to ``path``.
 
     Raises:
-        OutputError: for an OSError inside.
+        OutputError: for an OSError inside, also where another error has taken its place, as in
+            ``torch.save``.
     """
     try:
         yield
-    except OSError as error:
-        raise OutputError(f"Cannot write {os.fspath(path)}: {cause(error, path)}.") from error
+    except OutputError:
+        raise
+    except (OSError, RuntimeError) as error:
+        first = _system_error(error)
+        if first is None:
+            raise
+        text = str(first)  # some name path and cause themselves
+        if text.startswith("[Errno"):
+            text = f"Cannot write {os.fspath(path)}: {cause(first, path)}."
+        raise OutputError(text) from error
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def cause(error: OSError, known: str | os.PathLike[str] = "") -> str:
@@ -39,3 +60,18 @@ def cause(error: OSError, known: str | os.PathLike[str] = "") -> str:
     reason = error.strerror or str(error) or type(error).__name__
     file = error.filename
     return reason if file is None or str(file) == os.fspath(known) else f"{reason} ({file})"
+
+
+def require_writable(folder: str | os.PathLike[str]) -> None:
+    """Make the output folder and try to write into it, before hours have gone by.
+
+    Raises:
+        OutputError: names the folder and why not.
+    """
+    folder = Path(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # Permissions alone do not tell: disks are full, file systems read-only, quotas used up.
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-") as file:
+            file.write(b"x" * 4096)
+            file.flush()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,19 @@ from torch import nn
 
 from ..optimization import optimize
 from .build import Evaluation, build_hooks, build_model, build_trainer, build_tta
-from .checkpoints import CheckpointFiles
+from .checkpoints import FINAL, CheckpointFiles
 from .classes import check_num_classes, train_class_names
+from .ending import EXIT_SIGNAL, EvaluationFailed
 from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
 from .hooks import AveragingHook
 from .options import ConfigError
 from .schedule import resumed_iteration
+from .signals import StopRequest, handled, signal_name
 from .state import seed_everything
 from .trainer import Trainer
 from .writers import METRICS, append_metrics
 
 logger = logging.getLogger(f"detectron2.{__name__}")
-
-EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
 def train_model(
@@ -42,7 +40,7 @@ def train_model(
     scaled: bool = False,
     on_start: Callable[[], None] | None = None,
 ) -> int:
-    """Train as the prepared config says; returns the exit status, 130 after Ctrl-C.
+    """Train as the prepared config says; returns the exit status, 128 + its number after a signal.
 
     Args:
         resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
@@ -54,6 +52,9 @@ def train_model(
 
     Raises:
         FloatingPointError: a loss is not finite.
+        DataLoadingError: a picture could not be read.
+        OutputError: something could not be written.
+        EvaluationFailed: training is complete and saved, but the evaluation at its end failed.
         ConfigError: model and data set disagree on the classes, or the resumed run has more
             iterations behind it than ``train.max_iter``.
     """
@@ -83,14 +84,27 @@ def train_model(
     _log_run(cfg, trainer)
     if on_start is not None:
         on_start()
-    with interruptible(trainer):
+    asked = StopRequest(lambda: setattr(trainer, "stop_requested", True))
+    with handled(asked):
         trainer.train(start, cfg.train.max_iter)
-    if trainer.stop_requested:
-        logger.warning(
-            "Interrupted at iteration %d; continue with --resume", trainer.iterations_done
+        if trainer.interrupted:
+            return _interrupted(trainer, asked)
+    if trainer.evaluation_problem is not None:
+        raise EvaluationFailed(
+            f"The evaluation after training failed: {trainer.evaluation_problem}. Training is "
+            f"complete: its weights are in {files.path(FINAL)}, and --eval-only evaluates them."
         )
-        return EXIT_INTERRUPTED
     return 0
+
+
+def _interrupted(trainer: Trainer, asked: StopRequest) -> int:
+    """The exit status after a signal: it may have reached some of the processes only."""
+    signum = max(comm.all_gather(asked.signum)) or signal.SIGINT
+    logger.warning(
+        "Interrupted at iteration %d; continue with --resume (%s)",
+        *(trainer.iterations_done, signal_name(signum)),
+    )
+    return EXIT_SIGNAL + signum
 
 
 def _last_checkpoint(files: CheckpointFiles, resume: bool) -> dict[str, Any] | None:
@@ -166,28 +180,6 @@ def _log_run(cfg: DictConfig, trainer: Trainer) -> None:
         *(cfg.train.device, comm.get_world_size(), cfg.train.seed, batch, cfg.train.max_iter),
         length,
     )
-
-
-@contextmanager
-def interruptible(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C asks the trainer to stop after the iteration; a second one stops at once."""
-    asked_at: list[float] = []
-
-    def ask(signum: int, frame: Any) -> None:
-        # Launchers pass the signal on to processes that the terminal has told already.
-        if asked_at and time.monotonic() - asked_at[0] > 1.0:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt
-        if not asked_at:
-            asked_at.append(time.monotonic())
-            logger.warning("Ctrl-C: stopping after this iteration; again to stop at once.")
-        trainer.stop_requested = True
-
-    previous = signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def evaluate_model(

@@ -6,7 +6,7 @@ import copy
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_swa_multi_avg_fn, update_bn
 
+from .agreement import agreed_batches, together
 from .checkpoints import AVERAGE, AVERAGE_PART, BEST, CheckpointFiles
 from .hooks import AveragingHook
 from .options import ConfigError
@@ -79,8 +80,8 @@ class SWAHook(AveragingHook):
     the mean of the files; integers are the last ones. With ``bn_batches`` the statistics of those
     batch norms that are trained with their batches' own are computed anew in the end.
 
-    At the end of training the average is written to ``model_swa.pth`` and evaluated; its metrics
-    are ``swa/<metric>``.
+    At the end of training :class:`.rounds.EvaluationRound` has the average written to
+    ``model_swa.pth`` and evaluated; its metrics are ``swa/<metric>``.
 
     The phase begins in front of iteration ``start``, where a run that is resumed there finds the
     same beginning.
@@ -119,6 +120,7 @@ class SWAHook(AveragingHook):
         self._start, self._fresh_optimizer, self._from_best = start, fresh_optimizer, from_best
         self._keep_parts, self._bn_batches = keep_parts, bn_batches
         self._evaluate = evaluate
+        self._final: nn.Module | None = None  # as it was written
         self._taken: list[int] = []  # ends of the cycles before the run was resumed
         self._past: set[int] = set()  # the same in this run's own count
         self._rounding = 0
@@ -160,13 +162,14 @@ class SWAHook(AveragingHook):
                 BEST,
             )
             return
-        if comm.is_main_process():
-            best = self._files.load(self._files.path(BEST))
-            logger.info("The cycles of train.swa begin with the weights of %s.pth.", BEST)
-            self._source.load_state_dict(best["model"])
+        together(self._read_best if comm.is_main_process() else lambda: None)
         if comm.get_world_size() > 1:
             for value in state.values():
                 dist.broadcast(value, src=0)
+
+    def _read_best(self) -> None:
+        self._source.load_state_dict(self._files.load(self._files.path(BEST))["model"])
+        logger.info("The cycles of train.swa begin with the weights of %s.pth.", BEST)
 
     def after_step(self) -> None:
         self._take_if_due()
@@ -182,31 +185,38 @@ class SWAHook(AveragingHook):
             number = self.ends.index(done) + 1
             self._files.save(AVERAGE_PART.format(number), content, tag=False)
 
-    def after_train(self) -> None:
-        if not self.trainer.finished:
-            return
+    def write(self) -> None:
+        """Write the average as ``model_swa.pth``, at the end of training.
+
+        Raises:
+            OutputError: it could not be written.
+            DataLoadingError: a picture for the batch norms could not be read.
+        """
+        self._final = None
         if self.updates == 0:
             logger.warning("No cycle was completed: %s.pth is not written.", AVERAGE)
             return
         model = self.module
         if self._bn_batches > 0:
             model = copy.deepcopy(model)  # the average itself is saved as it is
-            refresh_batch_norm(model, self._batches())
+            refresh_batch_norm(model, agreed_batches(self._batches()))
         content = {**self.trainer.weights(), "model": model.state_dict()}
         self._files.save(AVERAGE, {**content, "swa_parts": self.updates}, tag=False)
-        if self._evaluate is not None:
-            logger.info("Evaluating the average of %d parts", self.updates)
-            metrics = flatten_results_dict(self._evaluate(model))
-            self.trainer.storage.put_scalars(
-                **{f"swa/{name}": float(value) for name, value in metrics.items()},
-                smoothing_hint=False,
-            )
+        self._final = model
 
-    def _batches(self) -> Iterable[Any]:
+    def measure(self) -> dict[str, float]:
+        """Metrics of the average that was written, as ``swa/<metric>``."""
+        if self._final is None or self._evaluate is None:
+            return {}
+        logger.info("Evaluating the average of %d parts", self.updates)
+        metrics = flatten_results_dict(self._evaluate(self._final))
+        return {f"swa/{name}": value for name, value in metrics.items()}
+
+    def _batches(self) -> Iterator[Any]:
         loader = self.trainer.data_loader
         if hasattr(loader, "set_start_iteration"):
             loader.set_start_iteration(0)  # the same batches, resumed or not
-        return itertools.islice(loader, self._bn_batches)
+        return itertools.islice(iter(loader), self._bn_batches)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "ends": list(self.ends)}
