@@ -1,12 +1,9 @@
 """Several processes: own ones on the CPU, and those of torchrun and Slurm."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import FOLDER, REPOSITORY
 from engine_toy import report_ranks
 from vfnet_yolof.engine import ConfigError
 from vfnet_yolof.engine.launch import Ranks, first_host, launch, ranks_from_environment
@@ -119,15 +116,6 @@ def test_ctrl_c_stops_all_processes_at_the_same_iteration(toy):
 
 @pytest.mark.slow
 def test_torchrun_starts_it_too(toy):
-    path = os.pathsep.join([str(REPOSITORY / "projects"), str(FOLDER)])
-    tool = str(REPOSITORY / "tools" / "train_net.py")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, tool, *toy.arguments("--num-gpus", "0", "train.max_iter=2")],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = toy.start("--num-gpus", "0", "train.max_iter=2", torchrun=2)
     assert done.returncode == 0, done.stderr[-2000:]
     assert toy.load()["trainer"]["schedule"]["world_size"] == 2

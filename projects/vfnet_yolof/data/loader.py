@@ -133,6 +133,12 @@ class TrainLoader:
     def __iter__(self) -> Iterator[list[Record]]:
         return iter(self._loader)
 
+    def close(self) -> None:
+        """End the worker processes, which else live as long as the loader."""
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()
+
 
 def build_train_loader(
     dataset: Sequence[Record] | Dataset,

@@ -206,6 +206,7 @@ def _messages_kept() -> Iterator[list[logging.LogRecord]]:
 def command_line(arguments: Sequence[str] | None = None) -> int:
     """As :func:`main`, but mistakes of the user end with one line instead of a traceback."""
     args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     try:
         return main(args)
     except EXPECTED as error:

@@ -116,6 +116,9 @@ class Trainer(TrainerBase):
                         "Another process of this run has ended; its own message tells why."
                     ) from error
                 raise
+            finally:
+                # An error's traceback would keep workers alive until Python kills them at exit.
+                getattr(self.data_loader, "close", lambda: None)()
 
     def _loop(self) -> None:
         self.model.train()
