@@ -26,6 +26,7 @@ from vfnet_yolof.data import (
     get_dataset_dicts,
     register_user_datasets,
 )
+from vfnet_yolof.data.loader import DataLoadingError, check_pictures
 
 
 class Jitter(T.Augmentation):
@@ -130,6 +131,40 @@ def test_a_seed_is_drawn_where_none_is_given(records):
     first, second = loader(records, seed=None), loader(records, seed=-1)
     assert first.seed != second.seed
     assert batches(first, 2) == batches(loader(records, seed=first.seed), 2)
+
+
+class TestCheckOfPictures:
+    """Every header, and every second picture wholly."""
+
+    def check(self, records):
+        made = build_test_loader(records, DetectionMapper(is_train=False, augmentations=[]))
+        check_pictures(made, decoded=5)
+
+    def test_sound_ones_pass_and_the_generators_are_not_moved(self, records):
+        before = np.random.get_state()[1].tolist()
+        self.check(records)
+        assert np.random.get_state()[1].tolist() == before
+
+    def test_headers(self, records, tmp_path):
+        (tmp_path / "3.png").write_bytes(b"broken")
+        (tmp_path / "5.png").unlink()
+        records[7]["width"] = 31
+        with pytest.raises(DataLoadingError, match=r"^3 of 10 pictures cannot be") as error:
+            self.check(records)
+        text = str(error.value)
+        assert f"{tmp_path / '3.png'} (record 3)" in text
+        assert "5.png (record 5): FileNotFoundError" in text
+        assert "7.png (record 7): ValueError: is 32x48, not 31x48" in text
+
+    def test_a_picture_cut_short_shows_when_it_is_decoded(self, records, tmp_path):
+        for number in (4, 5):
+            whole = (tmp_path / f"{number}.png").read_bytes()
+            (tmp_path / f"{number}.png").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataLoadingError, match=r"^1 of 10 .*4\.png \(record 4\)"):
+            self.check(records)
+
+    def test_loaders_of_others_are_left_alone(self):
+        check_pictures([["a batch"]])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

@@ -84,6 +84,10 @@ def train_model(
     _log_run(cfg, trainer)
     if on_start is not None:
         on_start()
+    return _train(trainer, start, cfg, files)
+
+
+def _train(trainer: Trainer, start: int, cfg: DictConfig, files: CheckpointFiles) -> int:
     asked = StopRequest(lambda: setattr(trainer, "stop_requested", True))
     with handled(asked):
         trainer.train(start, cfg.train.max_iter)

@@ -138,7 +138,6 @@ class Trainer(TrainerBase):
             self.iter = iteration
             self.before_step()
             self.run_step()
-            self._last_done = self.iter
             self.after_step()
             if self.stop_reason is not None:
                 break
@@ -204,7 +203,7 @@ class Trainer(TrainerBase):
         self._step_state.keep()
         self._in_step = True
         losses, stop = self.step(batch, self.iter, stop=self.stop_requested)
-        self._in_step = False
+        self._in_step, self._last_done = False, self.iter
         self.storage.put_scalars(
             data_time=data_time, total_loss=sum(losses.values()), **dict(losses)
         )
