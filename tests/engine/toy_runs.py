@@ -61,6 +61,7 @@ class Toy:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # a group of its own, for signals to all of it
         )
 
     def log(self):

@@ -129,7 +129,8 @@ class ValidationLoss:
             ConfigError: there are no images.
             Exception: as of :func:`evaluate_on`.
         """
-        state, sums, error = rng_state(), ({}, 0), None
+        state, error = rng_state(), None
+        sums: tuple[dict[str, float], int] = {}, 0
         try:
             sums = self._sums(self._model())
         except Exception as caught:

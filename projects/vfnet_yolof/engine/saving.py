@@ -61,26 +61,24 @@ class CheckpointHook(HookBase):
             FloatingPointError: as of ``Trainer.weights``.
         """
         before = self.recent, self.passing
-        surplus = self._make_room(final)
+        name = FINAL if final else f"model_{self.trainer.iterations_done - 1:07d}"
+        surplus = self._make_room(name)
         try:
-            content = self.trainer.checkpoint(alone=alone)
-            self._files.save(self._written, content, alone=alone)
+            self._files.save(name, self.trainer.checkpoint(alone=alone), alone=alone)
+            self._written = name
         except Exception:
             self.recent, self.passing = before
-            self._written = None
             raise
-        for name in surplus:
-            self._files.delete(name)
+        for old in surplus:
+            self._files.delete(old)
 
-    def _make_room(self, final: bool) -> list[str]:
+    def _make_room(self, name: str) -> list[str]:
         """Enter the checkpoint of the present state; returns the names that need not stay."""
-        done = self.trainer.iterations_done
-        name = FINAL if final else f"model_{done - 1:07d}"
         surplus = [] if self.passing in (None, name) else [self.passing]
-        self.passing, self._written = None, name
+        self.passing = None
         if name == FINAL or name in self.recent:
             return surplus
-        if done % self._period:
+        if self.trainer.iterations_done % self._period:
             self.passing = name
             return surplus
         keep = len(self.recent) if self._max_to_keep is None else self._max_to_keep - 1
