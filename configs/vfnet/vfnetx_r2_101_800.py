@@ -2,7 +2,8 @@
 
 Published AP, not measured here: 53.4 on val2017, 53.7 on test-dev.
 41 epochs with steps at 36 and 40, then 18 epochs of cyclic learning rate whose weights are averaged
-(SWA); crops, holes and scales from 750 x 500 to 2100 x 1400.
+(SWA). As in the authors' code these begin with a new optimizer and the best of the evaluated
+checkpoints. Crops, holes and scales from 750 x 500 to 2100 x 1400.
 
     python tools/train_net.py --config-file vfnet/vfnetx_r2_101_800.py --num-gpus 8 \\
         train.init_checkpoint=res2net101_v1d_26w_4s_mmdetv2-f0a600f9.pth
@@ -22,4 +23,6 @@ train.max_iter = (_epochs + _cycles) * _ITERATIONS_PER_EPOCH
 train.swa.enabled = True
 train.swa.start = _epochs / (_epochs + _cycles)
 train.swa.cycles = _cycles
+train.swa.fresh_optimizer = True
+train.swa.from_best = True
 lr_multiplier = _step_then_cyclic_schedule([36, 40], _epochs, _cycles, train.max_iter)

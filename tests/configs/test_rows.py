@@ -148,6 +148,8 @@ def test_vfnet_x() -> None:
     assert config.train.max_iter == 59 * 7330
     assert config.train.swa.start * 59 == pytest.approx(41)
     assert config.train.swa.cycles == 18
+    # the authors' configs/_base_/swa.py: swa_optimizer, swa_load_from = "best_bbox_mAP.pth"
+    assert (config.train.swa.fresh_optimizer, config.train.swa.from_best) == (True, True)
 
 
 def test_yolof_on_cspdarknet() -> None:
@@ -181,7 +183,7 @@ def test_the_phases_of_yolof_follow_one_another() -> None:
     names = ("9x", "9x_stage2_3x", "swa")
     first, second, last = (load_config(f"yolof/yolof_csp_d53_dc5_{name}.py") for name in names)
     assert second.train.init_checkpoint == f"{first.train.output_dir}/model_final.pth"
-    assert last.train.init_checkpoint == f"{second.train.output_dir}/model_final.pth"
+    assert last.train.init_checkpoint == f"{second.train.output_dir}/model_best.pth"
     assert sum(c.train.max_iter for c in (first, second, last)) == 15 * 22500
     assert (last.train.swa.enabled, last.train.swa.start, last.train.swa.cycles) == (True, 0, 12)
     assert last.model.assigner.max_iou == second.model.assigner.max_iou == 0.8

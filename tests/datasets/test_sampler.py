@@ -4,6 +4,8 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from vfnet_yolof.data import GroupedBatchSampler
 
 GROUPS = [0] * 7 + [1] * 4
@@ -24,33 +26,61 @@ def test_a_run_is_a_function_of_the_seed():
     assert take(sampler(), 20) != take(sampler(seed=6), 20)
 
 
-@pytest.mark.parametrize("start", [1, 3, 4, 11])
+@pytest.mark.parametrize("start", [1, 2, 3, 4, 5, 8, 11, 13])
 def test_starting_later_gives_the_tail_of_the_full_run(start):
     assert take(sampler(start=start), 20 - start) == take(sampler(), 20)[start:]
 
 
-def test_an_epoch_has_every_image_and_no_mixed_batch():
-    assert sampler().iterations_per_epoch == 2 + 1  # 7 of one group, 4 of the other, by 4
-    for epoch in range(4):
-        batches = sampler().epoch_batches(epoch)
-        assert batches.shape == (3, 4)
-        assert set(batches.ravel().tolist()) == set(range(11))
-        for batch in batches:
-            assert len({GROUPS[i] for i in batch.tolist()}) == 1
+def test_a_group_makes_as_many_batches_as_it_fills():
+    assert sampler().iterations_per_epoch == 11 / 4
+    source = sampler()
+    assert [len(source.epoch_batches(epoch)) for epoch in range(4)] == [2, 3, 3, 3]
+    for epoch in range(8):
+        batches = source.epoch_batches(epoch).tolist()
+        mixed = [batch for batch in batches if len({GROUPS[i] for i in batch}) == 2]
+        assert len(mixed) <= 1
+        for batch in mixed:  # processes that share it get wide and tall ones apart
+            assert [GROUPS[i] for i in batch] == sorted(GROUPS[i] for i in batch)
 
 
-def test_a_group_is_filled_up_from_its_own_members():
-    counts = np.bincount(sampler().epoch_batches(0).ravel(), minlength=11)
-    assert sorted(counts[:7].tolist()) == [1, 1, 1, 1, 1, 1, 2]
-    assert counts[7:].tolist() == [1, 1, 1, 1]
-    alone = GroupedBatchSampler(5, 4, seed=0, groups=[0, 0, 0, 0, 1])
-    assert [4, 4, 4, 4] in alone.epoch_batches(0).tolist()
+def test_a_rare_shape_is_as_frequent_as_its_images():
+    """One tall image among 199 wide ones, 64 to a batch: a 200th of the samples."""
+    source = GroupedBatchSampler(200, 64, seed=0, groups=[0] * 199 + [1])
+    counts = np.bincount(
+        np.concatenate([source.epoch_batches(epoch).ravel() for epoch in range(64)]), minlength=200
+    )
+    assert counts.tolist() == [64] * 200
+    first = np.concatenate([source.epoch_batches(epoch).ravel() for epoch in range(12)])
+    assert 11 <= (first == 199).sum() <= 12  # nor does it wait for 64 of its kind
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(data=st.data())
+def test_every_image_is_seen_equally_often(data):
+    """For any mix of shapes and any batch, more images than a batch or fewer."""
+    groups = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=30), label="groups")
+    size = data.draw(st.integers(1, 40), label="total batch")
+    source = GroupedBatchSampler(
+        len(groups), size, seed=data.draw(st.integers(0, 9), label="seed"), groups=groups
+    )
+    seen = np.zeros(len(groups), np.int64)
+    mixed_at_most = len(set(groups)) - 1
+    for epoch in range(6):
+        batches = source.epoch_batches(epoch)
+        seen += np.bincount(batches.ravel(), minlength=len(groups))
+        assert seen.sum() == (epoch + 1) * len(groups) // size * size
+        assert seen.max() - seen.min() <= 1
+        assert sum(len({groups[i] for i in b}) > 1 for b in batches.tolist()) <= mixed_at_most
+    whole = take(source, 9)
+    start = data.draw(st.integers(0, 8), label="start")
+    source.set_start_iteration(start)
+    assert take(source, 9 - start) == whole[start:]
 
 
 def test_epochs_and_batch_order_differ():
     epochs = [sampler().epoch_batches(e).tolist() for e in range(6)]
     assert len({str(e) for e in epochs}) == 6
-    assert len({next(k for k, b in enumerate(e) if min(b) >= 7) for e in epochs}) > 1
+    assert len({next((k for k, b in enumerate(e) if max(b) < 7), None) for e in epochs}) > 1
 
 
 def test_ranks_share_each_total_batch():
@@ -67,8 +97,8 @@ def test_every_sample_has_a_seed_of_its_own():
 
 def test_without_groups_batches_mix():
     mixed = sampler(groups=None)
-    assert mixed.iterations_per_epoch == 3
-    assert any(len({GROUPS[i] for i in b}) == 2 for b in mixed.epoch_batches(0).tolist())
+    batches = [b for epoch in range(4) for b in mixed.epoch_batches(epoch).tolist()]
+    assert sum(len({GROUPS[i] for i in b}) == 2 for b in batches) > 4
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,13 @@ from detectron2.utils import comm
 from torch import nn
 
 CLASSES = 3
+SIGNALS = {
+    "TOY_KILL_AT": signal.SIGKILL,
+    "TOY_CTRL_C_AT": signal.SIGINT,
+    "TOY_TERM_AT": signal.SIGTERM,
+    "TOY_HUP_AT": signal.SIGHUP,
+    "TOY_USR1_AT": signal.SIGUSR1,
+}
 
 
 class ToyDetector(nn.Module):
@@ -40,14 +47,18 @@ class ToyDetector(nn.Module):
         return float("nan") if self.calls == int(os.environ.get("TOY_NAN_AT", -1)) else 0.1
 
     def _misbehave(self):
+        """At the call that a variable names; on one of several processes with TOY_RANK."""
         self.calls += 1
-        for variable, signum in (("TOY_KILL_AT", signal.SIGKILL), ("TOY_CTRL_C_AT", signal.SIGINT)):
+        if int(os.environ.get("TOY_RANK", comm.get_rank())) != comm.get_rank():
+            return
+        for variable, signum in SIGNALS.items():
             if self.calls == int(os.environ.get(variable, -1)):
                 os.kill(os.getpid(), signum)
-        place = f"{comm.get_rank()} {self.calls}"
         first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-        if place == os.environ.get("TOY_KILL_RANK_AT") and first_attempt:
+        if first_attempt and self.calls == int(os.environ.get("TOY_KILL_ONCE_AT", -1)):
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.calls == int(os.environ.get("TOY_RAISE_AT", -1)):
+            raise RuntimeError("no such luck")
 
 
 def toy_records(size=12):
@@ -60,6 +71,8 @@ def toy_records(size=12):
 def toy_mapper(record):
     """Noise is the augmentation; it comes from numpy's global generator."""
     number = record["number"]
+    if record["file_name"] == os.environ.get("TOY_BROKEN"):
+        raise OSError("image file is truncated")
     image = np.full((3, 6, 6), number / 6, dtype=np.float32)
     image += np.random.normal(size=(3, 6, 6)).astype(np.float32) * 0.1
     return {**record, "image": torch.from_numpy(image), "label": number % CLASSES}
@@ -76,6 +89,8 @@ class ToyEvaluator(DatasetEvaluator):
         self.losses = []
 
     def process(self, inputs, outputs):
+        if os.environ.get("TOY_EVALUATION_FAILS") == str(comm.get_rank()):
+            raise TypeError("a field that nobody expected")
         self.losses += [x["loss"] for x in outputs]
 
     def evaluate(self):

@@ -185,3 +185,13 @@ def test_a_config_without_all_sections_is_named(tmp_path):
     (tmp_path / "part.py").write_text("train = dict()\n")
     with pytest.raises(ConfigError, match=r"part\.py does not define model, optimizer"):
         prepared("--config-file", str(tmp_path / "part.py"))
+
+
+@pytest.mark.parametrize(
+    "override", ["train.clip_grad.max_norm=0", "train.clip_grad.norm_type=-1.0", "train.max_iter=0"]
+)
+def test_options_that_would_stop_all_learning_are_refused(override):
+    """Clipped to 0, every gradient is 0: the run would end with the weights it began with."""
+    key, _, value = override.partition("=")
+    with pytest.raises(ConfigError, match=rf"{key}={value}.*must be greater than 0"):
+        prepared("--config-file", "vfnet/vfnet_r50_fpn_1x.py", override)

@@ -7,14 +7,25 @@ import pytest
 import torch
 from engine_toy import ToyDetector, toy_mapper, toy_records
 from torch import nn
-from vfnet_yolof.engine.hooks import EMAHook, ValidationLossHook
+from vfnet_yolof.engine.hooks import EMAHook
+from vfnet_yolof.engine.measures import ValidationLoss
 from vfnet_yolof.engine.state import rng_state
 
 FOLDER = Path(__file__).parent
 
 
+def metrics(folder):
+    """The lines of metrics.json, which must be strict JSON."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (folder / "metrics.json").read_text()
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
 def values_of(toy, key):
-    lines = [json.loads(x) for x in (toy.output_dir / "metrics.json").read_text().splitlines()]
+    lines = metrics(toy.output_dir)
     return [x[key] for x in lines if key in x]
 
 
@@ -109,7 +120,7 @@ def test_validation_loss_has_no_side_effects():
     model = ToyDetector()
     model.norm.eval()  # a mode of its own, as frozen layers have
     records = [toy_mapper(r) for r in toy_records(6)]
-    hook = ValidationLossHook(1, lambda: model, lambda: [records[:4], records[4:]])
+    hook = ValidationLoss(lambda: model, [records[:4], records[4:]])
     buffers = {k: v.clone() for k, v in model.state_dict().items()}
     random_state = rng_state()["torch"]
     losses = hook.compute()
@@ -140,7 +151,7 @@ def test_validation_loss_needs_no_other_process(monkeypatch):
     model = Normalised()
     monkeypatch.setattr(normalizer, "get_world_size", lambda: 2)
     monkeypatch.setattr(normalizer.dist, "all_reduce", all_reduce)
-    hook = ValidationLossHook(1, lambda: model, lambda: [toy_records(2), toy_records(1)])
+    hook = ValidationLoss(lambda: model, [toy_records(2), toy_records(1)])
     assert hook.compute() == {"loss": 3.0}
     with pytest.raises(AssertionError, match="collective"):  # in training they take part again
         normalizer.synced_mean(torch.tensor(3.0))

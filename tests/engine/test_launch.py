@@ -1,12 +1,9 @@
 """Several processes: own ones on the CPU, and those of torchrun and Slurm."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import FOLDER, REPOSITORY
 from engine_toy import report_ranks
 from vfnet_yolof.engine import ConfigError
 from vfnet_yolof.engine.launch import Ranks, first_host, launch, ranks_from_environment
@@ -119,37 +116,24 @@ def test_ctrl_c_stops_all_processes_at_the_same_iteration(toy):
 
 @pytest.mark.slow
 def test_a_killed_process_is_named(toy):
-    done = toy.start("--num-gpus", "0", "--num-processes", "2", TOY_KILL_RANK_AT="1 6")
+    several = ["--num-gpus", "0", "--num-processes", "2"]
+    done = toy.start(*several, TOY_RANK="1", TOY_KILL_ONCE_AT="6")
     assert done.returncode == 128 + 9
     assert "error: The process of rank 1 (pid " in done.stderr
     assert "was killed by SIGKILL" in done.stderr
 
 
-def torchrun(toy, *options, **environment):
-    """Two processes of the toy's training on the CPU, started by torchrun."""
-    path = os.pathsep.join([str(REPOSITORY / "projects"), str(FOLDER)])
-    tool = str(REPOSITORY / "tools" / "train_net.py")
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
-    cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, *start, tool, *toy.arguments("--num-gpus", "0", "--resume")],
-        env={**os.environ, "PYTHONPATH": path, **cpu, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 @pytest.mark.slow
 def test_torchrun_starts_it_too(toy):
-    done = torchrun(toy)
+    done = toy.start("--num-gpus", "0", "train.max_iter=2", torchrun=2)
     assert done.returncode == 0, done.stderr[-2000:]
     assert toy.load()["trainer"]["schedule"]["world_size"] == 2
 
 
 @pytest.mark.slow
 def test_torchrun_starts_it_again_after_a_process_was_killed(toy):
-    done = torchrun(toy, "--max-restarts", "1", TOY_KILL_RANK_AT="1 6")
+    killed = {"TOY_RANK": "1", "TOY_KILL_ONCE_AT": "6"}
+    done = toy.start("--num-gpus", "0", "--resume", torchrun=2, restarts=1, **killed)
     assert done.returncode == 0, done.stderr[-2000:]
     assert toy.load()["iteration"] == 11
-    assert "Resuming from" in (toy.output_dir / "log.txt").read_text()
+    assert "Resuming from" in toy.log()

@@ -121,6 +121,65 @@ class TestHook:
         assert "The average has the weights after [6, 8, 10, 12] iterations; this" in log
 
 
+class TestStartOfThePhase:
+    """Six iterations of training, then two cycles of three."""
+
+    options = (
+        *("train.swa.enabled=True", "train.swa.start=0.5", "train.swa.cycles=2"),
+        *("train.checkpointer.period=1", "train.checkpointer.max_to_keep=null"),
+        *("train.eval_period=2", "model.norm=False"),
+    )
+
+    def momentum(self, checkpoint):
+        state = checkpoint["trainer"]["optimizer"]["state"]
+        return [state[k]["momentum_buffer"] for k in sorted(state)]
+
+    def test_a_fresh_optimizer_has_no_momentum_of_the_training_before(self, make_toy):
+        old, fresh = make_toy("old"), make_toy("fresh")
+        assert old.run(*self.options) == 0
+        assert fresh.run(*self.options, "train.swa.fresh_optimizer=True") == 0
+        before = self.momentum(old.load("model_0000005"))
+        carried = self.momentum(old.load("model_0000006"))
+        anew = self.momentum(fresh.load("model_0000006"))
+        for a, b, c in zip(before, carried, anew, strict=True):
+            assert a.abs().max() > 0
+            assert torch.allclose(b - 0.9 * a, c, atol=1e-6)
+
+    def test_from_best(self, toy):
+        options = [*self.options, "train.swa.fresh_optimizer=True", "train.swa.from_best=True"]
+        process = toy.start(*options, "train.eval_period=4", TOY_KILL_AT="8")
+        assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
+        best = toy.load("model_best")
+        assert best["iteration"] == 3  # of two more the phase knows nothing
+        step = toy.load("model_0000006")
+        group = step["trainer"]["optimizer"]["param_groups"][0]
+        buffer = step["trainer"]["optimizer"]["state"][0]["momentum_buffer"]
+        want = best["model"]["conv.weight"] - group["lr"] * buffer
+        assert torch.allclose(step["model"]["conv.weight"], want, atol=1e-5)
+        assert not torch.equal(want, toy.load("model_0000005")["model"]["conv.weight"])
+
+    def test_without_an_evaluation_before_the_last_weights_are_said_to_be_used(self, toy):
+        assert toy.run(*self.options, "train.swa.from_best=True", "train.eval_period=0") == 0
+        assert (
+            "no evaluation has written model_best.pth" in (toy.output_dir / "log.txt").read_text()
+        )
+
+    def test_resuming_around_the_start_gives_the_same(self, make_toy):
+        options = [*self.options, "train.swa.fresh_optimizer=True", "train.swa.from_best=True"]
+        whole, killed = make_toy("whole"), make_toy("killed")
+        assert whole.run(*options) == 0
+        process = killed.start(*options, TOY_KILL_AT="7")
+        assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
+        assert (killed.output_dir / "last_checkpoint").read_text() == "model_0000005.pth"
+        assert killed.run("--resume", *options) == 0
+        a, b = whole.load("model_swa")["model"], killed.load("model_swa")["model"]
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+    def test_a_phase_from_the_first_iteration_has_nothing_to_drop(self, toy, capsys):
+        assert toy.run(*self.options, "train.swa.start=0.0", "train.swa.from_best=True") == 2
+        assert "train.init_checkpoint" in capsys.readouterr().err
+
+
 class TestBatchNorm:
     def model(self):
         torch.manual_seed(0)

@@ -66,7 +66,7 @@ def test_flags_and_overrides_arrive_under_their_yacs_keys(tmp_path):
     assert cfg.DATASETS.TEST == ("shapes_val",)
     assert str(tmp_path) == cfg.OUTPUT_DIR
     solver = cfg.SOLVER
-    assert (solver.BASE_LR, solver.IMS_PER_BATCH, solver.REFERENCE_BATCH_SIZE) == (1.0, 32, 32)
+    assert (solver.BASE_LR, solver.IMS_PER_BATCH, solver.REFERENCE_BATCH_SIZE) == (0.5, 32, 32)
     assert (solver.MAX_ITER, solver.STEPS, solver.GAMMA) == (43980, (29320, 40315), 0.2)
     assert solver.WARMUP_ITERS == 250
     assert not listed(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,8 @@ Record = dict[str, Any]
 Mapper = Callable[[Record], Record]
 
 logger = logging.getLogger(f"detectron2.{__name__}")
+
+_LAST_WORK = 60  # seconds that a worker has after SIGTERM
 
 
 class DataLoadingError(RuntimeError):
@@ -69,6 +71,25 @@ class _MappedDataset(Dataset):
             sample = self._sample(index)
             return sample if self._mosaic is None else self._mosaic(sample, self._any_sample)
 
+    def faults(self, indices: Sequence[int], decoded: Collection[int]) -> list[str]:
+        """What is wrong with the pictures of the records, as far as their headers tell.
+
+        decoded: indices of those that are made into samples.
+        """
+        check = getattr(self._mapper, "check_header", None)
+        found = []
+        for index in indices:
+            record = self._records[index]
+            try:
+                if check is not None:
+                    check(record)
+                if index in decoded:
+                    with seeded(0):
+                        self._mapper(record)
+            except Exception as error:  # of a different type for every kind of damage
+                found.append(_named(record, index, error))
+        return found
+
     def _any_sample(self) -> Record:
         return self._sample(np.random.randint(len(self)))
 
@@ -77,10 +98,12 @@ class _MappedDataset(Dataset):
         try:
             return self._mapper(record)
         except Exception as error:
-            raise DataLoadingError(
-                f"Could not load {record.get('file_name', 'a record without file_name')} "
-                f"(record {index}): {type(error).__name__}: {error}"
-            ) from error
+            raise DataLoadingError(f"Could not load {_named(record, index, error)}") from error
+
+
+def _named(record: Record, index: int, error: Exception) -> str:
+    file = record.get("file_name", "a record without file_name")
+    return f"{file} (record {index}): {type(error).__name__}: {error}"
 
 
 class TrainLoader:
@@ -109,6 +132,12 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[Record]]:
         return iter(self._loader)
+
+    def close(self) -> None:
+        """End the worker processes, which else live as long as the loader."""
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()
 
 
 def build_train_loader(
@@ -183,6 +212,29 @@ def build_test_loader(
     )
 
 
+def check_pictures(loader: Any, decoded: int = 16) -> None:
+    """Look at this rank's share of a test loader's pictures, so that no surprise comes later.
+
+    The header of every picture is read, where the mapper has a ``check_header(record)``, and a
+    sample of `decoded` pictures is made as for an evaluation. Loaders that are not made by
+    :func:`build_test_loader` are left alone.
+
+    Raises:
+        DataLoadingError: names the pictures that cannot be used, at most five of them.
+    """
+    dataset = getattr(loader, "dataset", None)
+    if not isinstance(dataset, _MappedDataset):
+        return
+    share = list(loader.sampler)
+    step = max(1, len(share) // max(1, decoded))
+    faults = dataset.faults(share, set(share[::step][:decoded]))
+    if faults:
+        shown = "; ".join(faults[:5]) + ("; ..." if len(faults) > 5 else "")
+        raise DataLoadingError(
+            f"{len(faults)} of {len(share)} pictures cannot be evaluated on: {shown}"
+        )
+
+
 def _loader_options(num_workers: int) -> dict[str, Any]:
     if num_workers:
         # Workers share the cores, as with torch's threads. It has to be said here: a forked worker
@@ -203,8 +255,13 @@ def _as_list(batch: list[Record]) -> list[Record]:
 
 
 def _init_worker(worker_id: int) -> None:
-    # Ctrl-C reaches the whole process group; the main process stops the workers in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and what a scheduler sends, reach the whole process group: the main process, which
+    # may have work for the workers yet, stops them in order.
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):  # Windows has not all of them
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # SIGTERM is also the main process's last resort: it is put off
+        signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(_LAST_WORK))
 
 
 def _is_list(dataset: Any) -> bool:

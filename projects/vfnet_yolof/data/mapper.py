@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from .augment import AugInput, check_interpolation
-from .images import ImageReadError, check_image_format, read_image
+from .images import ImageReadError, check_image_format, image_size, read_image
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -79,6 +79,18 @@ class DetectionMapper:
                 image.shape[:2], aug_input.boxes, classes, self.min_box_side
             )
         return record
+
+    def check_header(self, record: dict[str, Any]) -> None:
+        """Read only the header of a record's picture, which tells most kinds of damage.
+
+        Raises:
+            Exception: of Pillow, where there is no such picture or its header is damaged.
+            ValueError: it is of another size than the record says.
+        """
+        size = image_size(record["file_name"])
+        expected = (record.get("width"), record.get("height"))
+        if None not in expected and size != expected:
+            raise ValueError(f"is {size[0]}x{size[1]}, not {expected[0]}x{expected[1]}")
 
 
 def _read(record: dict[str, Any], image_format: str) -> np.ndarray:

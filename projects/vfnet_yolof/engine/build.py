@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.engine import default_writers, hooks
+from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..class_names import Classes
+from ..data.loader import DataLoadingError, check_pictures
 from ..modeling.by_size import BySize
 from ..optimization import optimize_training
+from .agreement import together
 from .checkpoints import CheckpointFiles
 from .classes import EvaluatorByName, check_num_classes, class_lookup, dataset_classes
-from .hooks import (
-    BestCheckpointHook,
-    CheckpointHook,
-    EarlyStoppingHook,
-    EMAHook,
-    EvaluationHook,
-    ValidationLossHook,
-)
+from .hooks import BestCheckpointHook, EarlyStoppingHook, EMAHook
+from .measures import Stop, ValidationLoss, evaluate_on, never
 from .options import ConfigError
 from .recompute import recompute_backbone
+from .rounds import EvaluationRound, Measure
+from .saving import CheckpointHook
 from .state import seed_everything
 from .step import AMP_DTYPES, GradientClipping, TrainStep
 from .swa import build_swa_hook
 from .trainer import Trainer
+from .writers import build_writers
 
 
 class Evaluation:
-    """Evaluates models on ``cfg.dataloader.test``, which is built at the first call.
+    """Evaluates models on ``cfg.dataloader.test``; loader and evaluator are built when needed.
 
     Args:
         classes: those of the models; detections are given to the evaluator by name.
@@ -61,18 +59,36 @@ class Evaluation:
         check_num_classes(self.cfg, split="test")
         return class_lookup(self.classes, dataset_classes(self.cfg, split="test"))
 
-    def __call__(self, model: nn.Module) -> dict[str, Any]:
-        """Results as the evaluator gives them, on every process."""
+    @cached_property
+    def evaluator(self) -> Any:
+        evaluator = built("dataloader.evaluator", self.cfg.dataloader.evaluator)
+        if self.class_lookup is None:
+            return evaluator
+        return EvaluatorByName(evaluator, self.class_lookup)
+
+    def __call__(self, model: nn.Module, *, stop: Stop = never) -> dict[str, Any]:
+        """Results as the evaluator gives them, on every process; see :func:`evaluate_on`."""
         if "evaluator" not in self.cfg.dataloader:
             return {}
-        evaluator = built("dataloader.evaluator", self.cfg.dataloader.evaluator)
-        if self.class_lookup is not None:
-            evaluator = EvaluatorByName(evaluator, self.class_lookup)
-        results = inference_on_dataset(BySize(model), self.loader, evaluator)
-        if comm.is_main_process() and results:
-            print_csv_format(results)
-        # Only the main process has them; the others decide by them, too.
-        return comm.all_gather(results)[0] or {}
+        return evaluate_on(BySize(model), self.loader, self.evaluator, stop=stop)
+
+    def try_out(self) -> None:
+        """Find out before training whether an evaluation could be made.
+
+        Builds what it needs and looks at the pictures, see :func:`check_pictures`; every process
+        at its share.
+
+        Raises:
+            ConfigError: it could not be made.
+        """
+        together(self._try_out)
+
+    def _try_out(self) -> None:
+        _ = self.evaluator
+        try:
+            check_pictures(self.loader)
+        except DataLoadingError as error:
+            raise ConfigError(f"dataloader.test: {error}") from error
 
     def loader_with_boxes(self) -> Any:
         """The same images with their annotations, for the validation loss."""
@@ -160,12 +176,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> Trainer:
 def build_hooks(cfg: DictConfig, trainer: Trainer, files: CheckpointFiles) -> list[Any]:
     """Hooks in the order in which they must run; None where one is not asked for."""
     train, evaluation = cfg.train, Evaluation(cfg, dataset_classes(cfg))
-    evaluates = "evaluator" in cfg.dataloader
-    _require_test_set(cfg)
-    if evaluates:
-        _ = evaluation.loader  # whatever is wrong with the test set shows before training
-    if evaluates or train.val_loss.enabled:
-        _check_test_classes(evaluation, with_losses=train.val_loss.enabled)
+    evaluates = _try_out(evaluation)
     ema = None
     if train.ema.enabled:
         ema = EMAHook(trainer.bare_model, decay=train.ema.decay, warmup=train.ema.warmup)
@@ -173,42 +184,70 @@ def build_hooks(cfg: DictConfig, trainer: Trainer, files: CheckpointFiles) -> li
     def model_to_test() -> nn.Module:
         return trainer.bare_model if ema is None else ema.module
 
-    validation = None
+    def stop() -> bool:
+        return trainer.stop_requested
+
+    measures: list[Measure] = []
     if train.val_loss.enabled:
         amp = AMP_DTYPES[train.amp.dtype] if train.amp.enabled else None
-        loader = _once(evaluation.loader_with_boxes)
-        validation = ValidationLossHook(train.eval_period, model_to_test, loader, amp)
-    best = BestCheckpointHook(files, train.eval_period, **train.best_checkpoint)
-    stopping = None
-    if train.early_stopping.patience > 0:
-        stopping = EarlyStoppingHook(best, train.eval_period, train.early_stopping.patience)
+        loader = evaluation.loader_with_boxes()
+        measures.append(ValidationLoss(model_to_test, loader, amp, stop=stop))
+    if evaluates:
+        measures.append(lambda: flatten_results_dict(evaluation(model_to_test(), stop=stop)))
+    judges: list[Any] = []
+    if measures:
+        best = BestCheckpointHook(files, **train.best_checkpoint)
+        judges.append(best)
+        if train.early_stopping.patience > 0:
+            judges.append(EarlyStoppingHook(best, train.early_stopping.patience))
+    checkpoints = CheckpointHook(files, **train.checkpointer)
+    swa = None
+    if train.swa.enabled:
+        swa = build_swa_hook(train, trainer, files, partial(evaluation, stop=stop))
     writers = None
     if comm.is_main_process():
         writers = hooks.PeriodicWriter(
-            default_writers(train.output_dir, train.max_iter), period=train.log_period
+            build_writers(train.output_dir, train.max_iter), period=train.log_period
         )
     return [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=built("lr_multiplier", cfg.lr_multiplier)),
         ema,
-        build_swa_hook(train, trainer, files, evaluation) if train.swa.enabled else None,
-        validation,
-        EvaluationHook(train.eval_period, lambda: evaluation(model_to_test()))
-        if evaluates
-        else None,
-        best if evaluates or validation else None,
-        stopping,
-        CheckpointHook(files, **train.checkpointer),
+        swa,
+        EvaluationRound(train.eval_period, checkpoints, measures, judges, swa),
+        *judges,
+        checkpoints,
         writers,
     ]
+
+
+def _try_out(evaluation: Evaluation) -> bool:
+    """Find out before training whether what the config measures can be; whether it evaluates.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    cfg = evaluation.cfg
+    evaluates, with_losses = "evaluator" in cfg.dataloader, cfg.train.val_loss.enabled
+    _require_test_set(cfg)
+    if evaluates:
+        _ = evaluation.loader
+    if evaluates or with_losses:
+        _check_test_classes(evaluation, with_losses=with_losses)
+    if evaluates:
+        evaluation.try_out()
+    return evaluates
 
 
 def _require_test_set(cfg: DictConfig) -> None:
     if cfg.train.val_loss.enabled and "test" not in cfg.dataloader:
         raise ConfigError("train.val_loss.enabled needs a test set: --val-json and --val-images.")
     measured = "evaluator" in cfg.dataloader or cfg.train.val_loss.enabled
-    if cfg.train.early_stopping.patience > 0 and not measured:
-        raise ConfigError("train.early_stopping.patience needs a test set to measure on.")
+    if cfg.train.early_stopping.patience > 0:
+        if not measured:
+            raise ConfigError("train.early_stopping.patience needs a test set to measure on.")
+        if cfg.train.eval_period <= 0:
+            raise ConfigError("train.early_stopping.patience needs train.eval_period > 0.")
 
 
 def _check_test_classes(evaluation: Evaluation, *, with_losses: bool) -> None:
@@ -218,14 +257,3 @@ def _check_test_classes(evaluation: Evaluation, *, with_losses: bool) -> None:
             "train.val_loss.enabled needs the classes of the test set in the order of the training "
             "set; give both annotation files the same category ids."
         )
-
-
-def _once(build: Callable[[], Any]) -> Callable[[], Any]:
-    built: list[Any] = []
-
-    def get() -> Any:
-        if not built:
-            built.append(build())
-        return built[0]
-
-    return get

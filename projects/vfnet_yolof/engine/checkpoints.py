@@ -12,6 +12,8 @@ import torch
 from ..checkpoint import CheckpointError, load_checkpoint
 from ..checkpoint.tensors import check_contents
 from ..files import leftovers, write_atomically
+from .agreement import together
+from .ending import writing
 from .options import ConfigError
 
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -35,16 +37,34 @@ class CheckpointFiles:
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.pth"
 
-    def save(self, name: str, content: dict[str, Any], *, tag: bool = True) -> Path:
-        """Write ``<name>.pth``; with ``tag`` it becomes what ``--resume`` continues from."""
+    def save(
+        self, name: str, content: dict[str, Any], *, tag: bool = True, alone: bool = False
+    ) -> Path:
+        """Write ``<name>.pth``; with ``tag`` it becomes what ``--resume`` continues from.
+
+        Call it on all processes, all of which learn whether the main one could write; ``alone``
+        on that one, where the others may be gone.
+
+        Raises:
+            OutputError: it could not be written; earlier files are as they were.
+        """
         path = self.path(name)
-        if self.writable:
+        if alone:
+            self._write(path, content, tag)
+        else:
+            together(lambda: self._write(path, content, tag))
+        return path
+
+    def _write(self, path: Path, content: dict[str, Any], tag: bool) -> None:
+        if not self.writable:
+            return
+        with writing(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda file: torch.save(content, file))
             if tag:
                 line = path.name.encode()
                 write_atomically(self.folder / "last_checkpoint", lambda file: file.write(line))
-            logger.info("Checkpoint written: %s", path)
-        return path
+        logger.info("Checkpoint written: %s", path)
 
     def last(self) -> Path | None:
         """What ``last_checkpoint`` names, or None where there is no such file.

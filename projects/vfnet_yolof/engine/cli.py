@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-import logging.handlers
 import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +18,19 @@ from detectron2.utils.logger import setup_logger
 from ..checkpoint.rules import CheckpointError
 from ..data.loader import DataLoadingError
 from ..yaml_files import add_trust_arguments
+from .agreement import ProcessFailed, is_agreed, together
+from .ending import (
+    EXIT_EVALUATION,
+    EXIT_FAILED,
+    EXIT_OUTPUT,
+    EXIT_REFUSED,
+    EXIT_SIGNAL,
+    EvaluationFailed,
+    OutputError,
+    cause,
+    require_writable,
+    writing,
+)
 from .experiment import prepare, save_run_record, versions
 from .launch import launch
 from .options import ConfigError
@@ -25,11 +38,21 @@ from .run import evaluate_model, train_model, use_device
 
 EXPECTED = (
     ConfigError,
-    FileNotFoundError,
     CheckpointError,
     DataLoadingError,
+    EvaluationFailed,
     FloatingPointError,
+    OSError,
+    OutputError,
+    ProcessFailed,
 )
+_STATUS = {  # of all others: EXIT_REFUSED
+    DataLoadingError: EXIT_FAILED,
+    FloatingPointError: EXIT_FAILED,
+    ProcessFailed: EXIT_FAILED,
+    EvaluationFailed: EXIT_EVALUATION,
+    OutputError: EXIT_OUTPUT,
+}
 _LOGGERS = ("detectron2", "fvcore", "vfnet_yolof")
 
 _EPILOG = """examples:
@@ -83,9 +106,12 @@ def main(args: argparse.Namespace) -> int:
     """Train or evaluate in as many processes as asked for; returns the exit status.
 
     Raises:
-        ConfigError, FileNotFoundError, CheckpointError: something is wrong with the arguments,
-            the config, the data or a checkpoint.
+        ConfigError, OSError, CheckpointError: something is wrong with the arguments, the config,
+            the data or a checkpoint.
         DataLoadingError, FloatingPointError: training came upon a broken picture or a NaN.
+        OutputError: something could not be written.
+        EvaluationFailed: training is complete, but the evaluation at its end failed.
+        ProcessFailed: another process of the run has ended.
     """
     if args.optimize and not args.eval_only:
         raise ConfigError("--optimize is for --eval-only: an optimised model cannot be trained.")
@@ -106,9 +132,16 @@ def run_process(args: argparse.Namespace) -> int:
     try:
         return _run(args)
     except EXPECTED as error:
-        if multiprocessing.parent_process() is None:
+        if multiprocessing.parent_process() is None and comm.get_world_size() == 1:
             raise
-        raise SystemExit(_report(error)) from None
+        if not is_agreed(error):
+            raise SystemExit(_report(error)) from None
+        # All processes are here. The one that ends first would have the others ended. Only a loss
+        # that is not finite has a message of its own on each.
+        tells = comm.is_main_process() or isinstance(error, FloatingPointError)
+        status = _report(error) if tells else _status(error)
+        comm.synchronize()
+        raise SystemExit(status) from None
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -116,6 +149,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError("--tta is for testing: add --eval-only.")
     with _messages_kept() as messages:
         cfg, changes = prepare(args)
+        together(lambda: require_writable(cfg.train.output_dir))
         for name in _LOGGERS:
             setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
     for message in messages:
@@ -131,25 +165,42 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     # As configured: training puts drawn seeds into the config it works with.
     configured = copy.deepcopy(cfg)
+
+    def record() -> None:
+        with writing(cfg.train.output_dir):
+            save_run_record(configured, changes)
+
     return train_model(
         cfg,
         resume=args.resume,
         init_from=args.init_from,
         config_file=args.config_file,
-        on_start=lambda: save_run_record(configured, changes),
+        scaled=args.auto_scale or args.small_batch or cfg.train.auto_scale,
+        on_start=lambda: together(record),
     )
+
+
+class _Kept(logging.Handler):
+    """Collects copies: the formatters of other handlers change a record's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(copy.copy(record))
 
 
 @contextmanager
 def _messages_kept() -> Iterator[list[logging.LogRecord]]:
     """Collect what is logged before the config has told where the log file belongs."""
-    handler = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    handler = _Kept()
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:
-        logger.addHandler(handler)
+        logger.handlers.insert(0, handler)
         logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
     try:
-        yield handler.buffer
+        yield handler.records
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
@@ -158,10 +209,14 @@ def _messages_kept() -> Iterator[list[logging.LogRecord]]:
 def command_line(arguments: Sequence[str] | None = None) -> int:
     """As :func:`main`, but mistakes of the user end with one line instead of a traceback."""
     args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     try:
         return main(args)
     except EXPECTED as error:
         return _report(error)
+    except KeyboardInterrupt:
+        print("error: stopped at once by Ctrl-C", file=sys.stderr)
+        return EXIT_SIGNAL + signal.SIGINT
 
 
 def _report(error: Exception) -> int:
@@ -170,5 +225,12 @@ def _report(error: Exception) -> int:
     if isinstance(error, DataLoadingError) and message.startswith("Caught "):
         # A worker of the loader hands its traceback on as text; the message is its last line.
         message = message.splitlines()[-1].partition(": ")[2]
+    if isinstance(error, OSError) and message.startswith("[Errno"):
+        message = cause(error)
     print(f"error: {message}", file=sys.stderr)
-    return 1 if isinstance(error, DataLoadingError | FloatingPointError) else 2
+    return _status(error)
+
+
+def _status(error: Exception) -> int:
+    found = [status for kind, status in _STATUS.items() if isinstance(error, kind)]
+    return found[0] if found else EXIT_REFUSED

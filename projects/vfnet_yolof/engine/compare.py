@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import statistics
 import subprocess
@@ -97,10 +98,14 @@ def table(configs: Sequence[str], seeds: Sequence[int], output: str, metrics: Se
         results = [
             json.loads((run_folder(output, config, seed) / DONE).read_text()) for seed in seeds
         ]
-        cells = [spread([r[m] for r in results]) for m in metrics]
+        cells = [spread([_number(r[m]) for r in results]) for m in metrics]
         minutes = statistics.mean(r["minutes"] for r in results)
         lines.append(f"| {config} | {' | '.join(cells)} | {minutes:.1f} |")
     return "\n".join(lines)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value  # null is what JSON has for NaN
 
 
 def spread(values: Sequence[float]) -> str:

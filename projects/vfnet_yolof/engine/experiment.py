@@ -6,6 +6,7 @@ import argparse
 import logging
 import platform
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..files import replacing, write_atomically
 from ..yaml_files import Trust, trust_from
 from .options import ConfigError, complete_train_options
 from .overrides import apply_overrides
-from .schedule import auto_scale, small_batch, warn_about_batch_size
+from .schedule import YACS_KEYS, auto_scale, small_batch, warn_about_batch_size
 from .yacs_record import write_yacs_record
 
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -59,7 +60,8 @@ def prepare(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         cfg.train.output_dir = _plain_path(args.output_dir)
     complete_train_options(cfg)
     check_interpolations(cfg)
-    changes += scale(cfg, args)
+    given = [text.partition("=")[0] for text in joined_pairs(args.overrides)]
+    changes += scale(cfg, args, {YACS_KEYS.get(key, key) for key in given})
     if args.num_gpus == 0:
         cfg.train.device = "cpu"
     return cfg, changes
@@ -180,15 +182,18 @@ def use_user_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     return changes
 
 
-def scale(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
-    """Apply ``--small-batch`` or ``--auto-scale``, or warn where neither is on but needed."""
+def scale(cfg: DictConfig, args: argparse.Namespace, explicit: Collection[str]) -> list[str]:
+    """Apply ``--small-batch`` or ``--auto-scale``, or warn where neither is on but needed.
+
+    explicit: keys that the command line gives a value, which is left as it is.
+    """
     total_batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
     if total_batch is None or args.eval_only:
         return []
     if args.small_batch:
-        changes = small_batch(cfg, total_batch)
+        changes = small_batch(cfg, total_batch, explicit=explicit)
     elif args.auto_scale or cfg.train.auto_scale:
-        changes = auto_scale(cfg, total_batch)
+        changes = auto_scale(cfg, total_batch, explicit=explicit)
     else:
         warn_about_batch_size(cfg, total_batch)
         changes = []

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import multiprocessing
 import os
 import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,7 +20,9 @@ from detectron2.engine import launch as detectron2_launch
 from torch import multiprocessing as mp
 
 from ..compat import create_local_process_group
+from .ending import EXIT_SIGNAL
 from .options import ConfigError
+from .signals import handled, signal_name
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -128,7 +131,7 @@ def launch(
         if num_machines > 1:
             raise ConfigError("Several machines need --dist-url tcp://<first machine>:<port>.")
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    with _workers_handle_ctrl_c():
+    with handled(_pass_on):
         try:
             if on_cpu:
                 world = per_machine * num_machines
@@ -158,11 +161,11 @@ def _status_of(error: mp.ProcessExitedException, first_rank: int) -> int:
         hint = " Often that is the system, whose memory was used up: a smaller batch needs less."
     print(
         f"error: The process of rank {first_rank + error.error_index} (pid {error.error_pid}) was "
-        f"killed by {signal.Signals(number).name}, and the others were ended with it.{hint} "
+        f"killed by {signal_name(number)}, and the others were ended with it.{hint} "
         "--resume continues from the last checkpoint.",
         file=sys.stderr,
     )
-    return 128 + number
+    return EXIT_SIGNAL + number
 
 
 def _run_as_rank(
@@ -236,14 +239,14 @@ def _exit_with_status(function: Callable[..., Any], args: tuple[Any, ...]) -> No
         raise SystemExit(status)
 
 
-@contextmanager
-def _workers_handle_ctrl_c() -> Iterator[None]:
-    # A handler, not SIG_IGN: the latter would be inherited by the processes that must react.
-    previous = signal.signal(signal.SIGINT, lambda signum, frame: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def _pass_on(signum: int, frame: Any) -> None:
+    """The processes that were started decide what a signal means; this one waits for them.
+
+    The terminal sends Ctrl-C to all of them by itself; they take two within a second for one.
+    """
+    for process in multiprocessing.active_children():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signum)
 
 
 def _free_port() -> int:

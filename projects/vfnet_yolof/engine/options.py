@@ -27,8 +27,17 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "best_checkpoint": {"metric": "bbox/AP", "mode": "max"},
     # warmup: the average follows faster in the beginning, by decay (1 + n) / (10 + n)
     "ema": {"enabled": False, "decay": 0.9998, "warmup": True},
-    # start: share of max_iter; from there on the weights at the end of each of the cycles
-    "swa": {"enabled": False, "start": 0.0, "cycles": 18, "keep_parts": False, "bn_batches": 0},
+    # start: share of max_iter; from there on the weights at the end of each of the cycles.
+    # fresh_optimizer, from_best: drop the optimizer's momentum, load model_best.pth, at the start
+    "swa": {
+        "enabled": False,
+        "start": 0.0,
+        "cycles": 18,
+        "fresh_optimizer": False,
+        "from_best": False,
+        "keep_parts": False,
+        "bn_batches": 0,
+    },
     "early_stopping": {"patience": 0},
     "val_loss": {"enabled": False},
     "accumulate": 1,
@@ -48,7 +57,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _POSITIVE = (
     *("max_iter", "checkpointer.period", "log_period", "reference_batch_size"),
-    *("swa.cycles", "accumulate"),
+    *("swa.cycles", "accumulate", "clip_grad.max_norm", "clip_grad.norm_type"),
 )
 
 
@@ -98,7 +107,7 @@ def _check_value(key: str, value: Any, default: Any) -> None:
     elif expected is float and type(value) is int or type(value) is expected:
         if key in _CHOICES and value not in _CHOICES[key]:
             raise ConfigError(f"train.{key}={value!r}: must be one of {', '.join(_CHOICES[key])}.")
-        if key in _POSITIVE and value <= 0:
+        if key in _POSITIVE and not value > 0:  # nor NaN
             raise ConfigError(f"train.{key}={value}: must be greater than 0.")
         return
     raise ConfigError(f"train.{key}={value!r}: {expected.__name__} expected.")

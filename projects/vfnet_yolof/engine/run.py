@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +17,7 @@ from torch import nn
 from ..checkpoint.fitting import load_whole
 from ..optimization import optimize
 from .build import Evaluation, build_hooks, build_model, build_trainer, build_tta
-from .checkpoints import CheckpointFiles
+from .checkpoints import FINAL, CheckpointFiles
 from .classes import (
     check_num_classes,
     checkpoint_classes,
@@ -29,15 +25,17 @@ from .classes import (
     dataset_classes,
     require_resumed_classes,
 )
+from .ending import EXIT_SIGNAL, EvaluationFailed
 from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
 from .hooks import AveragingHook
 from .options import ConfigError
+from .schedule import resumed_iteration
+from .signals import StopRequest, handled, signal_name
 from .state import seed_everything
 from .trainer import Trainer
+from .writers import METRICS, append_metrics
 
 logger = logging.getLogger(f"detectron2.{__name__}")
-
-EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
 def train_model(
@@ -46,20 +44,26 @@ def train_model(
     resume: bool = False,
     init_from: str = "",
     config_file: str = "",
+    scaled: bool = False,
     on_start: Callable[[], None] | None = None,
 ) -> int:
-    """Train as the prepared config says; returns the exit status, 130 after Ctrl-C.
+    """Train as the prepared config says; returns the exit status, 128 + its number after a signal.
 
     Args:
         resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
         init_from: checkpoint to start from; classes that it does not have stay fresh.
         config_file: recorded in the checkpoints.
+        scaled: the config was scaled to this batch; see :func:`.schedule.resumed_iteration`.
         on_start: called when model, data and checkpoint are known to fit, before the first
             iteration; a run that cannot start leaves an earlier run's records alone.
 
     Raises:
         FloatingPointError: a loss is not finite.
-        ConfigError: model or checkpoint and data set disagree on the classes.
+        DataLoadingError: a picture could not be read.
+        OutputError: something could not be written.
+        EvaluationFailed: training is complete and saved, but the evaluation at its end failed.
+        ConfigError: model or checkpoint and data set disagree on the classes, or the resumed run
+            has more iterations behind it than ``train.max_iter``.
     """
     files = CheckpointFiles(cfg.train.output_dir, writable=comm.is_main_process())
     files.remove_leftovers()
@@ -84,19 +88,36 @@ def train_model(
     trainer.register_hooks(build_hooks(cfg, trainer, files))
     start = 0
     if saved is not None:
-        start = _restore(trainer, saved, cfg)
+        start = _restore(trainer, saved, cfg, scaled)
     seed_everything(cfg.train.seed + 1 + comm.get_rank())  # dropout differs between processes
     _log_run(cfg, trainer)
     if on_start is not None:
         on_start()
-    with interruptible(trainer):
+    return _train(trainer, start, cfg, files)
+
+
+def _train(trainer: Trainer, start: int, cfg: DictConfig, files: CheckpointFiles) -> int:
+    asked = StopRequest(lambda: setattr(trainer, "stop_requested", True))
+    with handled(asked):
         trainer.train(start, cfg.train.max_iter)
-    if trainer.stop_requested:
-        logger.warning(
-            "Interrupted at iteration %d; continue with --resume", trainer.iterations_done
+        if trainer.interrupted:
+            return _interrupted(trainer, asked)
+    if trainer.evaluation_problem is not None:
+        raise EvaluationFailed(
+            f"The evaluation after training failed: {trainer.evaluation_problem}. Training is "
+            f"complete: its weights are in {files.path(FINAL)}, and --eval-only evaluates them."
         )
-        return EXIT_INTERRUPTED
     return 0
+
+
+def _interrupted(trainer: Trainer, asked: StopRequest) -> int:
+    """The exit status after a signal: it may have reached some of the processes only."""
+    signum = max(comm.all_gather(asked.signum)) or signal.SIGINT
+    logger.warning(
+        "Interrupted at iteration %d; continue with --resume (%s)",
+        *(trainer.iterations_done, signal_name(signum)),
+    )
+    return EXIT_SIGNAL + signum
 
 
 def _last_checkpoint(files: CheckpointFiles, resume: bool) -> dict[str, Any] | None:
@@ -146,10 +167,14 @@ def _accepts(node: DictConfig, name: str) -> bool:
     return name in (parameters_of(node) or {})
 
 
-def _restore(trainer: Trainer, saved: dict[str, Any], cfg: DictConfig) -> int:
+def _restore(trainer: Trainer, saved: dict[str, Any], cfg: DictConfig, scaled: bool) -> int:
     trainer.max_iter = cfg.train.max_iter
     trainer.load_state_dict(saved["trainer"])
-    trainer.report_schedule_changes(saved["trainer"]["schedule"])
+    schedule = saved["trainer"]["schedule"]
+    trainer.report_schedule_changes(schedule)
+    batch = getattr(trainer.data_loader, "total_batch_size", 0)
+    done = trainer.iterations_done
+    trainer.move_to(resumed_iteration(schedule, done, cfg.train, batch, scaled=scaled))
     for hook in trainer.hooks:
         if isinstance(hook, AveragingHook):
             hook.restore(saved)
@@ -160,33 +185,14 @@ def _log_run(cfg: DictConfig, trainer: Trainer) -> None:
     loader = trainer.data_loader
     epoch = getattr(loader, "iterations_per_epoch", None)
     batch = getattr(loader, "total_batch_size", None)
+    length = "epoch length unknown"
+    if epoch:
+        length = f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch:.1f}"
     logger.info(
         "Device: %s; processes: %d; seed: %d; images per iteration: %s; iterations: %d (%s)",
         *(cfg.train.device, comm.get_world_size(), cfg.train.seed, batch, cfg.train.max_iter),
-        f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch}" if epoch else "epoch length unknown",
+        length,
     )
-
-
-@contextmanager
-def interruptible(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C asks the trainer to stop after the iteration; a second one stops at once."""
-    asked_at: list[float] = []
-
-    def ask(signum: int, frame: Any) -> None:
-        # Launchers pass the signal on to processes that the terminal has told already.
-        if asked_at and time.monotonic() - asked_at[0] > 1.0:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt
-        if not asked_at:
-            asked_at.append(time.monotonic())
-            logger.warning("Ctrl-C: stopping after this iteration; again to stop at once.")
-        trainer.stop_requested = True
-
-    previous = signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def evaluate_model(
@@ -215,15 +221,11 @@ def evaluate_model(
         model = optimize(model)
     results = Evaluation(cfg, classes)(build_tta(cfg, model) if tta else model)
     if comm.is_main_process():
-        values = flatten_results_dict(results)
-        # JSON knows no NaN; null is what its readers understand.
-        line = {"iteration": iteration, **{k: v if v == v else None for k, v in values.items()}}
+        values = {"iteration": iteration, **flatten_results_dict(results)}
         if tta:
-            line["tta"] = True
-        path = Path(cfg.train.output_dir) / "metrics.json"
-        os.makedirs(path.parent, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            values["tta"] = True
+        path = Path(cfg.train.output_dir) / METRICS
+        append_metrics(path, values)
         logger.info("Metrics appended to %s", path)
     return results
 

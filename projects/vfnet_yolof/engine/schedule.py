@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,15 +14,29 @@ from .options import ConfigError
 logger = logging.getLogger(f"detectron2.{__name__}")
 
 _PERIODS = ("train.max_iter", "train.eval_period", "train.checkpointer.period")
+# What a yacs key on the command line says about the config that is made of the file.
+YACS_KEYS = {
+    "SOLVER.BASE_LR": "optimizer.lr",
+    "SOLVER.MAX_ITER": "train.max_iter",
+    "SOLVER.CHECKPOINT_PERIOD": "train.checkpointer.period",
+    "SOLVER.WARMUP_ITERS": "lr_multiplier.warmup_length",
+    "SOLVER.WARMUP_FACTOR": "lr_multiplier.warmup_factor",
+    "SOLVER.CLIP_GRADIENTS.ENABLED": "train.clip_grad.enabled",
+    "TEST.EVAL_PERIOD": "train.eval_period",
+}
 
 
-def auto_scale(cfg: DictConfig, total_batch: int) -> list[str]:
+def auto_scale(cfg: DictConfig, total_batch: int, *, explicit: Collection[str] = ()) -> list[str]:
     """Scale the recipe from ``train.reference_batch_size`` to ``total_batch`` images, in place.
 
     The learning rate is multiplied by the ratio r of the two, the length of the run and the
     periods of evaluation and checkpoints are divided by it. Steps and warm-up follow: the schedule
     is relative to the length. The decay d of averaged weights becomes d ** r, so that they cover
     as many images as before.
+
+    Args:
+        explicit: keys that the user gave on the command line. Their values are meant for the
+            batch of this run and stay; the log names them.
 
     Returns:
         one line ``key: old -> new`` for each change; none if the sizes agree.
@@ -35,40 +50,80 @@ def auto_scale(cfg: DictConfig, total_batch: int) -> list[str]:
     ratio = total_batch / reference
     if ratio == 1.0:
         return []
-    changes = []
+    scaled: dict[str, Any] = {}
     for key in ("optimizer.lr", "optimizer.params.base_lr"):
         value = OmegaConf.select(cfg, key)
         if value is not None and not _is_reference(cfg, key):
-            changes.append(_set(cfg, key, value * ratio))
+            scaled[key] = value * ratio
     for key in _PERIODS:
         value = OmegaConf.select(cfg, key)
         if value > 0:
-            changes.append(_set(cfg, key, max(1, math.ceil(value / ratio))))
+            scaled[key] = max(1, math.ceil(value / ratio))
     if cfg.train.ema.enabled:
-        changes.append(_set(cfg, "train.ema.decay", cfg.train.ema.decay**ratio))
+        scaled["train.ema.decay"] = cfg.train.ema.decay**ratio
+    changes = _set_all(cfg, scaled, explicit)
     # The config is saved with the run; loaded again it must not be scaled once more.
     cfg.train.reference_batch_size = total_batch
     return changes
 
 
-def small_batch(cfg: DictConfig, total_batch: int) -> list[str]:
+def small_batch(cfg: DictConfig, total_batch: int, *, explicit: Collection[str] = ()) -> list[str]:
     """Preset for batches far below the recipe's, whose gradients are noisy; changes in place.
 
     :func:`auto_scale`, gradient clipping, and a warm-up four times as long (at most a tenth of
     the run) that starts at a thousandth of the learning rate. Returns the changes as lines.
     """
-    changes = auto_scale(cfg, total_batch)
+    changes = auto_scale(cfg, total_batch, explicit=explicit)
+    wanted: dict[str, Any] = {}
     if not cfg.train.clip_grad.enabled:
-        changes.append(_set(cfg, "train.clip_grad.enabled", True))
+        wanted["train.clip_grad.enabled"] = True
     length = OmegaConf.select(cfg, "lr_multiplier.warmup_length")
     if length is None:
         logger.warning("--small-batch: lr_multiplier has no warm-up that could be made longer.")
-        return changes
-    longer = max(length, min(4 * length, 0.1))
-    changes.append(_set(cfg, "lr_multiplier.warmup_length", longer))
-    factor = min(0.001, cfg.lr_multiplier.warmup_factor)
-    changes.append(_set(cfg, "lr_multiplier.warmup_factor", factor))
-    return changes
+    else:
+        wanted["lr_multiplier.warmup_length"] = max(length, min(4 * length, 0.1))
+        wanted["lr_multiplier.warmup_factor"] = min(0.001, cfg.lr_multiplier.warmup_factor)
+    return changes + _set_all(cfg, wanted, explicit)
+
+
+def resumed_iteration(
+    saved: Mapping[str, Any], done: int, train: DictConfig, total_batch: int, *, scaled: bool
+) -> int:
+    """Iterations that count as done when a run goes on with another batch.
+
+    The place in the schedule is the share of the images seen. Only where the batch alone was
+    changed (``max_iter`` is what it was, and nothing scaled it) does the schedule go on counting
+    iterations; the log says so.
+
+    Args:
+        saved: schedule of the checkpoint, see ``Trainer.state_dict``. done: its iterations.
+        train: the present ``train`` options. total_batch: images per iteration now.
+        scaled: ``--auto-scale`` or ``--small-batch`` is on.
+
+    Raises:
+        ConfigError: so many iterations are not in the present schedule.
+    """
+    before = int(saved.get("total_batch_size", 0))
+    if not before or not total_batch or before == total_batch:
+        now, counted = done, f"{done} iterations"
+    elif not scaled and train.max_iter == saved.get("max_iter"):
+        now, counted = done, f"{done} iterations"
+        logger.warning(
+            "The run goes on after %d of %d iterations, though each has %d images now and had %d: "
+            "with --auto-scale its place is the share of the images seen.",
+            *(done, train.max_iter, total_batch, before),
+        )
+    else:
+        now = round(done * before / total_batch)
+        counted = f"{done} iterations of {before} images, as many as {now} of {total_batch}"
+        logger.info("The checkpoint was written after %s; training goes on there.", counted)
+    if now > train.max_iter:
+        raise ConfigError(
+            f"train.max_iter={train.max_iter}, but the checkpoint was written after {counted}: "
+            f"nothing is left to train. Set train.max_iter above {now}, or evaluate the "
+            "checkpoint with --eval-only."
+        )
+    return now
 
 
 def warn_about_batch_size(cfg: DictConfig, total_batch: int) -> str | None:
@@ -89,6 +144,13 @@ def warn_about_batch_size(cfg: DictConfig, total_batch: int) -> str | None:
 def _is_reference(cfg: DictConfig, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     return OmegaConf.is_interpolation(OmegaConf.select(cfg, parent), name)
+
+
+def _set_all(cfg: DictConfig, values: Mapping[str, Any], explicit: Collection[str]) -> list[str]:
+    for key in values:
+        if key in explicit:
+            logger.info("%s=%s was given for this run and stays.", key, OmegaConf.select(cfg, key))
+    return [_set(cfg, key, value) for key, value in values.items() if key not in explicit]
 
 
 def _set(cfg: DictConfig, key: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""State of the random number generators."""
+"""State that a step changes: random numbers, weights and statistics."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 
 def rng_state() -> dict[str, Any]:
@@ -38,6 +39,34 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+class StepState:
+    """What a forward pass changes beside gradients: random numbers, statistics of batch norms."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = [
+            buffer
+            for module in model.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+            if name not in module._non_persistent_buffers_set
+        ]
+        self._kept = [torch.empty_like(buffer) for buffer in self._buffers]
+        self._rng: dict[str, Any] = {}
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Remember the present state."""
+        self._rng = rng_state()
+        if self._buffers:
+            torch._foreach_copy_(self._kept, self._buffers)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Undo what has changed since :meth:`keep`."""
+        set_rng_state(self._rng)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._kept)
 
 
 def seed_everything(seed: int) -> None:

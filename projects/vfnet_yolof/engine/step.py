@@ -94,6 +94,10 @@ class TrainStep:
         clip: gradient clipping, on unscaled gradients.
         accumulate: parts of a batch.
 
+    Attributes:
+        updating: weights or the optimizer's state are being changed; after an error meanwhile they
+            are neither those before the step nor those after it.
+
     Raises:
         ConfigError: float16 on a CPU; ``accumulate`` less than 1.
     """
@@ -111,6 +115,7 @@ class TrainStep:
         if accumulate < 1:
             raise ConfigError(f"train.accumulate={accumulate}: must be at least 1.")
         self.accumulate = accumulate
+        self.updating = False
         self.model = model
         self.optimizer = optimizer
         self.device = torch.device(device)
@@ -244,11 +249,13 @@ class TrainStep:
                 scaler.unscale_(self.optimizer)
             params = [p for g in self.optimizer.param_groups for p in g["params"]]
             self.clip([p for p in params if p.grad is not None])
+        self.updating = True
         if scaler is None:
             self.optimizer.step()
         else:
             scaler.step(self.optimizer)
             scaler.update()
+        self.updating = False
 
 
 def _split(batch: Sequence[Any], count: int) -> list[Sequence[Any]]:

@@ -6,7 +6,7 @@ import copy
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_swa_multi_avg_fn, update_bn
 
-from .checkpoints import AVERAGE, AVERAGE_PART, CheckpointFiles
+from .agreement import agreed_batches, together
+from .checkpoints import AVERAGE, AVERAGE_PART, BEST, CheckpointFiles
 from .hooks import AveragingHook
 from .options import ConfigError
 from .state import rng_state, set_rng_state
@@ -79,13 +80,20 @@ class SWAHook(AveragingHook):
     the mean of the files; integers are the last ones. With ``bn_batches`` the statistics of those
     batch norms that are trained with their batches' own are computed anew in the end.
 
-    At the end of training the average is written to ``model_swa.pth`` and evaluated; its metrics
-    are ``swa/<metric>``.
+    At the end of training :class:`.rounds.EvaluationRound` has the average written to
+    ``model_swa.pth`` and evaluated; its metrics are ``swa/<metric>``.
+
+    The phase begins in front of iteration ``start``, where a run that is resumed there finds the
+    same beginning.
 
     Args:
         model: see :class:`AveragingHook`.
         files: where to.
         ends: see :func:`cycle_ends`.
+        start: the first iteration of the first cycle.
+        fresh_optimizer: begin the phase with an optimizer that has no momentum of the training
+            before, as a new run would.
+        from_best: begin it with the weights of ``model_best.pth``.
         keep_parts: write ``model_swa_part_<number>.pth``, the weights at the end of each cycle.
         bn_batches: training batches for the batch norms, on each process; 0: average only.
         evaluate: model -> results, on all processes alike.
@@ -99,6 +107,9 @@ class SWAHook(AveragingHook):
         files: CheckpointFiles,
         ends: list[int],
         *,
+        start: int = 0,
+        fresh_optimizer: bool = False,
+        from_best: bool = False,
         keep_parts: bool = False,
         bn_batches: int = 0,
         evaluate: Callable[[nn.Module], dict[str, Any]] | None = None,
@@ -106,8 +117,13 @@ class SWAHook(AveragingHook):
         super().__init__(model)
         self._files = files
         self.ends = ends
+        self._start, self._fresh_optimizer, self._from_best = start, fresh_optimizer, from_best
         self._keep_parts, self._bn_batches = keep_parts, bn_batches
         self._evaluate = evaluate
+        self._final: nn.Module | None = None  # as it was written
+        self._taken: list[int] = []  # ends of the cycles before the run was resumed
+        self._past: set[int] = set()  # the same in this run's own count
+        self._rounding = 0
 
     def _average(self, averages: list[Tensor], current: list[Tensor], count: Any) -> None:
         if averages[0].is_floating_point():
@@ -115,9 +131,52 @@ class SWAHook(AveragingHook):
         else:
             torch._foreach_copy_(averages, current)
 
+    def before_train(self) -> None:
+        expected = self.ends[: len(self._taken)]
+        if any(abs(a - b) > self._rounding for a, b in zip(self._taken, expected, strict=False)):
+            logger.warning(
+                "The average has the weights after %s iterations; this config would take %s.",
+                *(self._taken, expected),
+            )
+        elif self._rounding:
+            self._past = set(expected)
+            self._take_if_due()  # the run may go on just where a cycle ends
+
+    def before_step(self) -> None:
+        if self.trainer.iter != self._start or self._start == 0:
+            return
+        if self._from_best:
+            self._load_best()
+        if self._fresh_optimizer:
+            self.trainer.optimizer.state.clear()
+            logger.info("The cycles of train.swa begin with a fresh optimizer.")
+
+    def _load_best(self) -> None:
+        """Take the best weights over from the main process, whose file system has the file."""
+        state = self._source.state_dict()
+        found = self._files.path(BEST).is_file()  # on the main process
+        if not comm.all_gather(found)[0]:
+            logger.warning(
+                "train.swa.from_best: no evaluation has written %s.pth so far; the cycles begin "
+                "with the last weights.",
+                BEST,
+            )
+            return
+        together(self._read_best if comm.is_main_process() else lambda: None)
+        if comm.get_world_size() > 1:
+            for value in state.values():
+                dist.broadcast(value, src=0)
+
+    def _read_best(self) -> None:
+        self._source.load_state_dict(self._files.load(self._files.path(BEST))["model"])
+        logger.info("The cycles of train.swa begin with the weights of %s.pth.", BEST)
+
     def after_step(self) -> None:
+        self._take_if_due()
+
+    def _take_if_due(self) -> None:
         done = self.trainer.iterations_done
-        if done not in self.ends:
+        if done not in self.ends or done in self._past:
             return
         content = self.trainer.weights()
         self.update()
@@ -126,43 +185,50 @@ class SWAHook(AveragingHook):
             number = self.ends.index(done) + 1
             self._files.save(AVERAGE_PART.format(number), content, tag=False)
 
-    def after_train(self) -> None:
-        if not self.trainer.finished:
-            return
+    def write(self) -> None:
+        """Write the average as ``model_swa.pth``, at the end of training.
+
+        Raises:
+            OutputError: it could not be written.
+            DataLoadingError: a picture for the batch norms could not be read.
+        """
+        self._final = None
         if self.updates == 0:
             logger.warning("No cycle was completed: %s.pth is not written.", AVERAGE)
             return
         model = self.module
         if self._bn_batches > 0:
             model = copy.deepcopy(model)  # the average itself is saved as it is
-            refresh_batch_norm(model, self._batches())
+            refresh_batch_norm(model, agreed_batches(self._batches()))
         content = {**self.trainer.weights(), "model": model.state_dict()}
         self._files.save(AVERAGE, {**content, "swa_parts": self.updates}, tag=False)
-        if self._evaluate is not None:
-            logger.info("Evaluating the average of %d parts", self.updates)
-            metrics = flatten_results_dict(self._evaluate(model))
-            self.trainer.storage.put_scalars(
-                **{f"swa/{name}": float(value) for name, value in metrics.items()},
-                smoothing_hint=False,
-            )
+        self._final = model
 
-    def _batches(self) -> Iterable[Any]:
+    def measure(self) -> dict[str, float]:
+        """Metrics of the average that was written, as ``swa/<metric>``."""
+        if self._final is None or self._evaluate is None:
+            return {}
+        logger.info("Evaluating the average of %d parts", self.updates)
+        metrics = flatten_results_dict(self._evaluate(self._final))
+        return {f"swa/{name}": value for name, value in metrics.items()}
+
+    def _batches(self) -> Iterator[Any]:
         loader = self.trainer.data_loader
         if hasattr(loader, "set_start_iteration"):
             loader.set_start_iteration(0)  # the same batches, resumed or not
-        return itertools.islice(loader, self._bn_batches)
+        return itertools.islice(iter(loader), self._bn_batches)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "ends": list(self.ends)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        count = self.updates
-        if state["ends"][:count] != self.ends[:count]:
-            logger.warning(
-                "The average has the weights after %s iterations; this config would take %s.",
-                *(state["ends"][:count], self.ends[:count]),
-            )
+        self._taken = list(state["ends"][: self.updates])
+
+    def move(self, ratio: float) -> None:
+        """Iterations count ``ratio`` times what they did, see ``Trainer.move_to``."""
+        self._taken = [round(end * ratio) for end in self._taken]
+        self._rounding = 1  # cycles of another batch end up to one iteration earlier or later
 
 
 def build_swa_hook(
@@ -175,10 +241,20 @@ def build_swa_hook(
     options = train.swa
     if options.bn_batches < 0:
         raise ConfigError(f"train.swa.bn_batches={options.bn_batches}: must not be negative.")
+    start = math.ceil(train.max_iter * options.start - _ROUNDING)
+    if start == 0 and (options.fresh_optimizer or options.from_best):
+        raise ConfigError(
+            "train.swa.fresh_optimizer and train.swa.from_best are about training before "
+            "train.swa.start, which is 0: such a run has a new optimizer, and its weights are "
+            "those of train.init_checkpoint."
+        )
     return SWAHook(
         trainer.bare_model,
         files,
         cycle_ends(train.max_iter, options.start, options.cycles),
+        start=start,
+        fresh_optimizer=options.fresh_optimizer,
+        from_best=options.from_best,
         keep_parts=options.keep_parts,
         bn_batches=options.bn_batches,
         evaluate=evaluate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -15,11 +16,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.loader import DataLoadingError
+from .agreement import ProcessFailed, agreed_batches, has_lost_a_process, is_agreed
+from .ending import OutputError
 from .options import ConfigError
-from .state import rng_state, set_rng_state
+from .saving import CheckpointHook
+from .state import StepState, rng_state, set_rng_state
 from .step import TrainStep
 
 logger = logging.getLogger(f"detectron2.{__name__}")
+
+_INTERRUPTED = "interrupted"
 
 
 class Trainer(TrainerBase):
@@ -45,9 +51,13 @@ class Trainer(TrainerBase):
         self.record = dict(record or {})
         self.stop_reason: str | None = None
         self.stop_requested = False
+        self.evaluation_problem: str | None = None  # of the evaluation at the end, see rounds
         self._batches: Iterator[list[dict[str, Any]]]
         self._last_done = -1
         self._pending_rng: list[dict[str, Any]] | None = None
+        self._step_state: StepState  # before the last step
+        self._in_step = False
+        self._averaging = False  # a hook is changing its average
 
     @property
     def model(self) -> nn.Module:
@@ -69,16 +79,25 @@ class Trainer(TrainerBase):
 
     @property
     def finished(self) -> bool:
-        """No iteration is left, or training ended itself; False after Ctrl-C and errors."""
+        """No iteration is left, or training ended itself; False after signals and errors."""
         return self.iterations_done >= self.max_iter or (
-            self.stop_reason is not None and not self.stop_requested
+            self.stop_reason is not None and not self.interrupted
         )
+
+    @property
+    def interrupted(self) -> bool:
+        """All processes have agreed to stop. (``stop_requested`` is each process's own.)"""
+        return self.stop_reason == _INTERRUPTED
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Iterations [start_iter, max_iter), or fewer if :meth:`end_training` is called.
 
-        Hooks' ``after_train`` runs after a normal end and after Ctrl-C. After an error only the
-        log writers run theirs, so that a failed run neither evaluates nor saves.
+        Hooks' ``after_train`` runs after a normal end and after a signal. After an error the state
+        before the step that failed is saved, where it is sound, and the log writers run theirs.
+
+        Raises:
+            ProcessFailed: another process of the run has ended.
+            Exception: what a step or a hook raises.
         """
         logger.info("Starting training from iteration %d", start_iter)
         self.iter = self.start_iter = start_iter
@@ -89,21 +108,21 @@ class Trainer(TrainerBase):
         with EventStorage(start_iter) as self.storage:
             try:
                 self._loop()
+                self.after_train()
             except Exception as error:
-                # Of a broken picture or a NaN the message says all; of others the place matters.
-                told = isinstance(error, DataLoadingError | FloatingPointError)
-                reason = (str(error).splitlines() or [type(error).__name__])[-1]
-                logger.error(
-                    "Training failed at iteration %d: %s", self.iter, reason, exc_info=not told
-                )
-                for hook in self._hooks:
-                    if isinstance(hook, hooks.PeriodicWriter):
-                        hook.after_train()
+                self._fail(error)
+                if has_lost_a_process(error):
+                    raise ProcessFailed(
+                        "Another process of this run has ended; its own message tells why."
+                    ) from error
                 raise
-            self.after_train()
+            finally:
+                # An error's traceback would keep workers alive until Python kills them at exit.
+                getattr(self.data_loader, "close", lambda: None)()
 
     def _loop(self) -> None:
         self.model.train()
+        self._restore_rng()
         self.before_train()
         if self.start_iter >= self.max_iter or self.stop_reason is not None:
             return
@@ -111,19 +130,66 @@ class Trainer(TrainerBase):
             self.data_loader.set_start_iteration(self.start_iter)
         elif self.start_iter:
             logger.warning("The data loader cannot start at an iteration: batches will repeat.")
-        self._batches = iter(self.data_loader)
-        if self._pending_rng is not None:  # after everything else that draws while starting
-            set_rng_state(self._pending_rng[comm.get_rank()])
-            self._pending_rng = None
+        self._batches = agreed_batches(iter(self.data_loader))
+        self._restore_rng()  # after everything else that draws while starting
+        self._pending_rng = None
+        self._step_state = StepState(self.bare_model)
         for iteration in range(self.start_iter, self.max_iter):
             self.iter = iteration
             self.before_step()
             self.run_step()
-            self._last_done = self.iter
             self.after_step()
             if self.stop_reason is not None:
                 break
         self.iter = self.iterations_done
+
+    def _restore_rng(self) -> None:
+        if self._pending_rng is not None:
+            set_rng_state(self._pending_rng[comm.get_rank()])
+
+    def after_step(self) -> None:
+        for hook in self._hooks:
+            self._averaging = hasattr(hook, "checkpoint_entries")
+            hook.after_step()
+        self._averaging = False
+
+    def _fail(self, error: Exception) -> None:
+        """Say what went wrong, save what is sound, and close the logs."""
+        # Of a broken picture or a NaN the message says all; of others the place matters.
+        told = isinstance(error, DataLoadingError | FloatingPointError | OutputError)
+        told = told or has_lost_a_process(error) or is_agreed(error)
+        reason = (str(error).splitlines() or [type(error).__name__])[-1]
+        logger.error("Training failed at iteration %d: %s", self.iter, reason, exc_info=not told)
+        try:
+            self._save_what_is_sound(alone=comm.get_world_size() > 1 and not is_agreed(error))
+        except Exception as second:
+            logger.error("The state before the error was not saved: %s", second)
+        for hook in self._hooks:
+            if isinstance(hook, hooks.PeriodicWriter):
+                with contextlib.suppress(OutputError):  # the first error is the one to tell
+                    hook.after_train()
+
+    def _save_what_is_sound(self, *, alone: bool) -> None:
+        """Save the state after the last whole iteration, if there is one and nothing has cut it.
+
+        alone: the other processes may be gone, or wait elsewhere: nothing is exchanged with them.
+        """
+        if self.iterations_done <= self.start_iter or (alone and not comm.is_main_process()):
+            return
+        if self.step.updating or self._averaging:
+            logger.error("The weights were being changed when it happened: they are not saved.")
+            return
+        if self._in_step:
+            self._step_state.put_back()
+        for hook in self._hooks:
+            if isinstance(hook, CheckpointHook):
+                hook.rescue(alone=alone)
+                logger.info("The state after iteration %d is saved.", self._last_done)
+
+    def interrupt(self) -> None:
+        """Stop, to be continued; to be called on all processes alike."""
+        self.stop_requested = True
+        self.end_training(_INTERRUPTED)
 
     def end_training(self, reason: str) -> None:
         """Stop after the present iteration; to be called on all processes alike."""
@@ -134,14 +200,16 @@ class Trainer(TrainerBase):
         start = time.perf_counter()
         batch = next(self._batches)
         data_time = time.perf_counter() - start
+        self._step_state.keep()
+        self._in_step = True
         losses, stop = self.step(batch, self.iter, stop=self.stop_requested)
+        self._in_step, self._last_done = False, self.iter
         self.storage.put_scalars(
             data_time=data_time, total_loss=sum(losses.values()), **dict(losses)
         )
         # Asked during the step: one process can stop now, several agree in the next step.
         if stop or (self.stop_requested and comm.get_world_size() == 1):
-            self.stop_requested = True
-            self.end_training("interrupted")
+            self.interrupt()
 
     @property
     def hooks(self) -> list[HookBase]:
@@ -154,13 +222,16 @@ class Trainer(TrainerBase):
         if len(names) != len(set(names)):
             raise ValueError(f"Several hooks of a class that has a state: {sorted(names)}")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the weights that the next iteration depends on; call on all processes."""
+    def state_dict(self, *, alone: bool = False) -> dict[str, Any]:
+        """Everything but the weights that the next iteration depends on; call on all processes.
+
+        alone: not all of them are there; of the random numbers only this one's are known then.
+        """
         state = super().state_dict()
         state["iteration"] = self._last_done
         state["optimizer"] = self.optimizer.state_dict()
         state["schedule"] = self._schedule()
-        state["rng"] = comm.all_gather(rng_state())
+        state["rng"] = [rng_state()] if alone else comm.all_gather(rng_state())
         if self.step.grad_scaler is not None:
             state["grad_scaler"] = self.step.grad_scaler.state_dict()
         return state
@@ -201,10 +272,21 @@ class Trainer(TrainerBase):
             self._pending_rng = state_dict["rng"]
         else:
             logger.warning(
-                "Resumed on %d processes a run of %d: it will not be bit-identical.",
+                "Resumed on %d processes with the random numbers of %d: the run will not be "
+                "bit-identical.",
                 comm.get_world_size(),
                 len(state_dict["rng"]),
             )
+
+    def move_to(self, iterations_done: int) -> None:
+        """Go on as if that many iterations had been done, which another batch has taken."""
+        before = self.iterations_done
+        if iterations_done == before:
+            return
+        self.iter = self._last_done = iterations_done - 1
+        for hook in self._hooks:
+            if hasattr(hook, "move"):
+                hook.move(iterations_done / before)
 
     def report_schedule_changes(self, saved: dict[str, Any]) -> list[str]:
         """Log, and return, which values of the schedule differ from the checkpoint's."""
@@ -232,13 +314,15 @@ class Trainer(TrainerBase):
             )
         return {"model": model.state_dict(), "iteration": self._last_done, **self.record}
 
-    def checkpoint(self) -> dict[str, Any]:
+    def checkpoint(self, *, alone: bool = False) -> dict[str, Any]:
         """Content of a checkpoint file that training can go on from; call on all processes.
+
+        alone: see :meth:`state_dict`.
 
         Raises:
             FloatingPointError: as of :meth:`weights`.
         """
-        content = {**self.weights(), "trainer": self.state_dict()}
+        content = {**self.weights(), "trainer": self.state_dict(alone=alone)}
         for hook in self._hooks:
             if hasattr(hook, "checkpoint_entries"):
                 content.update(hook.checkpoint_entries())

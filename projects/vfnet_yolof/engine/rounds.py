@@ -1,0 +1,146 @@
+"""Evaluation in the course of training: save, measure, judge, save what was judged."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import HookBase
+
+from ..data.loader import DataLoadingError
+from .agreement import on_any
+from .ending import EvaluationStopped, OutputError
+from .options import ConfigError
+from .saving import CheckpointHook
+from .state import rng_state, set_rng_state
+from .swa import SWAHook
+
+logger = logging.getLogger(f"detectron2.{__name__}")
+
+Measure = Callable[[], Mapping[str, float]]
+
+
+class EvaluationRound(HookBase):
+    """Every ``period`` iterations and at the end, all that has to do with an evaluation.
+
+    A checkpoint is written before anything is measured, so that whatever happens to the evaluation
+    costs no weights, and again when the judges have changed their state by what was measured. A
+    measure that fails is reported, counted and left out; training goes on as if it had not been
+    tried. At the end of training it becomes ``trainer.evaluation_problem``. A run that was ended
+    during an evaluation makes up for it when it is resumed.
+
+    It must come after the hooks that change weights or averages.
+
+    Args:
+        period: iterations; 0: only at the end.
+        checkpoints: writes the checkpoints.
+        measures: return metrics by name, on all processes alike; what one raises, all raise.
+        judges: have ``on_evaluation()``, which is called when the metrics are in the storage.
+        average: its average is written and measured at the end.
+    """
+
+    def __init__(
+        self,
+        period: int,
+        checkpoints: CheckpointHook,
+        measures: Sequence[Measure],
+        judges: Sequence[Any] = (),
+        average: SWAHook | None = None,
+    ) -> None:
+        self._period = period
+        self._checkpoints = checkpoints
+        self._measures, self._judges, self._average = measures, judges, average
+        self._evaluated = 0  # iterations done at the last evaluation
+        self.failures = 0
+        self.problem: str | None = None
+
+    def before_train(self) -> None:
+        trainer = self.trainer
+        done = trainer.iterations_done
+        if done < trainer.max_iter and self._due(done) and self._evaluated != done:
+            logger.info("The run ended before its evaluation after iteration %d: now.", done - 1)
+            trainer.storage.iter = done - 1
+            self._evaluate()
+
+    def after_step(self) -> None:
+        done = self.trainer.iterations_done
+        if done < self.trainer.max_iter and self._due(done) and not self.trainer.interrupted:
+            self._checkpoints.save()
+            self._evaluate()
+
+    def after_train(self) -> None:
+        trainer = self.trainer
+        if not trainer.finished or not (self._measures or self._average):
+            return
+        self._checkpoints.save(final=True)
+        if self._average is not None:
+            self._average.write()
+        if on_any(trainer.stop_requested):
+            trainer.interrupt()
+            return
+        self.problem = None
+        if trainer.iterations_done >= trainer.max_iter and self._measures:
+            self._evaluate(last=True)
+        if self._average is not None and not trainer.interrupted:
+            self._attempt(self._average.measure)
+        trainer.evaluation_problem = self.problem
+        self._checkpoints.save(final=True)
+
+    def _due(self, done: int) -> bool:
+        return bool(self._measures) and self._period > 0 and done > 0 and done % self._period == 0
+
+    def _evaluate(self, *, last: bool = False) -> None:
+        for measure in self._measures:
+            self._attempt(measure)
+            if self.trainer.interrupted:
+                return
+        for judge in self._judges:
+            judge.on_evaluation()
+        self._evaluated = self.trainer.iterations_done
+        if not last:
+            self._checkpoints.save()
+
+    def _attempt(self, measure: Measure) -> None:
+        trainer, state = self.trainer, rng_state()
+        try:
+            metrics = {name: float(value) for name, value in measure().items()}
+        except EvaluationStopped:
+            logger.warning("The evaluation was given up; --resume makes up for it.")
+            trainer.interrupt()
+        except OutputError:
+            raise
+        except Exception as error:
+            self.failures += 1
+            self.problem = described(error)
+            logger.error(
+                "Evaluation after iteration %d failed (%d so far): %s. The weights are saved.",
+                *(trainer.iterations_done - 1, self.failures, self.problem),
+            )
+            trainer.storage.put_scalar("failed_evaluations", self.failures, smoothing_hint=False)
+        else:
+            trainer.storage.put_scalars(**metrics, smoothing_hint=False)
+        finally:
+            set_rng_state(state)
+
+    def move(self, ratio: float) -> None:
+        """Iterations count ``ratio`` times what they did, see ``Trainer.move_to``."""
+        self._evaluated = round(self._evaluated * ratio)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"evaluated": self._evaluated, "failures": self.failures}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._evaluated, self.failures = state["evaluated"], state["failures"]
+
+
+def described(error: BaseException) -> str:
+    """One line; of errors that nobody foresaw with the place they come from."""
+    text = " ".join(str(error).split())
+    if isinstance(error, DataLoadingError | ConfigError):
+        return text.removesuffix(".")
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"

@@ -1,0 +1,124 @@
+"""Where the figures of a run go: console, ``metrics.json``, TensorBoard."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_storage
+
+from .ending import writing
+
+logger = logging.getLogger(f"detectron2.{__name__}")
+
+METRICS = "metrics.json"
+_WINDOW = 20  # iterations whose median stands for the present value of what is noisy
+
+
+def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
+    """The writers of a run, for the main process."""
+    folder = Path(output_dir)
+    return [ConsoleWriter(max_iter), JSONLinesWriter(folder / METRICS), TensorBoardWriter(folder)]
+
+
+def append_metrics(path: Path, values: Mapping[str, Any]) -> None:
+    """Append a line of strict JSON.
+
+    JSON has no NaN and no infinity: what could not be measured, or is not finite, is null.
+
+    Raises:
+        OutputError: the line could not be written.
+    """
+    plain = {k: v if _is_plain(v) else None for k, v in values.items()}
+    line = json.dumps(plain, sort_keys=True, allow_nan=False) + "\n"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _is_plain(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+class JSONLinesWriter(EventWriter):
+    """A line for each iteration with new figures, as Detectron2's writer, but in strict JSON."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = -1  # the last iteration in the file
+
+    def write(self) -> None:
+        lines: dict[int, dict[str, Any]] = {}
+        latest = get_event_storage().latest_with_smoothing_hint(_WINDOW)
+        for name, (value, iteration) in latest.items():
+            if iteration > self._written:
+                lines.setdefault(iteration, {"iteration": iteration})[name] = value
+        for iteration in sorted(lines):
+            append_metrics(self._path, lines[iteration])
+            self._written = iteration
+
+
+class ConsoleWriter(EventWriter):
+    """One line: time left, losses, learning rate, times, memory.
+
+    Losses of training are medians of the last iterations. What is measured now and then, such as
+    the validation loss, is shown as it is, once.
+    """
+
+    def __init__(self, max_iter: int) -> None:
+        self._max_iter = max_iter
+        self._written = -1
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        iteration = storage.iter
+        if iteration == self._max_iter:  # nothing was trained since the line before
+            return
+        latest, hints = storage.latest_with_smoothing_hint(_WINDOW), storage.smoothing_hints()
+        losses = [
+            f"{name}: {value:.4g}"
+            for name, (value, measured) in latest.items()
+            if "loss" in name and (hints[name] or measured > self._written)
+        ]
+        parts = [f"iter: {iteration}", *losses]
+        histories = storage.histories()
+        if "time" in histories:
+            left = histories["time"].median(1000) * (self._max_iter - iteration - 1)
+            storage.put_scalar("eta_seconds", left, smoothing_hint=False)
+            parts.insert(0, f"eta: {datetime.timedelta(seconds=int(left))}")
+            parts.append(f"time: {histories['time'].global_avg():.4f}")
+        if "data_time" in histories:
+            parts.append(f"data_time: {histories['data_time'].avg(_WINDOW):.4f}")
+        if "lr" in latest:
+            parts.append(f"lr: {latest['lr'][0]:.5g}")
+        if torch.cuda.is_available():
+            parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
+        logger.info("  ".join(parts))
+        self._written = iteration
+
+
+class TensorBoardWriter(TensorboardXWriter):
+    """Detectron2's, with errors that name the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with writing(folder):
+            super().__init__(str(folder), _WINDOW)
+
+    def write(self) -> None:
+        with writing(self._folder):
+            super().write()
+
+    def close(self) -> None:
+        with writing(self._folder):
+            super().close()

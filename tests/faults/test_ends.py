@@ -1,0 +1,457 @@
+"""However a run ends, its weights are there, and an evaluation never costs any."""
+
+import errno
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
+
+from engine_toy import ToyEvaluator
+from toy_runs import Toy
+
+CPU = ("--num-gpus", "0")
+TWO = (*CPU, "--num-processes", "2")
+
+
+@pytest.fixture
+def make_toy(tmp_path):
+    return lambda name="run": Toy(tmp_path / name)
+
+
+@pytest.fixture
+def toy(make_toy):
+    return make_toy()
+
+
+@pytest.fixture
+def at_call(monkeypatch):
+    """Let a method do something else first, at one of its calls."""
+
+    def change(owner, name, number, action):
+        original, calls = getattr(owner, name), []
+
+        def called(self, *args, **kwargs):
+            calls.append(self)
+            if len(calls) == number:
+                action()
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(owner, name, called)
+
+    return change
+
+
+def fail(error):
+    def action():
+        raise error
+
+    return action
+
+
+def assert_same_run(a, b):
+    """Weights, momentum, averages and what the hooks know are equal bit for bit."""
+    a, b = a.load(), b.load()
+    assert a["iteration"] == b["iteration"] == 11
+    for key in ("model", "ema"):
+        for name in a.get(key, {}):
+            assert torch.equal(a[key][name], b[key][name]), name
+    a, b = a["trainer"], b["trainer"]
+    for one, other in zip(
+        a["optimizer"]["state"].values(), b["optimizer"]["state"].values(), strict=True
+    ):
+        assert torch.equal(one["momentum_buffer"], other["momentum_buffer"])
+    assert a["hooks"].get("BestCheckpointHook") == b["hooks"].get("BestCheckpointHook")
+
+
+def error_line(capsys):
+    """The one sentence that a user gets."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert not any("Traceback" in line for line in lines)
+    return lines[-1]
+
+
+class TestEvaluationFails:
+    unexpected = TypeError("a field that nobody expected")
+
+    def test_in_the_middle_training_goes_on_as_if_it_had_not_been_tried(self, make_toy, at_call):
+        calm, disturbed = make_toy("calm"), make_toy("disturbed")
+        assert calm.run("train.eval_period=0") == 0
+        at_call(ToyEvaluator, "process", 9, fail(self.unexpected))  # in the second evaluation
+        assert disturbed.run("train.val_loss.enabled=True") == 0
+        a, b = calm.load()["model"], disturbed.load()["model"]
+        assert all(torch.equal(a[k], b[k]) for k in a)
+        assert "Evaluation after iteration 7 failed (1 so far): TypeError: a field" in (
+            disturbed.log()
+        )
+        lines = [
+            json.loads(x) for x in (disturbed.output_dir / "metrics.json").read_text().splitlines()
+        ]
+        scores = {x["iteration"]: x.get("toy/score") for x in lines if "val_loss/loss_box" in x}
+        assert scores.keys() == {3, 7, 12}
+        assert [k for k, score in scores.items() if score is None] == [7]
+        assert {x["failed_evaluations"] for x in lines if "failed_evaluations" in x} == {1}
+
+    def test_at_the_end_the_weights_are_there_and_the_status_tells(self, toy, at_call, capsys):
+        at_call(ToyEvaluator, "evaluate", 3, fail(OSError(28, "No space left on device")))
+        assert toy.run() == 3
+        message = error_line(capsys)
+        assert message.startswith("error: The evaluation after training failed: OSError:")
+        assert "No space left on device" in message
+        assert f"its weights are in {toy.output_dir}/model_final.pth" in message
+        assert toy.load()["iteration"] == 11
+        assert (
+            toy.run("--eval-only", f"train.init_checkpoint={toy.output_dir}/model_final.pth") == 0
+        )
+        assert toy.run("--resume") == 0  # makes up for it
+
+    def test_a_picture_that_only_the_evaluation_finds_broken(self, toy, monkeypatch, capsys):
+        """Not among the sixteen that are decoded at the start."""
+        monkeypatch.setenv("TOY_BROKEN", "toy_39.png")
+        assert toy.run("dataloader.test.dataset.size=40") == 3
+        assert "Could not load toy_39.png (record 39): OSError: image file is" in error_line(capsys)
+        assert toy.load()["iteration"] == 11
+        assert "failed (3 so far)" in toy.log()
+
+    def test_a_broken_picture_in_the_sample_is_refused_at_the_start(self, toy, monkeypatch, capsys):
+        monkeypatch.setenv("TOY_BROKEN", "toy_4.png")
+        assert toy.run("dataloader.train.dataset.size=4") == 2
+        message = error_line(capsys)
+        assert "dataloader.test: 1 of 6 pictures cannot be evaluated on: toy_4.png" in message
+        assert not list(toy.output_dir.glob("*.pth"))
+
+    def test_an_evaluator_that_cannot_be_built_is_refused_at_the_start(
+        self, toy, monkeypatch, capsys
+    ):
+        def init(self):
+            raise ValueError("no such data set")
+
+        monkeypatch.setattr(ToyEvaluator, "__init__", init)
+        assert toy.run() == 2
+        assert "dataloader.evaluator: no such data set" in error_line(capsys)
+
+    def test_that_of_the_averaged_weights(self, toy, at_call, capsys):
+        swa = ["train.swa.enabled=True", "train.swa.cycles=2", "train.eval_period=0"]
+        at_call(ToyEvaluator, "evaluate", 2, fail(self.unexpected))
+        assert toy.run(*swa) == 3
+        assert "TypeError: a field that nobody expected" in error_line(capsys)
+        assert toy.load("model_swa")["swa_parts"] == 2
+        assert toy.load()["iteration"] == 11
+
+    def test_killed_in_an_evaluation_the_run_makes_up_for_it(self, make_toy, at_call):
+        class Killed(BaseException):
+            """As SIGKILL: nobody is told."""
+
+        options = ["train.ema.enabled=True", "train.checkpointer.period=100"]
+        whole, killed = make_toy("whole"), make_toy("killed")
+        assert whole.run(*options) == 0
+        at_call(ToyEvaluator, "process", 9, fail(Killed()))
+        with pytest.raises(Killed):
+            killed.run(*options)
+        assert killed.tagged() == "model_0000007"
+        assert killed.run("--resume", *options) == 0
+        assert "before its evaluation after iteration 7: now" in killed.log()
+        assert_same_run(whole, killed)
+        # what was written because of an evaluation alone has made room
+        assert sorted(p.name for p in killed.output_dir.glob("model_0*.pth")) == []
+
+
+class TestStepFails:
+    """The state before the failing step is saved, and goes on bit for bit."""
+
+    options = ("train.eval_period=5", "train.checkpointer.period=100", "train.ema.enabled=True")
+
+    def whole(self, make_toy):
+        toy = make_toy("whole")
+        assert toy.run(*self.options) == 0
+        return toy
+
+    def test_a_loss_that_is_not_finite(self, make_toy, monkeypatch, capsys):
+        whole, failed = self.whole(make_toy), make_toy("failed")
+        monkeypatch.setenv("TOY_NAN_AT", "8")
+        assert failed.run(*self.options) == 1
+        assert "Non-finite loss at iteration 7" in error_line(capsys)
+        assert failed.tagged() == "model_0000006"
+        monkeypatch.delenv("TOY_NAN_AT")
+        assert failed.run("--resume", *self.options) == 0
+        assert_same_run(whole, failed)
+
+    def test_an_error_in_the_model(self, make_toy, monkeypatch):
+        """After batch norm and dropout have had their part."""
+        whole, failed = self.whole(make_toy), make_toy("failed")
+        monkeypatch.setenv("TOY_RAISE_AT", "8")
+        with pytest.raises(RuntimeError, match="no such luck"):
+            failed.run(*self.options)
+        assert "The state after iteration 6 is saved" in failed.log()
+        monkeypatch.delenv("TOY_RAISE_AT")
+        assert failed.run("--resume", *self.options) == 0
+        assert_same_run(whole, failed)
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_a_broken_picture(self, make_toy, monkeypatch, capsys, workers):
+        options = [*self.options, f"dataloader.train.num_workers={workers}"]
+        whole, failed = self.whole(make_toy), make_toy("failed")
+        # the last that this seed shows: the eleventh of twelve, in the third batch
+        monkeypatch.setenv("TOY_BROKEN", "toy_11.png")
+        assert failed.run(*options, "dataloader.test.dataset.size=6") == 1
+        assert "Could not load toy_11.png" in error_line(capsys)
+        monkeypatch.delenv("TOY_BROKEN")
+        assert int(failed.tagged().removeprefix("model_")) < 11
+        assert failed.run("--resume", *options) == 0
+        assert_same_run(whole, failed)
+
+    def test_an_error_while_weights_change_saves_nothing(self, toy, at_call):
+        at_call(torch.optim.SGD, "step", 8, fail(MemoryError()))
+        with pytest.raises(MemoryError):
+            toy.run(*self.options)
+        assert "The weights were being changed when it happened" in toy.log()
+        assert toy.tagged() == "model_0000004"
+
+    def test_weights_that_are_not_finite_are_not_saved_over_sound_ones(self, toy, monkeypatch):
+        original, steps = torch.optim.SGD.step, []
+
+        def step(optimizer, *args):
+            original(optimizer, *args)
+            steps.append(optimizer)
+            if len(steps) == 6:
+                optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
+
+        monkeypatch.setattr(torch.optim.SGD, "step", step)
+        monkeypatch.setenv("TOY_RAISE_AT", "7")
+        with pytest.raises(RuntimeError, match="no such luck"):
+            toy.run(*self.options)
+        assert "The state before the error was not saved: A weight became infinite" in toy.log()
+        assert toy.tagged() == "model_0000004"
+
+
+class TestSignals:
+    @pytest.mark.parametrize("name", ["TERM", "HUP", "USR1"])
+    def test_they_do_what_ctrl_c_does(self, make_toy, name):
+        whole, stopped = make_toy("whole"), make_toy("stopped")
+        process = stopped.start(**{f"TOY_{name}_AT": "6"})
+        number = getattr(signal, f"SIG{name}")
+        assert process.returncode == 128 + number, process.stderr[-2000:]
+        assert "Traceback" not in process.stderr
+        assert f"Interrupted at iteration 6; continue with --resume (SIG{name})" in process.stdout
+        assert stopped.tagged() == "model_0000005"
+        assert whole.run() == 0
+        assert stopped.run("--resume") == 0
+        assert_same_run(whole, stopped)
+
+    def test_in_an_evaluation(self, make_toy, at_call):
+        """It is given up, and made up for when the run is resumed."""
+        whole, stopped = make_toy("whole"), make_toy("stopped")
+        assert whole.run() == 0
+        before = signal.getsignal(signal.SIGTERM)
+        at_call(ToyEvaluator, "process", 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert stopped.run() == 143
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert stopped.tagged() == "model_0000007"
+        assert "The evaluation was given up" in stopped.log()
+        assert stopped.run("--resume") == 0
+        assert_same_run(whole, stopped)
+
+    def test_in_the_last_evaluation(self, toy, at_call):
+        at_call(ToyEvaluator, "process", 13, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        assert toy.run() == 138
+        assert toy.tagged() == "model_final"
+        assert toy.load()["trainer"]["hooks"]["BestCheckpointHook"]["seen_iteration"] == 7
+        assert toy.run("--resume") == 0
+        assert toy.load()["trainer"]["hooks"]["BestCheckpointHook"]["seen_iteration"] == 11
+
+    def test_a_second_ctrl_c_stops_at_once_and_nothing_else_does(self):
+        from vfnet_yolof.engine.signals import StopRequest
+
+        asked = []
+        request = StopRequest(lambda: asked.append(True))
+        request(signal.SIGTERM, None)
+        request(signal.SIGTERM, None)
+        request(signal.SIGINT, None)  # the same wish, passed on by a launcher
+        assert asked == [True]
+        assert request.signum == signal.SIGTERM
+        request._at -= 2.0
+        request(signal.SIGHUP, None)
+        before = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            request(signal.SIGINT, None)
+        signal.signal(signal.SIGINT, before)
+
+    def test_below_nohup_a_closed_terminal_stops_nothing(self):
+        from vfnet_yolof.engine.signals import STOPPING, handled
+
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with handled(lambda signum, frame: None):
+                assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+                assert callable(signal.getsignal(signal.SIGTERM))
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        assert signal.SIGUSR1 in STOPPING
+
+
+class TestOutput:
+    def test_a_file_in_the_place_of_the_folder(self, toy, capsys):
+        toy.output_dir.write_text("mine")
+        assert toy.run() == 4
+        assert error_line(capsys) == f"error: Cannot write {toy.output_dir}: File exists."
+        assert toy.output_dir.read_text() == "mine"
+
+    def test_a_file_in_the_place_of_a_folder_above(self, toy, capsys):
+        toy.output_dir.write_text("mine")
+        toy.output_dir = toy.output_dir / "deeper" / "run"
+        assert toy.run() == 4
+        message = error_line(capsys)
+        assert str(toy.output_dir) in message
+        assert "Not a directory" in message
+
+    @pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+    def test_a_folder_that_cannot_be_written_to(self, toy, monkeypatch, capsys, code):
+        """Whatever its permissions say: the administrator may write where a file system may not."""
+
+        def refuse(*args, **kwargs):
+            raise OSError(code, os.strerror(code), str(toy.output_dir / "probe"))
+
+        monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+        assert toy.run() == 4
+        message = error_line(capsys)
+        assert message.startswith(f"error: Cannot write {toy.output_dir}: {os.strerror(code)}")
+        assert list(toy.output_dir.iterdir()) == []
+
+    def test_a_folder_in_the_place_of_a_checkpoint(self, toy, capsys):
+        """Found when it is to be written: what there was before stays what to go on from."""
+        (toy.output_dir / "model_0000007.pth").mkdir(parents=True)
+        assert toy.run() == 4
+        message = error_line(capsys)
+        assert f"{toy.output_dir}/model_0000007.pth" in message
+        assert "Is a directory" in message or "cannot be written" in message
+        assert toy.tagged() == "model_0000003"
+        assert not list(toy.output_dir.glob("*.tmp"))
+
+    def test_a_full_disk(self, make_toy):
+        """A limit on the size of files stands for it: the write fails half way."""
+        toy = make_toy()
+        assert toy.run("train.max_iter=4", "train.eval_period=0") == 0
+        old = (toy.output_dir / "model_final.pth").read_bytes()
+        limit = len(old) // 2 // 1024
+        command = f'ulimit -f {limit}; exec "$0" "$@"'
+        process = toy.start("--resume", "train.eval_period=0", shell=command)
+        assert process.returncode == 4, process.stderr[-2000:]
+        lines = process.stderr.strip().splitlines()
+        assert not any("Traceback" in line for line in lines)
+        assert lines[-1].startswith("error: ")
+        assert "model_0000007.pth" in lines[-1]
+        assert "too large" in lines[-1].lower() or "larger than" in lines[-1]
+        assert (toy.output_dir / "model_final.pth").read_bytes() == old
+        assert toy.tagged() == "model_final"
+        assert not list(toy.output_dir.glob("*.tmp"))
+        assert toy.run("--resume", "train.eval_period=0") == 0
+
+
+@pytest.mark.slow
+class TestSeveralProcesses:
+    def stop(self, process, toy, signum, send=os.kill):
+        """Send a signal to the launcher when the run has come to its first checkpoints."""
+        deadline = time.monotonic() + 120
+        while not (toy.output_dir / "last_checkpoint").exists():
+            assert process.poll() is None, process.communicate()[1][-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        send(process.pid, signum)
+        start = time.monotonic()
+        out, err = process.communicate(timeout=120)
+        self.waited = time.monotonic() - start
+        return out, err
+
+    long = ("train.max_iter=200000", "train.eval_period=0", "train.checkpointer.period=50")
+
+    def assert_resumable(self, toy):
+        last = toy.load(toy.tagged())
+        assert len(last["trainer"]["rng"]) == 2
+        assert toy.tagged() == f"model_{last['iteration']:07d}"
+        more = [f"train.max_iter={last['iteration'] + 3}", "train.eval_period=0"]
+        assert toy.start(*TWO, "--resume", *more).returncode == 0
+
+    def test_torchrun_passes_sigterm_on(self, toy):
+        process = toy.begin(*CPU, *self.long, torchrun=2)
+        out, err = self.stop(process, toy, signal.SIGTERM)
+        assert "Interrupted at iteration" in out, err[-3000:]
+        self.assert_resumable(toy)
+
+    @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+    def test_so_does_the_launcher_of_the_project(self, toy, signum):
+        process = toy.begin(*TWO, *self.long)
+        out, err = self.stop(process, toy, signum)
+        assert process.returncode == 128 + signum, err[-3000:]
+        assert "Interrupted at iteration" in out
+        self.assert_resumable(toy)
+
+    def test_a_signal_to_the_whole_group_leaves_workers_alive_until_the_end(self, toy):
+        """As Slurm sends it: the iteration that is being finished needs its workers."""
+        process = toy.begin(*CPU, *self.long, "dataloader.train.num_workers=2")
+        out, err = self.stop(process, toy, signal.SIGTERM, os.killpg)
+        assert process.returncode == 143, err[-3000:]
+        assert "Traceback" not in err
+        assert self.waited < 50  # none outlives it
+        assert "Interrupted at iteration" in out
+
+    def test_a_signal_to_one_process_stops_all(self, toy):
+        done = toy.start(*TWO, "train.eval_period=0", TOY_TERM_AT="6", TOY_RANK="1")
+        assert done.returncode == 143, done.stderr[-3000:]
+        self.assert_resumable(toy)
+
+    @pytest.mark.parametrize("torchrun", [0, 2])
+    def test_an_error_on_one_process_ends_all_and_the_state_is_saved(self, toy, torchrun):
+        """Nobody waits for the process that has gone: the main one saves what it knows alone."""
+        arguments = CPU if torchrun else TWO
+        start = time.monotonic()
+        done = toy.start(
+            *(*arguments, "train.eval_period=0", "train.checkpointer.period=100"),
+            torchrun=torchrun,
+            TOY_RAISE_AT="6",
+            TOY_RANK="1",
+        )
+        assert done.returncode != 0
+        assert "no such luck" in done.stderr
+        assert time.monotonic() - start < 200  # the time limit of collectives is 30 minutes
+        last = toy.load(toy.tagged())
+        assert last["iteration"] == 4
+        assert len(last["trainer"]["rng"]) == 1  # the other's random numbers are lost with it
+        assert toy.start(*TWO, "--resume", "train.eval_period=0").returncode == 0
+        assert "with the random numbers of 1" in toy.log()
+
+    def test_a_broken_picture_on_one_process_is_told_to_all(self, toy):
+        done = toy.start(*TWO, "train.eval_period=0", TOY_BROKEN="toy_11.png")
+        assert done.returncode == 1
+        assert done.stderr.count("error: ") == 1
+        assert "Could not load toy_11.png" in done.stderr
+        assert "Traceback" not in done.stderr
+        self.assert_resumable(toy)
+
+    @pytest.mark.parametrize("rank", ["0", "1"])
+    def test_an_evaluation_that_fails_on_one_process(self, toy, rank):
+        done = toy.start(*TWO, TOY_EVALUATION_FAILS=rank)
+        assert done.returncode == 3, done.stderr[-3000:]
+        assert "error: The evaluation after training failed: " in done.stderr
+        assert "a field that nobody expected" in done.stderr
+        assert toy.load()["iteration"] == 11
+        assert "failed (3 so far)" in toy.log()
+
+    def test_a_killed_process_is_named(self, toy):
+        done = toy.start(*TWO, "train.eval_period=0", TOY_KILL_AT="6", TOY_RANK="1")
+        assert done.returncode == 137
+        assert "error: process 1 was ended by SIGKILL" in done.stderr
+        assert toy.load(toy.tagged())["iteration"] == 4
+
+    def test_a_checkpoint_that_the_main_process_cannot_write_ends_all(self, toy):
+        (toy.output_dir / "model_0000007.pth").mkdir(parents=True)
+        done = toy.start(*TWO, "train.eval_period=0")
+        assert done.returncode == 4, done.stderr[-3000:]
+        assert done.stderr.count("error: ") == 1
+        assert toy.tagged() == "model_0000003"
