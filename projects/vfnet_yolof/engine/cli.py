@@ -7,6 +7,7 @@ import copy
 import logging
 import logging.handlers
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from ..checkpoint.rules import CheckpointError
 from ..data.loader import DataLoadingError
 from ..yaml_files import add_trust_arguments
 from .experiment import prepare, save_run_record, versions
+from .failures import StepFailed
 from .launch import launch
 from .options import ConfigError
 from .run import evaluate_model, train_model, use_device
@@ -27,6 +29,7 @@ EXPECTED = (
     ConfigError,
     FileNotFoundError,
     CheckpointError,
+    StepFailed,
     DataLoadingError,
     FloatingPointError,
 )
@@ -86,6 +89,7 @@ def main(args: argparse.Namespace) -> int:
         ConfigError, FileNotFoundError, CheckpointError: something is wrong with the arguments,
             the config, the data or a checkpoint.
         DataLoadingError, FloatingPointError: training came upon a broken picture or a NaN.
+        StepFailed: the model raised an exception in training.
     """
     if args.optimize and not args.eval_only:
         raise ConfigError("--optimize is for --eval-only: an optimised model cannot be trained.")
@@ -118,6 +122,7 @@ def _run(args: argparse.Namespace) -> int:
         cfg, changes = prepare(args)
         for name in _LOGGERS:
             setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+            _keep_tracebacks_off_console(logging.getLogger(name))
     for message in messages:
         logging.getLogger(message.name).handle(message)
     logger = logging.getLogger(f"detectron2.{__name__}")
@@ -155,6 +160,36 @@ def _messages_kept() -> Iterator[list[logging.LogRecord]]:
             logger.removeHandler(handler)
 
 
+class _WithoutTraceback(logging.Formatter):
+    """Another formatter's text, without tracebacks."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        record = copy.copy(record)  # other handlers format it, too
+        record.exc_info = record.exc_text = None
+        return self._formatter.format(record)
+
+
+def _keep_tracebacks_off_console(logger: logging.Logger) -> None:
+    """The log file has them; the user sees one sentence, which names that file."""
+    for handler in logger.handlers:
+        on_console = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+        formatter = handler.formatter
+        if on_console and formatter is not None and not isinstance(formatter, _WithoutTraceback):
+            handler.setFormatter(_WithoutTraceback(formatter))
+
+
+def _log_file() -> str | None:
+    """Where this process writes its messages."""
+    streams = [getattr(x, "stream", None) for x in logging.getLogger("detectron2").handlers]
+    names = [getattr(x, "name", None) for x in streams if x not in (sys.stdout, sys.stderr)]
+    files = [name for name in names if isinstance(name, str) and os.path.isfile(name)]
+    return files[-1] if files else None
+
+
 def command_line(arguments: Sequence[str] | None = None) -> int:
     """As :func:`main`, but mistakes of the user end with one line instead of a traceback."""
     args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
@@ -170,5 +205,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, DataLoadingError) and message.startswith("Caught "):
         # A worker of the loader hands its traceback on as text; the message is its last line.
         message = message.splitlines()[-1].partition(": ")[2]
+    if isinstance(error, StepFailed) and (log := _log_file()):
+        message += f" The traceback is in {log}."
     print(f"error: {message}", file=sys.stderr)
-    return 1 if isinstance(error, DataLoadingError | FloatingPointError) else 2
+    return 1 if isinstance(error, DataLoadingError | FloatingPointError | StepFailed) else 2

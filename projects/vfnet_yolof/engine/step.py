@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..modeling.losses.normalizer import batch_divisors, recorded_divisors, replayed_divisors
+from .failures import names_images
 from .options import ConfigError
 from .recompute import kept_statistics
 from .state import rng_state, set_rng_state
@@ -122,6 +123,7 @@ class TrainStep:
         scaled = self.amp_dtype is torch.float16
         self.grad_scaler = torch.amp.GradScaler("cuda") if scaled else None
 
+    @names_images
     def __call__(
         self, batch: Sequence[Mapping[str, Any]], iteration: int, *, stop: bool = False
     ) -> StepResult:
@@ -133,6 +135,7 @@ class TrainStep:
         Raises:
             FloatingPointError: a loss is infinite or NaN; names it, the iteration and the images.
                 The weights are as they were before the call.
+            StepFailed: for other exceptions; names them, the iteration and the images.
         """
         parts = _split(batch, self.accumulate)
         divisors = self._divisors(parts) if len(parts) > 1 else None
