@@ -59,6 +59,7 @@ def test_any_exception_names_iteration_and_images():
         (AssertionError(), "failed with AssertionError; images"),
         (RuntimeError("a\n  b\n"), "failed with RuntimeError: a b; images"),
         (RuntimeError("x " * 5000), "x x ...; images"),
+        (FloatingPointError("a score is NaN"), "FloatingPointError: a score is NaN; images"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory."), "out of memory; images"),
     ],
 )
@@ -72,7 +73,7 @@ def test_messages_of_others_become_one_sentence(monkeypatch, raised, named):
     assert len(str(error.value)) < 600
 
 
-@pytest.mark.parametrize("kind", [ConfigError, FloatingPointError, KeyboardInterrupt])
+@pytest.mark.parametrize("kind", [ConfigError, torch.distributed.DistError, KeyboardInterrupt])
 def test_what_has_its_own_message_stays_as_it_is(monkeypatch, kind):
     step = make_step(ToyDetector())
     monkeypatch.setattr(step.model, "_scale", lambda: (_ for _ in ()).throw(kind("as it is")))

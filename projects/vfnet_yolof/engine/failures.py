@@ -26,17 +26,19 @@ class StepFailed(RuntimeError):
 def names_images(step: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator of a method (batch, iteration, ...) that turns its exceptions into `StepFailed`.
 
-    Those that speak of the configuration, of numbers that are not finite, and of other processes
-    have their own messages and stay as they are.
+    Those that speak of the configuration, of other processes, or of losses and gradients that are
+    not finite have their own messages and stay as they are.
     """
 
     @functools.wraps(step)
     def named(self: Any, batch: Sequence[Mapping[str, Any]], iteration: int, **options: Any) -> Any:
         try:
             return step(self, batch, iteration, **options)
-        except (ConfigError, FloatingPointError, dist.DistError):
+        except (ConfigError, dist.DistError):
             raise
         except Exception as error:
+            if isinstance(error, FloatingPointError) and f"iteration {iteration}" in str(error):
+                raise  # the step's own; a model may find numbers that are not finite, too
             raise StepFailed(_describe(error, batch, iteration)) from error
 
     return named
