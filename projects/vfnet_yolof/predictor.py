@@ -28,10 +28,10 @@ from .checkpoint import (
 )
 from .data.augment import AugInput
 from .data.mapper import read_image
-from .forks import require_own_threads
 from .inference_config import Config, default_device, read_inference_config
 from .modeling.by_size import detect_by_size
 from .optimization import optimize
+from .processes import require_own_threads
 from .yaml_files import Trust
 
 ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
@@ -52,7 +52,7 @@ class Predictor:
     Several threads may use one predictor at once. Pickles and copies hold the model with its
     weights, so they need neither configuration nor checkpoint and give the same results (an
     optimised model on a CPU up to rounding, which there depends on the sizes that came before).
-    After a fork, see :mod:`.forks`.
+    After a fork, see :mod:`.processes`.
 
     Attributes:
         model: in evaluation mode. cfg: the :class:`InferenceConfig`. device: where the model runs.
@@ -94,7 +94,7 @@ class Predictor:
         Raises:
             ValueError: no weights are given or named by the configuration.
             FileNotFoundError, CheckpointError, CheckpointMismatchError: see :mod:`.checkpoint`.
-            RuntimeError: see :func:`.forks.require_own_threads`.
+            RuntimeError: see :func:`.processes.require_own_threads`.
         """
         require_own_threads()
         trust = Trust(tuple(allow), trust_config)
@@ -131,7 +131,7 @@ class Predictor:
         pixels of the given image, ``scores`` in descending order, ``pred_classes``.
 
         Raises ValueError or TypeError naming what is wrong with an image, FileNotFoundError,
-        ImageReadError; RuntimeError in a forked process, see :func:`.forks.require_own_threads`.
+        ImageReadError; RuntimeError in a forked process, see :func:`.processes.require_own_threads`.
         """
         if _is_one_image(images):
             return next(self.stream([images], input_format=input_format))
@@ -251,17 +251,6 @@ class Predictor:
         return [f"class {i}" for i in range(num_classes or 0)]
 
 
-def _not_kept() -> nn.Module:
-    raise RuntimeError("a copied or unpickled predictor has its model, but not what built it")
-
-
-def _is_one_image(images: object) -> bool:
-    """Whether that is an image, not several."""
-    if isinstance(images, np.ndarray):
-        return images.ndim != 4
-    return isinstance(images, Image.Image | str | os.PathLike)
-
-
 def load_weights(
     model: nn.Module, weights: str | os.PathLike[str], *, use_ema: bool = True
 ) -> dict[str, Any]:
@@ -307,3 +296,14 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
             f"got {array.dtype} of shape {array.shape}"
         )
     return array
+
+
+def _not_kept() -> nn.Module:
+    raise RuntimeError("a copied or unpickled predictor has its model, but not what built it")
+
+
+def _is_one_image(images: object) -> bool:
+    """Whether that is an image, not several."""
+    if isinstance(images, np.ndarray):
+        return images.ndim != 4
+    return isinstance(images, Image.Image | str | os.PathLike)

@@ -28,8 +28,8 @@ from serving import (
 )
 from vfnet_yolof import Predictor
 from vfnet_yolof.configs import load_config
-from vfnet_yolof.forks import require_own_threads
 from vfnet_yolof.optimization.inference import _BySize
+from vfnet_yolof.processes import require_own_threads
 from vfnet_yolof.yacs import get_cfg_with_keys
 
 TESTS = Path(__file__).resolve().parents[1]

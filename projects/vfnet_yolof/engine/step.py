@@ -127,7 +127,7 @@ class TrainStep:
     def __call__(
         self, batch: Sequence[Mapping[str, Any]], iteration: int, *, stop: bool = False
     ) -> StepResult:
-        """Update the weights once.
+        """Update the weights once. Whatever else it raises, see :func:`.failures.names_images`.
 
         stop: whether this process was asked to stop. It travels with the losses, so that all
         processes learn of it in the same iteration.
@@ -135,7 +135,6 @@ class TrainStep:
         Raises:
             FloatingPointError: a loss is infinite or NaN; names it, the iteration and the images.
                 The weights are as they were before the call.
-            StepFailed: for other exceptions; names them, the iteration and the images.
         """
         parts = _split(batch, self.accumulate)
         divisors = self._divisors(parts) if len(parts) > 1 else None
