@@ -131,7 +131,7 @@ class Predictor:
         pixels of the given image, ``scores`` in descending order, ``pred_classes``.
 
         Raises ValueError or TypeError naming what is wrong with an image, FileNotFoundError,
-        ImageReadError; RuntimeError in a forked process, see :func:`.processes.require_own_threads`.
+        ImageReadError; RuntimeError where a forked process lacks threads, see :mod:`.processes`.
         """
         if _is_one_image(images):
             return next(self.stream([images], input_format=input_format))
@@ -202,14 +202,10 @@ class Predictor:
         finally:
             setattr(self.model, option, before)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # What builds the model may be code of a configuration file, which pickles cannot hold.
-        return {**self.__dict__, "cfg": dataclasses.replace(self.cfg, build_model=_not_kept)}
-
     def _predict(self, images: Sequence[ImageLike], input_format: str) -> list[Instances]:
+        inputs = [self._to_input(image, input_format) for image in images]
         if self.device.type == "cpu":  # of others torch says itself that a fork cannot use them
             require_own_threads()
-        inputs = [self._to_input(image, input_format) for image in images]
         with torch.inference_mode():
             outputs = detect_by_size(self.model, inputs)
         # Selecting outside of inference mode gives tensors that may be changed in place.
@@ -222,6 +218,10 @@ class Predictor:
         self.cfg.augmentations(aug_input)
         tensor = torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
         return {"image": tensor, "height": array.shape[0], "width": array.shape[1]}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What builds the model may be code of a configuration file, which pickles cannot hold.
+        return {**self.__dict__, "cfg": dataclasses.replace(self.cfg, build_model=_not_kept)}
 
     def _find_class_names(self, checkpoint: Mapping[str, Any], weights: object) -> list[str]:
         num_classes = getattr(self.model, "num_classes", None)
