@@ -175,6 +175,37 @@ def test_pictures_are_resized_as_the_configuration_says(config, weights):
     assert (inputs["pil"] != inputs["opencv"]).any()
 
 
+def test_a_stream_takes_images_as_results_are_taken(predictor: Predictor, monkeypatch):
+    monkeypatch.setattr(predictor, "batch_size", 2)
+    taken, closed = [], []
+
+    def images():
+        try:
+            for number in range(10):
+                taken.append(number)
+                yield picture(64, 64, number)
+        finally:
+            closed.append(len(taken))
+
+    stream = predictor.stream(images())
+    assert not taken
+    first = next(stream)
+    assert taken == [0, 1]
+    stream.close()
+    assert closed == [2]
+    assert_same(first, predictor(picture(64, 64, 0)))
+    assert list(stream) == list(predictor.stream([])) == predictor([]) == []
+
+
+def test_a_stream_is_of_several_images(predictor: Predictor):
+    """A path is not a list of characters, nor an array one of grey rows."""
+    for image in (picture(64, 96), "street.jpg", Path("street.jpg"), Image.new("RGB", (8, 8))):
+        with pytest.raises(TypeError, match="stream takes several images"):
+            predictor.stream(image)
+    with pytest.raises(ValueError, match="input_format"):
+        predictor.stream([picture(64, 96)], input_format="HSV")
+
+
 def test_score_threshold(predictor: Predictor, config, weights):
     image = picture(64, 96)
     everything = predictor(image).scores

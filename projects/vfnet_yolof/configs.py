@@ -3,6 +3,7 @@
 import builtins
 import difflib
 import os
+import threading
 import traceback
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from omegaconf import DictConfig
 from .yaml_files import Trust, load_lazy_yaml, top_keys
 
 SUFFIXES = (".py", ".yaml")
+
+# LazyConfig replaces Python's import while a file runs; two threads would put back each other's.
+# Files may load others.
+_importing = threading.RLock()
 
 
 def config_dir() -> Path:
@@ -94,13 +99,14 @@ def load_config(name: str | os.PathLike[str], trust: Trust | None = None) -> Dic
         return load_lazy_yaml(path, trust or Trust())
     if suffix != ".py":
         raise ValueError(f"{path}: a configuration is a .py or a .yaml file")
-    importer = builtins.__import__
-    try:
-        return LazyConfig.load(path)
-    except Exception as error:  # whatever a program may raise
-        raise ValueError(f"{path}: {_place(error)}{type(error).__name__}: {error}") from error
-    finally:
-        builtins.__import__ = importer  # which LazyConfig leaves replaced when the file raises
+    with _importing:
+        importer = builtins.__import__
+        try:
+            return LazyConfig.load(path)
+        except Exception as error:  # whatever a program may raise
+            raise ValueError(f"{path}: {_place(error)}{type(error).__name__}: {error}") from error
+        finally:
+            builtins.__import__ = importer  # which LazyConfig leaves replaced when the file raises
 
 
 def _place(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from .data.images import pil_to_array, read_image
 from .inference_config import Config, default_device, read_inference_config
 from .modeling.by_size import detect_by_size
 from .optimization import optimize
+from .processes import require_own_threads
 from .yaml_files import Trust
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,11 @@ class Predictor:
 
     The result is what Detectron2's models give: other libraries take it as ``{"instances":
     instances}``, e.g. ``supervision.Detections.from_detectron2``.
+
+    Several threads may use one predictor at once. Pickles and copies hold the model with its
+    weights, so they need neither configuration nor checkpoint and give the same results (an
+    optimised model on a CPU up to rounding, which there depends on the sizes that came before).
+    After a fork, see :mod:`.processes`.
 
     Attributes:
         model: in evaluation mode. cfg: the :class:`InferenceConfig`. device: where the model runs.
@@ -86,7 +93,9 @@ class Predictor:
             ValueError: no weights are given or named by the configuration, or a threshold or batch
                 size that cannot be.
             FileNotFoundError, CheckpointError, CheckpointMismatchError: see :mod:`.checkpoint`.
+            RuntimeError: see :func:`.processes.require_own_threads`.
         """
+        require_own_threads()
         trust = Trust(tuple(allow), trust_config)
         self.cfg = read_inference_config(config, overrides, trust)
         weights = weights or self.cfg.weights
@@ -126,20 +135,30 @@ class Predictor:
         pixels of the given image, ``scores`` in descending order, ``pred_classes``.
 
         Raises ValueError or TypeError naming what is wrong with an image, FileNotFoundError,
-        ImageReadError.
+        ImageReadError; RuntimeError where a forked process lacks threads, see :mod:`.processes`.
         """
-        if input_format not in ("RGB", "BGR"):
-            raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
-        if isinstance(images, Image.Image | str | os.PathLike) or (
-            isinstance(images, np.ndarray) and images.ndim != 4
-        ):
-            return self._predict([images], input_format)[0]
+        if _is_one_image(images):
+            return next(self.stream([images], input_format=input_format))
         return list(self.stream(images, input_format=input_format))
 
     def stream(
         self, images: Iterable[ImageLike], *, input_format: str = "BGR"
     ) -> Iterator[Instances]:
-        """Results one by one; no more than ``batch_size`` images are held at a time."""
+        """Results one by one; no more than ``batch_size`` images are held at a time.
+
+        It asks for images as results are taken, and for no more once it is closed. Each thread
+        needs a stream, and generators of images, of its own: Python lets only one use them.
+
+        Raises ValueError or TypeError at once if ``images`` is a single one, or ``input_format``
+        unknown; else as calling the predictor.
+        """
+        if input_format not in ("RGB", "BGR"):
+            raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
+        if _is_one_image(images):
+            raise TypeError("stream takes several images, in a list or another iterable")
+        return self._stream(images, input_format)
+
+    def _stream(self, images: Iterable[ImageLike], input_format: str) -> Iterator[Instances]:
         batch: list[ImageLike] = []
         for image in images:
             batch.append(image)
@@ -189,6 +208,8 @@ class Predictor:
 
     def _predict(self, images: Sequence[ImageLike], input_format: str) -> list[Instances]:
         inputs = [self._to_input(image, input_format) for image in images]
+        if self.device.type == "cpu":  # of others torch says itself that a fork cannot use them
+            require_own_threads()
         with torch.inference_mode():
             outputs = detect_by_size(self.model, inputs)
         # Selecting outside of inference mode gives tensors that may be changed in place.
@@ -201,6 +222,10 @@ class Predictor:
         self.cfg.augmentations(aug_input)
         tensor = torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
         return {"image": tensor, "height": array.shape[0], "width": array.shape[1]}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What builds the model may be code of a configuration file, which pickles cannot hold.
+        return {**self.__dict__, "cfg": dataclasses.replace(self.cfg, build_model=_not_kept)}
 
     def _find_class_names(self, checkpoint: Mapping[str, Any], weights: object) -> list[str]:
         num_classes = getattr(self.model, "num_classes", None)
@@ -254,3 +279,14 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
             f"got {array.dtype} of shape {array.shape}"
         )
     return array
+
+
+def _not_kept() -> nn.Module:
+    raise RuntimeError("a copied or unpickled predictor has its model, but not what built it")
+
+
+def _is_one_image(images: object) -> bool:
+    """Whether that is an image, not several."""
+    if isinstance(images, np.ndarray):
+        return images.ndim != 4
+    return isinstance(images, Image.Image | str | os.PathLike)

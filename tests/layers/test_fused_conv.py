@@ -1,6 +1,7 @@
 """Convolutions with sums, ReLUs and packed weights against the plain ones."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -121,3 +122,19 @@ def test_other_convolutions_are_refused() -> None:
         assert not FusedConv2d.suits(conv)
         with pytest.raises(ValueError, match="no plain float32 convolution"):
             FusedConv2d(conv)
+
+
+def test_threads_share_one_whose_weight_is_packed_for_the_size_that_comes_next(packs: bool) -> None:
+    torch.manual_seed(0)
+    conv = Conv2d(4, 8, 3, padding=1).requires_grad_(False)
+    fused = FusedConv2d(conv)
+    inputs = [channels_last(1, 4, 6, width) for width in (5, 7, 9, 9)]
+    expected = [conv(x) for x in inputs]
+
+    def use(thread: int) -> None:
+        for turn in range(200):
+            index = (thread + turn // 2) % len(inputs)
+            close(fused(inputs[index]), expected[index])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(use, range(4)))

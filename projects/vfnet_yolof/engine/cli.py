@@ -6,6 +6,7 @@ import argparse
 import copy
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from .ending import (
     writing,
 )
 from .experiment import prepare, save_run_record, versions
+from .failures import StepFailed
 from .launch import launch
 from .options import ConfigError
 from .run import evaluate_model, train_model, use_device
@@ -39,6 +41,7 @@ from .run import evaluate_model, train_model, use_device
 EXPECTED = (
     ConfigError,
     CheckpointError,
+    StepFailed,
     DataLoadingError,
     EvaluationFailed,
     FloatingPointError,
@@ -50,6 +53,7 @@ _STATUS = {  # of all others: EXIT_REFUSED
     DataLoadingError: EXIT_FAILED,
     FloatingPointError: EXIT_FAILED,
     ProcessFailed: EXIT_FAILED,
+    StepFailed: EXIT_FAILED,
     EvaluationFailed: EXIT_EVALUATION,
     OutputError: EXIT_OUTPUT,
 }
@@ -112,6 +116,7 @@ def main(args: argparse.Namespace) -> int:
         OutputError: something could not be written.
         EvaluationFailed: training is complete, but the evaluation at its end failed.
         ProcessFailed: another process of the run has ended.
+        StepFailed: the model raised an exception in training.
     """
     if args.optimize and not args.eval_only:
         raise ConfigError("--optimize is for --eval-only: an optimised model cannot be trained.")
@@ -152,6 +157,7 @@ def _run(args: argparse.Namespace) -> int:
         together(lambda: require_writable(cfg.train.output_dir))
         for name in _LOGGERS:
             setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+            _keep_tracebacks_off_console(logging.getLogger(name))
     for message in messages:
         logging.getLogger(message.name).handle(message)
     logger = logging.getLogger(f"detectron2.{__name__}")
@@ -206,6 +212,36 @@ def _messages_kept() -> Iterator[list[logging.LogRecord]]:
             logger.removeHandler(handler)
 
 
+class _WithoutTraceback(logging.Formatter):
+    """Another formatter's text, without tracebacks."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        record = copy.copy(record)  # other handlers format it, too
+        record.exc_info = record.exc_text = None
+        return self._formatter.format(record)
+
+
+def _keep_tracebacks_off_console(logger: logging.Logger) -> None:
+    """The log file has them; the user sees one sentence, which names that file."""
+    for handler in logger.handlers:
+        on_console = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+        formatter = handler.formatter
+        if on_console and formatter is not None and not isinstance(formatter, _WithoutTraceback):
+            handler.setFormatter(_WithoutTraceback(formatter))
+
+
+def _log_file() -> str | None:
+    """Where this process writes its messages."""
+    streams = [getattr(x, "stream", None) for x in logging.getLogger("detectron2").handlers]
+    names = [getattr(x, "name", None) for x in streams if x not in (sys.stdout, sys.stderr)]
+    files = [name for name in names if isinstance(name, str) and os.path.isfile(name)]
+    return files[-1] if files else None
+
+
 def command_line(arguments: Sequence[str] | None = None) -> int:
     """As :func:`main`, but mistakes of the user end with one line instead of a traceback."""
     args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
@@ -227,6 +263,8 @@ def _report(error: Exception) -> int:
         message = message.splitlines()[-1].partition(": ")[2]
     if isinstance(error, OSError) and message.startswith("[Errno"):
         message = cause(error)
+    if isinstance(error, StepFailed) and (log := _log_file()):
+        message += f" The traceback is in {log}."
     print(f"error: {message}", file=sys.stderr)
     return _status(error)
 

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.rules import shorten_list
 from ..modeling.losses.normalizer import batch_divisors, recorded_divisors, replayed_divisors
+from .failures import names_images
 from .options import ConfigError
 from .recompute import kept_statistics
 from .state import rng_state, set_rng_state
@@ -131,10 +132,11 @@ class TrainStep:
         scaled = self.amp_dtype is torch.float16
         self.grad_scaler = torch.amp.GradScaler("cuda") if scaled else None
 
+    @names_images
     def __call__(
         self, batch: Sequence[Mapping[str, Any]], iteration: int, *, stop: bool = False
     ) -> StepResult:
-        """Update the weights once.
+        """Update the weights once. Whatever else it raises, see :func:`.failures.names_images`.
 
         stop: whether this process was asked to stop. It travels with the losses, so that all
         processes learn of it in the same iteration.

@@ -108,6 +108,10 @@ class _BySize:
         self.key = key
         self.known: dict[Hashable, Any] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Another thread may be adding a result, and copies soon have their own.
+        return {**self.__dict__, "known": {}}
+
     def __call__(self, *args: Any) -> Any:
         key = self.key(*args)
         # Each step is a single operation on one dictionary, which no other thread can see half
