@@ -15,6 +15,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
 from PIL import Image
+from torch import nn
 
 from .checkpoint import (
     CheckpointMismatchError,
