@@ -1,0 +1,227 @@
+"""A run's output folder: one owner at a time, one run in it, no leftovers of a killed one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..files import write_atomically
+from .options import ConfigError
+
+logger = logging.getLogger(f"detectron2.{__name__}")
+
+LOCK, OWNER = ".lock", ".owner.json"
+_PATIENCE = 20.0  # seconds for the loader's processes of a killed run to notice that it is gone
+# What a run writes, and nothing else: other files in the folder are the user's.
+_RUN_FILES = (
+    *("model_*.pth", "last_checkpoint", "metrics.json", "events.out.tfevents.*"),
+    *("config.yaml", "versions.txt", "inference/coco_instances_results.json"),
+    *("inference/per_class.csv", "inference/metrics.json"),
+)
+_SCRATCH = ("*.tmp", ".config.*.yaml", "inference/*.tmp")
+
+
+class RunFolder:
+    """The output folder of one training.
+
+    Args:
+        folder: ``train.output_dir``.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """The folder for this process alone, made if it is missing.
+
+        The lock is the operating system's and ends with the process, however that ends. Who holds
+        it is written beside it, for the others' messages.
+
+        Raises:
+            ConfigError: another training is at work in it, or it cannot be written to; the message
+                names the folder and the other process, or the cause.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / LOCK)
+            self._acquire(lock)
+            write_atomically(self.folder / OWNER, lambda file: file.write(_this_process()))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError(f"Output folder {self.folder} cannot be used: {reason}.") from error
+        try:
+            yield
+        finally:
+            (self.folder / OWNER).unlink(missing_ok=True)
+            lock.release()
+
+    def _acquire(self, lock: FileLock) -> None:
+        try:
+            lock.acquire(blocking=False)
+            return
+        except Timeout:
+            owner = self._owner()
+        except NotImplementedError:
+            logger.warning(
+                "%s is on a file system without locks: nothing keeps a second training out of it.",
+                self.folder,
+            )
+            return
+        if owner and _has_ended(owner):
+            # What still holds the lock are processes that it had started.
+            logger.info("Waiting for what process %s has left in %s", owner["pid"], self.folder)
+            try:
+                lock.acquire(timeout=_PATIENCE)
+                return
+            except Timeout:
+                pass
+        raise ConfigError(
+            f"Output folder {self.folder} is in use by {_described(owner)}. Choose another one "
+            "with --output-dir, or end that training first."
+        )
+
+    def _owner(self) -> dict[str, Any]:
+        try:
+            content = json.loads((self.folder / OWNER).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def holds_a_run(self) -> bool:
+        """Whether a training has left checkpoints or figures here."""
+        if (self.folder / "last_checkpoint").exists() or any(self.folder.glob("model_*.pth")):
+            return True
+        try:
+            metrics = (self.folder / "metrics.json").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return '"total_loss"' in metrics  # evaluations alone are no run
+
+    def require_free(self) -> None:
+        """Refuse to mix two runs.
+
+        Raises:
+            ConfigError: the folder holds a run.
+        """
+        if self.holds_a_run():
+            raise ConfigError(
+                f"Output folder {self.folder} holds a run already. Add --resume to continue it, "
+                "--overwrite to delete it and start anew, or choose another folder with "
+                "--output-dir."
+            )
+
+    def clear(self) -> None:
+        """Delete what an earlier run has written; its ``log.txt`` is continued."""
+        found = [path for pattern in _RUN_FILES for path in self.folder.glob(pattern)]
+        for path in found:
+            path.unlink()
+        if found:
+            logger.warning("--overwrite: %d files of an earlier run deleted", len(found))
+
+    def remove_scratch(self) -> None:
+        """Delete the unfinished files of a run that was killed while it wrote them."""
+        found = [path for pattern in _SCRATCH for path in self.folder.glob(pattern)]
+        for path in found:
+            path.unlink(missing_ok=True)
+        if found:
+            names = ", ".join(sorted(path.name for path in found)[:5])
+            logger.info("Removed %d unfinished files of a killed run: %s", len(found), names)
+
+    def repair_metrics(self, iterations_done: int) -> None:
+        """Take out of ``metrics.json`` what a resumed run writes again, and a line that was cut.
+
+        Args:
+            iterations_done: of the checkpoint that training goes on from.
+        """
+        path = self.folder / "metrics.json"
+        if not path.is_file():
+            return
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        kept, cut, later = [], 0, 0
+        for line in lines:
+            iteration = _iteration(line)
+            if iteration is None:
+                cut += 1
+            elif iteration >= iterations_done and '"total_loss"' in line:
+                later += 1
+            else:
+                kept.append(line)
+        if cut or later:
+            write_atomically(path, lambda file: file.write("".join(kept).encode()))
+            logger.info(
+                "%s: %d lines of iterations that are done again and %d damaged ones taken out",
+                *(path, later, cut),
+            )
+
+
+def _iteration(line: str) -> int | None:
+    """Of a line of ``metrics.json``; None where it is no whole line."""
+    try:
+        value = json.loads(line)["iteration"] if line.endswith("\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return value if isinstance(value, int) else None
+
+
+def _this_process() -> bytes:
+    owner = {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "process_started": _start_of(os.getpid()),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": shlex.join(sys.argv)[:1000],
+    }
+    return json.dumps(owner, indent=1).encode()
+
+
+def _described(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "another process"
+    return (
+        f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')} "
+        f"({owner.get('command')})"
+    )
+
+
+def _has_ended(owner: dict[str, Any]) -> bool:
+    """Whether the process that wrote this is known to be gone; never of another machine's."""
+    pid = owner.get("pid")
+    if owner.get("host") != platform.node() or not isinstance(pid, int):
+        return False
+    started = _start_of(pid)
+    # A number may have been given to another process since.
+    return started is None or started != owner.get("process_started")
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process of this machine started, in its own unit; None where there is none."""
+    try:
+        content = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None if Path("/proc/self").exists() else _unknown_start(pid)
+    except OSError:
+        return _unknown_start(pid)
+    fields = content.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _unknown_start(pid: int) -> str | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass
+    return "unknown"
