@@ -83,9 +83,9 @@ def test_training_without_validation_data_evaluates_nothing(toy, own_data, tmp_p
     (tmp_path / "small.yaml").write_text(YAML)
     assert toy.run(*own_data[:4]) == 0
     assert not (toy.output_dir / "model_best.pth").exists()
-    assert toy.run(*own_data[:4], "train.val_loss.enabled=True") == 2
+    assert toy.run(*own_data[:4], "--overwrite", "train.val_loss.enabled=True") == 2
     assert "needs a test set: --val-json" in capsys.readouterr().err
-    assert toy.run(*own_data[:4], "train.early_stopping.patience=1") == 2
+    assert toy.run(*own_data[:4], "--overwrite", "train.early_stopping.patience=1") == 2
     assert "needs a test set" in capsys.readouterr().err
 
 
@@ -159,7 +159,7 @@ def test_the_saved_config_runs_again_where_its_own_classes_are_allowed(toy, caps
     toy.config = str(saved)
     assert toy.run() == 2
     assert "--allow engine_toy." in capsys.readouterr().err
-    assert toy.run("--allow", "engine_toy") == 0
+    assert toy.run("--overwrite", "--allow", "engine_toy") == 0
     again = toy.load()
     assert again["iteration"] == 1
     assert all((first[k] == v).all() for k, v in again["model"].items())

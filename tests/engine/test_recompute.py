@@ -132,5 +132,5 @@ def test_options_reach_the_run(make_toy, capsys) -> None:
     a, b = plain.load()["model"], last.load()["model"]
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[k].float(), b[k].float(), atol=1e-5) for k in a)
-    assert last.run("train.activation_checkpointing=True") == 2
+    assert last.run("--overwrite", "train.activation_checkpointing=True") == 2
     assert "train.activation_checkpointing" in capsys.readouterr().err

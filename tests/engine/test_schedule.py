@@ -150,7 +150,7 @@ class TestResumingWithAnotherBatch:
     def test_no_cycle_is_averaged_twice_or_left_out(self, stopped, total):
         """Nor where the ends of cycles of one batch fall between iterations of the other."""
         swa = ["train.swa.enabled=True", "train.swa.cycles=4", "train.eval_period=0"]
-        assert stopped.run(*swa) == 0  # afresh
+        assert stopped.run("--overwrite", *swa) == 0
         assert stopped.load("model_0000007")["iteration"] == 7  # two of four parts
         (stopped.output_dir / "last_checkpoint").write_text("model_0000007.pth")
         batch = f"dataloader.train.total_batch_size={total}"

@@ -129,7 +129,7 @@ def test_a_yaml_run_can_be_used_by_the_default_predictor(toy):
     text = path.read_text()
     path.unlink()
     toy.config = str(toy.output_dir / "config.yaml")
-    assert toy.run() == 0
+    assert toy.run("--overwrite") == 0
     assert path.read_text() == text
 
 
@@ -137,5 +137,5 @@ def test_a_run_of_another_kind_leaves_no_file_of_an_earlier_one(toy):
     toy.output_dir.mkdir()
     stale = toy.output_dir / "config_yacs.yaml"
     stale.write_text("MODEL: {}\n")
-    assert toy.run("train.max_iter=1") == 0
+    assert toy.run("--overwrite", "train.max_iter=1") == 0
     assert not stale.exists()

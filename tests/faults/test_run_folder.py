@@ -10,8 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
+
+from toy_runs import Toy
+from vfnet_yolof.engine.ending import OutputError
 from vfnet_yolof.engine.options import ConfigError
-from vfnet_yolof.engine.run_folder import LOCK, OWNER, RunFolder
+from vfnet_yolof.engine.run_folder import OWNER, RunFolder
 
 HOLD = """
 import sys, time
@@ -35,6 +40,11 @@ def holder(tmp_path, repository):
     yield process
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def toy(tmp_path):
+    return Toy(tmp_path / "run")
 
 
 def test_a_folder_in_use_is_refused_with_its_owner(tmp_path, holder):
@@ -89,7 +99,7 @@ def test_the_folder_is_free_again_at_the_end_also_after_an_error(tmp_path):
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(ConfigError, match=r"run cannot be used: File exists"):
+    with pytest.raises(OutputError, match=r"Cannot write .*run: File exists"):
         RunFolder(tmp_path / "run").owned().__enter__()
 
 
@@ -116,7 +126,10 @@ def test_what_counts_as_a_run(tmp_path, name, content, holds):
             folder.require_free()
     else:
         folder.require_free()
-    folder.clear()
+    with folder.owned():
+        (tmp_path / "events.out.tfevents.new").write_text("of the run that begins")
+        folder.clear()
+        assert (tmp_path / "events.out.tfevents.new").exists()
     assert not folder.holds_a_run()
     assert (tmp_path / name).exists() == (name in ("log.txt", "resnet50.pth", "notes.txt"))
 
@@ -131,9 +144,48 @@ def test_figures_of_iterations_that_are_done_again_are_taken_out(tmp_path):
     RunFolder(tmp_path / "none").repair_metrics(20)
 
 
-def test_unfinished_files_are_removed_and_others_are_not(tmp_path):
-    names = ["model_final.pth.1a2b3c4d.tmp", ".config.12.yaml", "config.yaml", LOCK, "mine.txt"]
-    for name in names:
-        Path(tmp_path / name).write_text("")
-    RunFolder(tmp_path).remove_scratch()
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names[2:])
+def test_a_run_is_not_mixed_with_another(toy, capsys):
+    assert toy.run("train.max_iter=4") == 0
+    before = (toy.output_dir / "model_final.pth").read_bytes()
+    assert toy.run("train.max_iter=4") == 2
+    assert "holds a run already. Add --resume to continue it, --over" in capsys.readouterr().err
+    assert (toy.output_dir / "model_final.pth").read_bytes() == before
+    assert toy.run("--overwrite", "train.max_iter=2") == 0
+    lines = (toy.output_dir / "metrics.json").read_text().splitlines()
+    assert max(json.loads(line)["iteration"] for line in lines) == 1
+    assert not (toy.output_dir / "model_0000003.pth").exists()
+    assert toy.run("--overwrite", "--resume") == 2
+
+
+def test_a_run_that_cannot_start_overwrites_nothing(toy):
+    assert toy.run("train.max_iter=4") == 0
+    assert toy.run("--overwrite", "dataloader.train.total_batch_size=-4") == 2
+    assert toy.load()["iteration"] == 3
+
+
+def test_a_second_training_in_the_folder_is_refused(toy, holder, tmp_path, capsys):
+    assert toy.run() == 2
+    assert f"in use by process {holder.pid}" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "log.txt").exists()
+
+
+def test_what_a_killed_run_has_left_is_put_right_at_resume(toy):
+    assert toy.run("train.max_iter=8", "train.eval_period=0") == 0
+    scratch = toy.output_dir / ".0123abcd.writing.model_final.pth"
+    orphan = toy.output_dir / "model_0000001.pth"
+    scratch.write_text("half")
+    orphan.write_bytes((toy.output_dir / "model_0000003.pth").read_bytes())
+    (toy.output_dir / "last_checkpoint").write_text("model_0000003.pth")
+    with open(toy.output_dir / "metrics.json", "a") as file:
+        file.write('{"iteration": 7, "tot')
+    assert toy.run("--resume", "train.max_iter=8", "train.eval_period=0") == 0
+    assert not scratch.exists()
+    assert not orphan.exists()
+    iterations = [
+        json.loads(line)["iteration"]
+        for line in (toy.output_dir / "metrics.json").read_text().splitlines()
+        if "total_loss" in line
+    ]
+    assert iterations == sorted(set(iterations))
+    for said in ("unfinished files", "model_0000001.pth, which", "and 1 damaged"):
+        assert said in toy.log()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,25 @@ class CheckpointFiles:
     def remove_leftovers(self) -> None:
         """Delete the unfinished files of a run that was killed while it wrote them."""
         if self.writable:
-            for path in leftovers(self.folder):
+            found = [*leftovers(self.folder), *leftovers(self.folder / "inference")]
+            for path in found:
                 path.unlink(missing_ok=True)
+            if found:
+                names = ", ".join(sorted(path.name for path in found)[:5])
+                logger.info("Removed %d unfinished files of a killed run: %s", len(found), names)
+
+    def delete_orphans(self, known: Collection[str | None], iterations_done: int) -> None:
+        """Delete periodic checkpoints that a run was killed before it could delete.
+
+        Args:
+            known: names of those that stay.
+            iterations_done: later ones stay, too: they are what somebody went back from.
+        """
+        for path in sorted(self.folder.glob("model_[0-9]*.pth")):
+            number = path.stem.removeprefix("model_")
+            if path.stem not in known and number.isdigit() and int(number) < iterations_done:
+                self.delete(path.stem)
+                logger.info("Removed %s, which a killed run had not come to", path.name)
 
     def _others(self) -> str:
         return ", ".join(sorted(p.name for p in self.folder.glob("*.pth"))) or "there is none"

@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
 
 from ..checkpoint.rules import CheckpointError
 from ..data.loader import DataLoadingError
@@ -37,6 +38,7 @@ from .failures import StepFailed
 from .launch import launch
 from .options import ConfigError
 from .run import evaluate_model, train_model, use_device
+from .run_folder import RunFolder
 
 EXPECTED = (
     ConfigError,
@@ -82,6 +84,11 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
     add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
     add("--resume", action="store_true", help="continue from the last checkpoint in output_dir")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="delete the run that output_dir holds; else refused",
+    )
     add("--init-from", default="", metavar="FILE", help="start from these weights, classes by name")
     data = parser.add_argument_group("own data in COCO format")
     for split in ("train", "val"):
@@ -152,9 +159,13 @@ def run_process(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.tta and not args.eval_only:
         raise ConfigError("--tta is for testing: add --eval-only.")
-    with _messages_kept() as messages:
+    if args.resume and args.overwrite:
+        raise ConfigError("--resume continues a run and --overwrite deletes it: give one of them.")
+    with _messages_kept() as messages, ExitStack() as owned:
         cfg, changes = prepare(args)
-        together(lambda: require_writable(cfg.train.output_dir))
+        folder = RunFolder(cfg.train.output_dir)
+        together(lambda: _claim(folder, args, owned))
+        released = owned.pop_all()  # held until training ends, not only until messages are told
         for name in _LOGGERS:
             setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
             _keep_tracebacks_off_console(logging.getLogger(name))
@@ -164,6 +175,23 @@ def _run(args: argparse.Namespace) -> int:
     logger.info("; ".join(versions()))
     for change in changes:
         logger.info("Changed: %s", change)
+    with released:
+        return _train_or_evaluate(cfg, args, changes, folder)
+
+
+def _claim(folder: RunFolder, args: argparse.Namespace, owned: ExitStack) -> None:
+    """Make sure, before anything is written, that the output folder can be used as is asked for."""
+    if args.eval_only or not comm.is_main_process():
+        require_writable(folder.folder)
+        return
+    owned.enter_context(folder.owned())
+    if not args.resume and not args.overwrite:
+        folder.require_free()
+
+
+def _train_or_evaluate(
+    cfg: DictConfig, args: argparse.Namespace, changes: list[str], folder: RunFolder
+) -> int:
     use_device(cfg)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark and not args.eval_only
     if args.eval_only:
@@ -174,6 +202,8 @@ def _run(args: argparse.Namespace) -> int:
 
     def record() -> None:
         with writing(cfg.train.output_dir):
+            if args.overwrite and comm.is_main_process():
+                folder.clear()
             save_run_record(configured, changes)
 
     return train_model(

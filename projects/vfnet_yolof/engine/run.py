@@ -16,6 +16,7 @@ from torch import nn
 
 from ..checkpoint.fitting import load_whole
 from ..optimization import optimize
+from .agreement import together
 from .build import Evaluation, build_hooks, build_model, build_trainer, build_tta
 from .checkpoints import FINAL, CheckpointFiles
 from .classes import (
@@ -29,6 +30,8 @@ from .ending import EXIT_SIGNAL, EvaluationFailed
 from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
 from .hooks import AveragingHook
 from .options import ConfigError
+from .run_folder import RunFolder
+from .saving import CheckpointHook
 from .schedule import resumed_iteration
 from .signals import StopRequest, handled, signal_name
 from .state import seed_everything
@@ -93,6 +96,8 @@ def train_model(
     _log_run(cfg, trainer)
     if on_start is not None:
         on_start()
+    if resume:
+        together(lambda: _put_right(trainer, files))
     return _train(trainer, start, cfg, files)
 
 
@@ -108,6 +113,18 @@ def _train(trainer: Trainer, start: int, cfg: DictConfig, files: CheckpointFiles
             f"complete: its weights are in {files.path(FINAL)}, and --eval-only evaluates them."
         )
     return 0
+
+
+def _put_right(trainer: Trainer, files: CheckpointFiles) -> None:
+    """What a run that was killed has left half done; says what it does."""
+    if not comm.is_main_process():
+        return
+    RunFolder(files.folder).repair_metrics(trainer.iterations_done)
+    hooks = [hook for hook in trainer.hooks if isinstance(hook, CheckpointHook)]
+    last = files.last()
+    if last is not None and hooks:
+        stay = {*hooks[0].recent, hooks[0].passing, last.stem}
+        files.delete_orphans(stay, trainer.iterations_done)
 
 
 def _interrupted(trainer: Trainer, asked: StopRequest) -> int:
@@ -127,12 +144,6 @@ def _last_checkpoint(files: CheckpointFiles, resume: bool) -> dict[str, Any] | N
         return files.load(last)
     if resume:
         logger.warning("There is no checkpoint in %s: training starts afresh.", files.folder)
-    elif (files.folder / "last_checkpoint").exists():
-        logger.warning(
-            "%s holds another run's checkpoints, which will be overwritten; --resume would "
-            "continue that run.",
-            files.folder,
-        )
     return None
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..files import write_atomically
+from .ending import require_writable, writing
 from .options import ConfigError
 
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -26,10 +27,9 @@ _PATIENCE = 20.0  # seconds for the loader's processes of a killed run to notice
 # What a run writes, and nothing else: other files in the folder are the user's.
 _RUN_FILES = (
     *("model_*.pth", "last_checkpoint", "metrics.json", "events.out.tfevents.*"),
-    *("config.yaml", "versions.txt", "inference/coco_instances_results.json"),
+    *("config.yaml", "config_yacs.yaml", "versions.txt", "inference/coco_instances_results.json"),
     *("inference/per_class.csv", "inference/metrics.json"),
 )
-_SCRATCH = ("*.tmp", ".config.*.yaml", "inference/*.tmp")
 
 
 class RunFolder:
@@ -41,6 +41,7 @@ class RunFolder:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+        self._before: list[Path] = []  # what an earlier run had left when this one began
 
     @contextmanager
     def owned(self) -> Iterator[None]:
@@ -50,17 +51,15 @@ class RunFolder:
         it is written beside it, for the others' messages.
 
         Raises:
-            ConfigError: another training is at work in it, or it cannot be written to; the message
-                names the folder and the other process, or the cause.
+            ConfigError: another training is at work in it; the message names it.
+            OutputError: the folder cannot be written to; the message names folder and cause.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / LOCK)
+        require_writable(self.folder)
+        lock = FileLock(self.folder / LOCK)
+        with writing(self.folder):
             self._acquire(lock)
             write_atomically(self.folder / OWNER, lambda file: file.write(_this_process()))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConfigError(f"Output folder {self.folder} cannot be used: {reason}.") from error
+        self._before = [path for pattern in _RUN_FILES for path in self.folder.glob(pattern)]
         try:
             yield
         finally:
@@ -101,7 +100,8 @@ class RunFolder:
 
     def holds_a_run(self) -> bool:
         """Whether a training has left checkpoints or figures here."""
-        if (self.folder / "last_checkpoint").exists() or any(self.folder.glob("model_*.pth")):
+        marks = [self.folder / "last_checkpoint", *self.folder.glob("model_*.pth")]
+        if any(path.is_file() for path in marks):
             return True
         try:
             metrics = (self.folder / "metrics.json").read_text(encoding="utf-8", errors="replace")
@@ -123,21 +123,14 @@ class RunFolder:
             )
 
     def clear(self) -> None:
-        """Delete what an earlier run has written; its ``log.txt`` is continued."""
-        found = [path for pattern in _RUN_FILES for path in self.folder.glob(pattern)]
-        for path in found:
-            path.unlink()
-        if found:
-            logger.warning("--overwrite: %d files of an earlier run deleted", len(found))
+        """Delete what was there of an earlier run when the folder became ours.
 
-    def remove_scratch(self) -> None:
-        """Delete the unfinished files of a run that was killed while it wrote them."""
-        found = [path for pattern in _SCRATCH for path in self.folder.glob(pattern)]
-        for path in found:
+        Its ``log.txt`` is continued, and files that no run writes stay.
+        """
+        for path in self._before:
             path.unlink(missing_ok=True)
-        if found:
-            names = ", ".join(sorted(path.name for path in found)[:5])
-            logger.info("Removed %d unfinished files of a killed run: %s", len(found), names)
+        if self._before:
+            logger.warning("--overwrite: %d files of an earlier run deleted", len(self._before))
 
     def repair_metrics(self, iterations_done: int) -> None:
         """Take out of ``metrics.json`` what a resumed run writes again, and a line that was cut.
