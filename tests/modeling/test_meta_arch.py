@@ -244,10 +244,10 @@ def test_bfloat16_trains_with_losses_in_float32(make) -> None:
 
 
 @torch.no_grad()
-def test_keep_star_gives_initial_boxes_and_star_points() -> None:
-    model = confident(tiny_vfnet(keep_star=True))
+def test_detections_carry_initial_boxes_and_star_points() -> None:
+    model = confident(tiny_vfnet())
     item = {**picture(), "height": 128, "width": 192}
-    got = model([item, item])[1]["instances"]
+    got = model.detect([item, item], fields=["star"])[1]["instances"]
     assert len(got) > 0
     assert got.star_points.shape == (len(got), 9, 2)
     center = got.star_points[:, 4]
@@ -275,8 +275,8 @@ def test_stars_cost_nothing_where_they_are_not_asked_for() -> None:
 
 @torch.no_grad()
 def test_without_refinement_stars_are_those_of_the_only_box() -> None:
-    model = confident(tiny_vfnet(keep_star=True, head__refine=False))
-    got = model([picture()])[0]["instances"]
+    model = confident(tiny_vfnet(head__refine=False))
+    got = model.detect([picture()], fields=["star"])[0]["instances"]
     clipped = got.init_boxes.clone()
     clipped.clip((64, 64))
     torch.testing.assert_close(clipped.tensor, got.pred_boxes.tensor)

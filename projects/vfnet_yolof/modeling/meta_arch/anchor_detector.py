@@ -13,6 +13,7 @@ from ..box_coders import ClampedDeltaCoder
 from ..events import log_tensor
 from ..heads.predictions import AnchorPredictions
 from ..losses import FocalLoss, GIoUBoxLoss, check_nonnegative, synced_mean
+from ..postprocess import Detections
 from .base import OneStageDetector, flatten_levels
 
 
@@ -158,9 +159,9 @@ class AnchorDetector(OneStageDetector):
             "loss_box": self.box_weight * box / targets.num_foreground,
         }
 
-    def forward_inference(
+    def detections(
         self, images: ImageList, features: list[Tensor], predictions: AnchorPredictions
-    ) -> list[Instances]:
+    ) -> list[Detections]:
         """Detections of each image, in the pixels of the network's input."""
         anchors = [x.tensor for x in self.anchor_generator(features)]
         logits = flatten_anchors(predictions.logits, self.num_classes)
@@ -172,8 +173,7 @@ class AnchorDetector(OneStageDetector):
                 chosen = deltas[level][image, index].float()
                 return self.box_coder.decode(chosen, anchors[level][index])
 
-            detections = self.postprocessor([x[i] for x in logits], decode, image_size)
-            results.append(detections.instances)
+            results.append(self.postprocessor([x[i] for x in logits], decode, image_size))
         return results
 
 
