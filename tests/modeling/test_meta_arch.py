@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 from tiny import (
     BOXES,
@@ -162,8 +162,9 @@ def test_padding_of_the_batch_is_not_assigned() -> None:
     images = model.preprocess_image([small, picture(size=(128, 128))])
     sizes = [(128 // s, 128 // s) for s in model.points.strides]
     points = model.points.points(sizes, torch.device("cpu"))
-    ground_truth = [small["instances"], Instances((128, 128), gt_boxes=Boxes(torch.zeros(0, 4)))]
-    assigned = model.assign_gt(images, points, sizes, ground_truth)
+    ground_truth = [small["instances"], empty_picture((128, 128))["instances"]]
+    matches = model.match(points, ground_truth, model.valid_locations(images, sizes))
+    assigned = torch.stack([match.box_of_each() for match in matches])
     outside = (torch.cat(points) >= 64).any(1)
     assert (assigned[0] >= 0).any()
     assert (assigned[0][outside] == -1).all()

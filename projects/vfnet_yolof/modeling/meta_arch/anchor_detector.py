@@ -8,7 +8,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
-from ..assigners import Match
+from ..assigners import Assigner, Match
 from ..box_coders import ClampedDeltaCoder
 from ..events import log_tensor
 from ..heads.predictions import AnchorPredictions
@@ -46,8 +46,6 @@ class AnchorDetector(OneStageDetector):
     Args:
         anchor_generator: as many anchors at each location as the head has.
         box_coder: from deltas to boxes and back.
-        assigner: (anchors, gt_boxes, pred_boxes, ...) -> Match, see
-            :mod:`vfnet_yolof.modeling.assigners`.
         cls_loss: has ``on_labels``; the focal loss by default.
         box_loss: see :mod:`vfnet_yolof.modeling.losses.box`; GIoU by default.
         box_weight: weight of the box loss.
@@ -120,7 +118,7 @@ class AnchorDetector(OneStageDetector):
         anchors: Tensor,
         predictions: AnchorPredictions,
         gt_instances: Sequence[Instances],
-        assigner: Any = None,
+        assigner: Assigner | None = None,
     ) -> list[Match]:
         """Which of the ``anchors`` (R, 4) of each image learns which of its boxes.
 
@@ -137,10 +135,10 @@ class AnchorDetector(OneStageDetector):
             assigner(
                 anchors,
                 instances.gt_boxes.tensor,
+                level_sizes=level_sizes,
                 pred_boxes=pred_boxes[i],
                 pred_logits=logits[i],
                 gt_classes=instances.gt_classes,
-                level_sizes=level_sizes,
             )
             for i, instances in enumerate(gt_instances)
         ]

@@ -11,6 +11,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from ..assigners import Assigner, Match
 from ..box_coders import distances_to_boxes
 from ..events import log_scalar
 from ..losses.normalizer import synced_mean
@@ -50,7 +51,7 @@ class OneStageDetector(DenseDetector):
     Args:
         backbone: features for the head, from fine to coarse.
         head: gives the predictions.
-        assigner: see :mod:`vfnet_yolof.modeling.assigners`.
+        assigner: which anchor learns which box, see :mod:`vfnet_yolof.modeling.assigners`.
         postprocessor: see :mod:`vfnet_yolof.modeling.postprocess`.
         num_classes: K.
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
@@ -63,7 +64,7 @@ class OneStageDetector(DenseDetector):
         *,
         backbone: Backbone,
         head: nn.Module,
-        assigner: Any,
+        assigner: Assigner,
         postprocessor: PostProcessor,
         num_classes: int,
         pixel_mean: Sequence[float],
@@ -205,7 +206,8 @@ class PointDetector(OneStageDetector):
         """Targets of a batch on feature maps of the given (H, W) ``sizes``."""
         points = self.points.points(sizes, self.device)
         valid = self.valid_locations(images, sizes)
-        assigned = self._assign_gt(points, gt_instances, valid)
+        matches = self.match(points, gt_instances, valid)
+        assigned = torch.stack([match.box_of_each() for match in matches])
         image_idx, location = (assigned >= 0).nonzero(as_tuple=True)
         # Python's numbers reach a device without waiting for it, new tensors do not.
         first_boxes = itertools.accumulate([len(x) for x in gt_instances[:-1]], initial=0)
@@ -225,31 +227,26 @@ class PointDetector(OneStageDetector):
         )
 
     @torch.no_grad()
-    def assign_gt(
-        self,
-        images: ImageList,
-        points: Sequence[Tensor],
-        sizes: Sequence[tuple[int, int]],
-        gt_instances: Sequence[Instances],
-    ) -> Tensor:
-        """(N, R) int64: index of the box that each location learns, -1 for background."""
-        return self._assign_gt(points, gt_instances, self.valid_locations(images, sizes))
-
-    def _assign_gt(
+    def match(
         self, points: Sequence[Tensor], gt_instances: Sequence[Instances], valid: Tensor | None
-    ) -> Tensor:
+    ) -> list[Match]:
+        """Which location of each image learns which of its boxes.
+
+        Args:
+            points: (R_l, 2) of each level. valid: see :meth:`valid_locations`.
+        """
         anchors = torch.cat(self.points.anchors(points))
         level_sizes = [len(x) for x in points]
-        assigned = [
+        return [
             self.assigner(
                 anchors,
                 instances.gt_boxes.tensor,
                 level_sizes=level_sizes,
                 valid=None if valid is None else valid[i],
+                gt_classes=instances.gt_classes,
             )
             for i, instances in enumerate(gt_instances)
         ]
-        return torch.stack(assigned)
 
     @torch.no_grad()
     def valid_locations(self, images: ImageList, sizes: Sequence[tuple[int, int]]) -> Tensor | None:
