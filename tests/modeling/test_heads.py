@@ -69,9 +69,9 @@ def test_shapes_of_side_predictions(representation, channels: int) -> None:
     got = gfl_head(representation=representation)(features())
     assert [tuple(x.shape) for x in got.logits] == [(2, 5, 6, 7), (2, 5, 3, 4)]
     assert [tuple(x.shape) for x in got.sides] == [(2, channels, 6, 7), (2, channels, 3, 4)]
-    assert got.quality is None
+    assert got.quality_logits is None
     got = gfl_head(representation=representation, quality=True)(features())
-    assert [tuple(x.shape) for x in got.quality] == [(2, 1, 6, 7), (2, 1, 3, 4)]
+    assert [tuple(x.shape) for x in got.quality_logits] == [(2, 1, 6, 7), (2, 1, 3, 4)]
 
 
 @pytest.mark.parametrize("head", [vfnet_head(), point_head(), gfl_head()])

@@ -33,10 +33,10 @@ class GFLHead(TowerHead):
 
     def forward(self, features: Sequence[Tensor]) -> SidePredictions:
         """Predict on every level; ``features`` are (N, C, H, W), finest first."""
-        logits, sides, quality = [], [], []
+        logits, sides, quality_logits = [], [], []
         for scores, raw, reg_feature in self.levels(features):
             logits.append(scores)
             sides.append(raw)
             if self.quality is not None:
-                quality.append(self.quality(reg_feature))
-        return SidePredictions(logits, sides, quality or None)
+                quality_logits.append(self.quality(reg_feature))
+        return SidePredictions(logits, sides, quality_logits or None)

@@ -171,8 +171,8 @@ class OneStageDetector(DenseDetector):
 class PointDetector(OneStageDetector):
     """Assignment and inference; subclasses add the losses.
 
-    The head's predictions are a named tuple with ``logits``, ``sides`` and ``quality`` (or None):
-    :class:`PointPredictions` or :class:`SidePredictions`.
+    The head's predictions are a named tuple with ``logits``, ``sides`` and ``quality_logits`` (or
+    None): :class:`PointPredictions` or :class:`SidePredictions`.
 
     Args:
         points: locations and anchors.
@@ -264,9 +264,10 @@ class PointDetector(OneStageDetector):
         points = self.points.points(feature_sizes(features), self.device)
         logits = flatten_levels(predictions.logits)
         sides = flatten_levels(predictions.sides)
-        quality = None
-        if predictions.quality is not None:
-            quality = [x[..., 0].float().sigmoid() for x in flatten_levels(predictions.quality)]
+        factors = None
+        if predictions.quality_logits is not None:
+            maps = flatten_levels(predictions.quality_logits)
+            factors = [x[..., 0].float().sigmoid() for x in maps]
         results = []
         for i, image_size in enumerate(images.image_sizes):
 
@@ -278,7 +279,7 @@ class PointDetector(OneStageDetector):
                 [x[i] for x in logits],
                 decode,
                 image_size,
-                None if quality is None else [x[i] for x in quality],
+                None if factors is None else [x[i] for x in factors],
             )
             results.append(detections)
         return results

@@ -38,8 +38,9 @@ class GFL(PointDetector):
         cls_quality: measure that ``cls_loss`` is given, see :mod:`vfnet_yolof.modeling.quality`;
             the IoU by default.
         box_quality: measure that weights the box losses; the predicted score by default.
-        quality: measure that the head's quality branch learns with a binary cross entropy, and
-            that multiplies the scores at test time; None for a head without the branch.
+        quality: measure that the head's quality branch learns with a binary cross entropy; the
+            branch's prediction is the factor on the scores at test time. None for a head without
+            the branch.
         box_weight: weight of the GIoU loss (lambda 0).
         dfl_weight: weight of the representation's own loss, averaged over the sides (lambda 1);
             0 or None to train the boxes with the GIoU loss alone.
@@ -125,14 +126,14 @@ class GFL(PointDetector):
             )
         if self.quality is not None:
             bce = F.binary_cross_entropy_with_logits(
-                flatten_rows(predictions.quality)[targets.pos_idx, 0],
+                flatten_rows(predictions.quality_logits)[targets.pos_idx, 0],
                 self.quality(positives),
                 reduction="sum",
             )
             losses["loss_quality"] = self.quality_weight * bce / targets.num_pos
 
-        quality = self.cls_quality(positives)
-        cls = self.cls_loss(logits, targets.pos_idx, targets.classes, quality, targets.valid)
+        measured = self.cls_quality(positives)
+        cls = self.cls_loss(logits, targets.pos_idx, targets.classes, measured, targets.valid)
         losses["loss_cls"] = cls / targets.num_pos
         return losses
 
