@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+from vfnet_yolof.modeling.assigners import Match
+
 Box = Sequence[float]  # xyxy px
 INF = float("inf")
 
@@ -193,3 +196,8 @@ def candidates(
         rows = sorted(range(len(scores)), key=lambda i: -max(scores[i]))[:topk]
         chosen = [(s, i, k) for i in rows for k, s in enumerate(scores[i])]
     return [pair for pair in chosen if pair[0] > score_thresh]
+
+
+def parts(match: Match) -> list[Tensor]:
+    """What a match tells, whatever its form."""
+    return [match.anchor_idx, match.gt_idx, match.ignored_pairs, match.ignored_anchors]

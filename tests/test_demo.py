@@ -222,7 +222,7 @@ def test_star_pictures_differ_from_plain_ones(predictor: Predictor, tmp_path: Pa
     assert (star == yellow).all(-1).any()
     assert not (plain == yellow).all(-1).any()
 
-    monkeypatch.delattr(predictor.model, "keep_star")
+    monkeypatch.setattr(type(predictor.model), "extra_fields", {})
     with pytest.raises(InputError, match="no star points"):
         run_on_files(predictor, sources, tmp_path / "star", star=True)
 

@@ -58,7 +58,6 @@ def test_the_detections_are_the_same(predictor: Predictor, picture: np.ndarray, 
     assert torch.equal(found.pred_boxes.tensor, plain.pred_boxes.tensor)
     assert torch.equal(found.scores, plain.scores)
     assert not plain.has("side_probabilities")
-    assert predictor.model.keep_distributions is False
 
 
 def test_the_distributions_are_those_of_the_boxes(found: Instances):
@@ -111,7 +110,7 @@ def test_other_models_have_none(predictor: Predictor, picture, tmp_path: Path, m
         predictor.predict_star(picture)
     Image.fromarray(picture).save(tmp_path / "a.png")
     sources = collect_inputs([tmp_path / "a.png"])
-    monkeypatch.delattr(predictor.model, "keep_distributions")
+    monkeypatch.setattr(type(predictor.model), "extra_fields", {})
     with pytest.raises(TypeError, match="no distributions of box sides"):
         predictor.predict_distributions(picture)
     with pytest.raises(InputError, match="no distributions to draw"):

@@ -1,6 +1,8 @@
 """The predictor: any kind of image in, Instances in that image's pixels out."""
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -271,9 +273,29 @@ def test_star(predictor: Predictor):
 
 
 def test_star_needs_vfnet(predictor: Predictor, monkeypatch):
-    monkeypatch.delattr(predictor.model, "keep_star")
+    monkeypatch.setattr(type(predictor.model), "extra_fields", {})
     with pytest.raises(TypeError, match="no star points"):
         predictor.predict_star(picture(64, 96))
+
+
+def test_star_is_for_the_thread_that_asks(predictor: Predictor):
+    """Two threads in the network at the same time; one of them asked for star points."""
+    image, barrier = picture(64, 96), threading.Barrier(2, timeout=60)
+    plain, star = predictor(image), predictor.predict_star(image)
+
+    def meet(*_: object) -> None:
+        barrier.wait()
+
+    meeting = predictor.model.backbone.register_forward_pre_hook(meet)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(3):
+                asked = pool.submit(predictor.predict_star, image)
+                other = pool.submit(predictor, image)
+                assert asked.result().get_fields().keys() == star.get_fields().keys()
+                assert other.result().get_fields().keys() == plain.get_fields().keys()
+    finally:
+        meeting.remove()
 
 
 def test_class_names(config, weights, state, tmp_path: Path, caplog):

@@ -55,7 +55,6 @@ vfnet_yolof.engine.yacs_config.build_yacs_model
 vfnet_yolof.evaluation.coco.CocoEvaluator
 vfnet_yolof.layers.nms.HardNMS
 vfnet_yolof.layers.soft_nms.SoftNMS
-vfnet_yolof.modeling.assigners.anchor_atss.AnchorATSSAssigner
 vfnet_yolof.modeling.assigners.atss.ATSSAssigner
 vfnet_yolof.modeling.assigners.fcos.FCOSAssigner
 vfnet_yolof.modeling.assigners.hungarian.HungarianAssigner

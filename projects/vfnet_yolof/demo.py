@@ -171,9 +171,9 @@ class _Run:
         model = predictor.model
         if star and distributions:
             raise InputError("star points and distributions cannot be drawn together")
-        if star and not hasattr(model, "keep_star"):
+        if star and "star" not in predictor.extra_fields:
             raise InputError(f"{type(model).__name__} has no star points to draw")
-        if distributions and not hasattr(model, "keep_distributions"):
+        if distributions and "distributions" not in predictor.extra_fields:
             raise InputError(f"{type(model).__name__} has no distributions to draw")
         self.predictor = predictor
         self.output = output

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -138,9 +137,20 @@ class Predictor:
         Raises ValueError or TypeError naming what is wrong with an image, FileNotFoundError,
         ImageReadError; RuntimeError where a forked process lacks threads, see :mod:`.processes`.
         """
+        return self._detect(images, input_format)
+
+    def _detect(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        input_format: str,
+        fields: Sequence[str] = (),
+    ) -> Instances | list[Instances]:
+        """As a call, with the model's extra ``fields``."""
+        if input_format not in ("RGB", "BGR"):
+            raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
         if _is_one_image(images):
-            return next(self.stream([images], input_format=input_format))
-        return list(self.stream(images, input_format=input_format))
+            return next(self._stream([images], input_format, fields))
+        return list(self._stream(images, input_format, fields))
 
     def stream(
         self, images: Iterable[ImageLike], *, input_format: str = "BGR"
@@ -159,15 +169,17 @@ class Predictor:
             raise TypeError("stream takes several images, in a list or another iterable")
         return self._stream(images, input_format)
 
-    def _stream(self, images: Iterable[ImageLike], input_format: str) -> Iterator[Instances]:
+    def _stream(
+        self, images: Iterable[ImageLike], input_format: str, fields: Sequence[str] = ()
+    ) -> Iterator[Instances]:
         batch: list[ImageLike] = []
         for image in images:
             batch.append(image)
             if len(batch) == self.batch_size:
-                yield from self._predict(batch, input_format)
+                yield from self._predict(batch, input_format, fields)
                 batch = []
         if batch:
-            yield from self._predict(batch, input_format)
+            yield from self._predict(batch, input_format, fields)
 
     def predict_star(
         self, images: ImageLike | Iterable[ImageLike], *, input_format: str = "BGR"
@@ -178,8 +190,9 @@ class Predictor:
         (x, y) of the sampling points. Both in pixels of the given image. Raises TypeError for other
         models.
         """
-        with self._keeping("keep_star", "star points; VFNet has"):
-            return self(images, input_format=input_format)
+        if "star" not in self.extra_fields:
+            raise TypeError(f"{type(self.model).__name__} has no star points; VFNet has")
+        return self._detect(images, input_format, ("star",))
 
     def predict_distributions(
         self, images: ImageLike | Iterable[ImageLike], *, input_format: str = "BGR"
@@ -192,27 +205,26 @@ class Predictor:
         ``side_probabilities`` (P, 4, bins) with ``side_intervals`` (P, 4) between the bins. Raises
         TypeError for other models.
         """
-        with self._keeping("keep_distributions", "distributions of box sides; GFL has"):
-            return self(images, input_format=input_format)
+        if "distributions" not in self.extra_fields:
+            raise TypeError(
+                f"{type(self.model).__name__} has no distributions of box sides; GFL has, unless "
+                "its sides are Dirac deltas"
+            )
+        return self._detect(images, input_format, ("distributions",))
 
-    @contextmanager
-    def _keeping(self, option: str, what: str) -> Iterator[None]:
-        """The model with ``option`` switched on, which adds fields to its results."""
-        if not hasattr(self.model, option):
-            raise TypeError(f"{type(self.model).__name__} has no {what}")
-        before = getattr(self.model, option)
-        setattr(self.model, option, True)
-        try:
-            yield
-        finally:
-            setattr(self.model, option, before)
+    @property
+    def extra_fields(self) -> tuple[str, ...]:
+        """Names of what the model can add to its detections, e.g. ``("star",)`` of VFNet."""
+        return tuple(getattr(self.model, "extra_fields", ()))
 
-    def _predict(self, images: Sequence[ImageLike], input_format: str) -> list[Instances]:
+    def _predict(
+        self, images: Sequence[ImageLike], input_format: str, fields: Sequence[str]
+    ) -> list[Instances]:
         inputs = [self._to_input(image, input_format) for image in images]
         if self.device.type == "cpu":  # of others torch says itself that a fork cannot use them
             require_own_threads()
         with torch.inference_mode():
-            outputs = detect_by_size(self.model, inputs)
+            outputs = detect_by_size(self.model, inputs, fields)
         # Selecting outside of inference mode gives tensors that may be changed in place.
         results = [output["instances"].to("cpu") for output in outputs]
         return [found[found.scores >= self.score_thresh] for found in results]

@@ -16,7 +16,7 @@ from vfnet_yolof.analysis.matching import (
 )
 from vfnet_yolof.analysis.matching_report import as_table, command_line, draw, size_names
 from vfnet_yolof.configs import load_config
-from vfnet_yolof.modeling.assigners import Match, MaxIoUAssigner, UniformAssigner
+from vfnet_yolof.modeling.assigners import MaxIoUAssigner, PairMatch, SingleMatch, UniformAssigner
 from vfnet_yolof.modeling.meta_arch import AnchorDetector
 
 CONFIG = "yolof/yolof_small_overfit.py"
@@ -42,7 +42,7 @@ class TestCountPositives:
     def count(self, pairs: list[tuple[int, int, bool]]) -> list[list[int]]:
         """pairs: (anchor, box, ignored)."""
         anchor_idx, gt_idx, ignored = zip(*pairs, strict=True) if pairs else ((), (), ())
-        match = Match(
+        match = PairMatch(
             torch.tensor(anchor_idx, dtype=torch.int64),
             torch.tensor(gt_idx, dtype=torch.int64),
             torch.tensor(ignored, dtype=torch.bool),
@@ -65,7 +65,7 @@ class TestCountPositives:
         assert self.count([]) == [[1, 1, 2], [0, 0, 0], [0, 0, 0]]
 
     def test_no_objects(self) -> None:
-        match = Match.from_assigned(torch.full((10,), -1))
+        match = SingleMatch(torch.full((10,), -1))
         assert as_lists(count_positives(match, torch.zeros(0), (1.0,))) == [[0, 0]] * 3
 
 

@@ -35,7 +35,7 @@ PARTS = {
         ),
         (
             *("box_weight", "dfl_weight", "num_classes", "input_format", "min_positives"),
-            *("quality", "keep_distributions"),
+            "quality",
         ),
         ("strides", "quality"),
     ),

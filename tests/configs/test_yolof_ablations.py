@@ -11,7 +11,7 @@ from detectron2.config import instantiate
 from tiny import empty_picture, picture
 from vfnet_yolof.analysis import Cost, build_without_memory, count
 from vfnet_yolof.configs import config_dir, config_names, load_config
-from vfnet_yolof.modeling.assigners import AnchorATSSAssigner, MaxIoUAssigner
+from vfnet_yolof.modeling.assigners import ATSSAssigner, MaxIoUAssigner
 from vfnet_yolof.modeling.assigners.hungarian import HungarianAssigner
 from vfnet_yolof.modeling.losses import GIoUBoxLoss
 from vfnet_yolof.modeling.necks import MiSoEncoder, SiMoEncoder
@@ -41,7 +41,7 @@ HUNGARIAN = {
 def atss(topk: int) -> Changes:
     return {
         **UNIFORM_GONE,
-        "model.assigner._target_": AnchorATSSAssigner,
+        "model.assigner._target_": ATSSAssigner,
         "model.assigner.topk": topk,
     }
 

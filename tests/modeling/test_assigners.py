@@ -70,7 +70,7 @@ class TestATSS:
         )
         assume(want.closest_call > 1e-6)
         got = ATSSAssigner(topk)(anchors, as_tensor(boxes), level_sizes=LEVEL_SIZES, valid=valid)
-        assert got.tolist() == want.assigned
+        assert got.box_of_each().tolist() == want.assigned
 
     @given(boxes=box_lists(), padded=MASKS)
     def test_chunks_change_nothing(self, boxes, padded) -> None:
@@ -78,11 +78,11 @@ class TestATSS:
         call = dict(level_sizes=LEVEL_SIZES, valid=valid_mask(padded))
         small = ATSSAssigner(max_pairs=1)(anchors, as_tensor(boxes), **call)
         large = ATSSAssigner(max_pairs=10**9)(anchors, as_tensor(boxes), **call)
-        assert torch.equal(small, large)
+        assert torch.equal(small.box_of_each(), large.box_of_each())
 
     def test_no_boxes(self) -> None:
         _, anchors = grid()
-        got = ATSSAssigner()(anchors, torch.zeros(0, 4), level_sizes=LEVEL_SIZES)
+        got = ATSSAssigner()(anchors, torch.zeros(0, 4), level_sizes=LEVEL_SIZES).box_of_each()
         assert got.tolist() == [-1] * 84
         assert got.dtype == torch.int64
 
@@ -98,7 +98,7 @@ class TestATSS:
     def test_the_standard_deviation_is_the_unbiased_one(self, heights, positive) -> None:
         target = torch.tensor([[0.0, 0, 100, 100]])
         anchors = torch.tensor([[0.0, 0, 100, h] for h in heights])  # IoU: height / 100
-        got = ATSSAssigner()(anchors, target, level_sizes=[3])
+        got = ATSSAssigner()(anchors, target, level_sizes=[3]).box_of_each()
         assert (got >= 0).tolist() == positive
 
     def test_a_location_two_boxes_want_goes_to_the_better_one(self) -> None:
@@ -107,24 +107,24 @@ class TestATSS:
         assert points[here].tolist() == [24, 24]
         exact, loose = anchors[here], anchors[here] + torch.tensor([4.0, 4, -4, -4])
         wants = [
-            ATSSAssigner()(anchors, b[None], level_sizes=LEVEL_SIZES)[here].item()
+            ATSSAssigner()(anchors, b[None], level_sizes=LEVEL_SIZES).box_of_each()[here].item()
             for b in (exact, loose)
         ]
         assert wants == [0, 0]
         for boxes, winner in (([exact, loose], 0), ([loose, exact], 1)):
-            got = ATSSAssigner()(anchors, torch.stack(boxes), level_sizes=LEVEL_SIZES)
+            got = ATSSAssigner()(anchors, torch.stack(boxes), level_sizes=LEVEL_SIZES).box_of_each()
             assert got[here] == winner
 
     def test_of_equal_boxes_the_first_wins_everything(self) -> None:
         _, anchors = grid()
         one = torch.tensor([[10.0, 12, 50, 44]])
-        got = ATSSAssigner()(anchors, one.repeat(3, 1), level_sizes=LEVEL_SIZES)
+        got = ATSSAssigner()(anchors, one.repeat(3, 1), level_sizes=LEVEL_SIZES).box_of_each()
         assert set(got.tolist()) == {-1, 0}
 
     def test_of_equally_near_anchors_the_earlier_ones_are_taken(self) -> None:
         points, anchors = grid()
         tie = torch.tensor([[18.0, 18, 38, 38]])  # its centre (28, 28) is amid four points
-        got = ATSSAssigner(topk=1)(anchors[:64], tie, level_sizes=[64])
+        got = ATSSAssigner(topk=1)(anchors[:64], tie, level_sizes=[64]).box_of_each()
         (taken,) = (got >= 0).nonzero()[:, 0].tolist()
         assert points[taken].tolist() == [24, 24]
 
@@ -134,7 +134,7 @@ class TestATSS:
     ) -> None:
         anchors = torch.tensor([[0.0, 0, 64, 64]])
         target = torch.tensor([[32 - inset, 0, 96, 64]])
-        got = ATSSAssigner()(anchors, target, level_sizes=[1])
+        got = ATSSAssigner()(anchors, target, level_sizes=[1]).box_of_each()
         assert (got[0] == 0) == positive
 
     def test_one_candidate_is_its_own_threshold(self) -> None:
@@ -142,17 +142,17 @@ class TestATSS:
         got = ATSSAssigner()(
             torch.tensor([[0.0, 0, 64, 64]]), torch.tensor([[20.0, 20, 50, 50]]), level_sizes=[1]
         )
-        assert got.tolist() == [0]
+        assert got.box_of_each().tolist() == [0]
 
     def test_invalid_locations_are_as_if_they_were_not_there(self) -> None:
         _, anchors = grid()
         target = torch.tensor([[4.0, 4, 60, 60]])
-        everywhere = ATSSAssigner()(anchors, target, level_sizes=LEVEL_SIZES)
+        everywhere = ATSSAssigner()(anchors, target, level_sizes=LEVEL_SIZES).box_of_each()
         valid = torch.ones(84, dtype=torch.bool)
         valid[(everywhere >= 0).nonzero()[0]] = False
-        got = ATSSAssigner()(anchors, target, level_sizes=LEVEL_SIZES, valid=valid)
+        got = ATSSAssigner()(anchors, target, level_sizes=LEVEL_SIZES, valid=valid).box_of_each()
         counts = [int(mask.sum()) for mask in valid.split(LEVEL_SIZES)]
-        without = ATSSAssigner()(anchors[valid], target, level_sizes=counts)
+        without = ATSSAssigner()(anchors[valid], target, level_sizes=counts).box_of_each()
         assert sum(counts) == 83
         assert torch.equal(got[valid], without)
         assert got[~valid].tolist() == [-1]
@@ -184,7 +184,7 @@ class TestFCOS:
         )
         assigner = FCOSAssigner(RANGES, center_radius, STRIDES)
         got = assigner(anchors, as_tensor(boxes), level_sizes=LEVEL_SIZES, valid=valid)
-        assert got.tolist() == want
+        assert got.box_of_each().tolist() == want
 
     @given(boxes=box_lists(), padded=MASKS, center_radius=st.sampled_from([None, 1.5]))
     def test_chunks_change_nothing(self, boxes, padded, center_radius) -> None:
@@ -193,7 +193,8 @@ class TestFCOS:
         small = FCOSAssigner(RANGES, center_radius, STRIDES, max_pairs=1)
         large = FCOSAssigner(RANGES, center_radius, STRIDES)
         boxes = as_tensor(boxes)
-        assert torch.equal(small(anchors, boxes, **call), large(anchors, boxes, **call))
+        got, want = (x(anchors, boxes, **call).box_of_each() for x in (small, large))
+        assert torch.equal(got, want)
 
     def test_a_location_in_two_boxes_learns_the_smaller(self) -> None:
         points, anchors = grid(0.5)
@@ -201,7 +202,7 @@ class TestFCOS:
         inside = ((points > 8) & (points < 32)).all(1)
         for boxes, winner in (([large, small], 1), ([small, large], 0)):
             assigner = FCOSAssigner([(-1, 1000)] * 3)
-            got = assigner(anchors, as_tensor(boxes), level_sizes=LEVEL_SIZES)
+            got = assigner(anchors, as_tensor(boxes), level_sizes=LEVEL_SIZES).box_of_each()
             assert (got[inside] == winner).all()
             assert (got == 1 - winner).any()
 
@@ -212,7 +213,7 @@ class TestFCOS:
             got = FCOSAssigner([(-1, 64), (64, 128)])(
                 point.repeat(2, 1), target, level_sizes=[1, 1]
             )
-            assert got.tolist() == wanted, reach
+            assert got.box_of_each().tolist() == wanted, reach
 
     def test_levels_must_fit_the_ranges(self) -> None:
         with pytest.raises(ValueError, match="2 feature levels, but 5 size_ranges"):
@@ -220,7 +221,9 @@ class TestFCOS:
 
     def test_no_boxes(self) -> None:
         _, anchors = grid()
-        got = FCOSAssigner(RANGES)(anchors, torch.zeros(0, 4), level_sizes=LEVEL_SIZES)
+        got = FCOSAssigner(RANGES)(
+            anchors, torch.zeros(0, 4), level_sizes=LEVEL_SIZES
+        ).box_of_each()
         assert got.tolist() == [-1] * 84
 
     def test_centre_sampling_needs_a_stride_for_each_level(self) -> None:
@@ -232,7 +235,9 @@ class TestFCOS:
 
 @pytest.mark.parametrize("assigner", [ATSSAssigner(), FCOSAssigner(RANGES, 1.5, STRIDES)])
 def test_no_locations(assigner: Callable) -> None:
-    got = assigner(torch.zeros(0, 4), torch.tensor([[0.0, 0, 9, 9]]), level_sizes=[0, 0, 0])
+    got = assigner(
+        torch.zeros(0, 4), torch.tensor([[0.0, 0, 9, 9]]), level_sizes=[0, 0, 0]
+    ).box_of_each()
     assert got.shape == (0,)
     assert got.dtype == torch.int64
 
@@ -249,7 +254,7 @@ def test_memory_does_not_grow_with_the_number_of_boxes(make: Callable) -> None:
     max_pairs = 40_000
     assert len(anchors) * len(boxes) > 50 * max_pairs
     with LargestTensor() as largest:
-        got = make(max_pairs=max_pairs)(anchors, boxes, level_sizes=level_sizes)
+        got = make(max_pairs=max_pairs)(anchors, boxes, level_sizes=level_sizes).box_of_each()
     assert (got >= 0).sum() > 100
     # Apart from the pieces only the few candidates of each box are held.
     candidates = len(boxes) * 9 * len(sizes)

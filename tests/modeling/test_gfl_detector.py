@@ -223,11 +223,11 @@ def test_only_candidates_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
 @torch.no_grad()
 def test_detections_carry_their_distributions() -> None:
     torch.manual_seed(0)
-    model = confident(tiny_gfl(keep_distributions=True))
+    model = confident(tiny_gfl())
     model.head.reg.weight.normal_(std=0.2)
     model.postprocessor.score_thresh = 0.005
     item = {**picture(), "height": 128, "width": 192}
-    got = model([item, item])[1]["instances"]
+    got = model.detect([item, item], fields=["distributions"])[1]["instances"]
     count = len(got)
     assert count > 3
     assert got.side_probabilities.shape == (count, 4, 17)
@@ -251,10 +251,16 @@ def test_detections_carry_their_distributions() -> None:
 
 @torch.no_grad()
 def test_a_gaussian_keeps_mean_and_spread_without_bins() -> None:
-    model = tiny_gfl(head__representation=GaussianDistribution(), keep_distributions=True)
-    got = confident(model)([picture()])[0]["instances"]
+    model = confident(tiny_gfl(head__representation=GaussianDistribution()))
+    got = model.detect([picture()], fields=["distributions"])[0]["instances"]
     assert got.has("side_std")
     assert not got.has("side_probabilities")
+
+
+def test_a_dirac_delta_has_none() -> None:
+    model = tiny_gfl(head__representation=DiracDelta(), dfl_weight=0).eval()
+    with pytest.raises(TypeError, match="GFL has no field 'distributions' to add; it has none"):
+        model.detect([picture()], fields=["distributions"])
 
 
 @torch.no_grad()
@@ -291,14 +297,6 @@ def test_each_training_picture_is_counted_once(accumulate: int) -> None:
         ({"head__quality": True}, "got a head with the branch and quality=None"),
         ({"quality": IoUTarget()}, "got a head without the branch"),
         ({"head__representation": DiracDelta()}, "DiracDelta has no distribution"),
-        (
-            {
-                "head__representation": DiracDelta(),
-                "dfl_weight": 0,
-                "keep_distributions": True,
-            },
-            "DiracDelta has no distribution",
-        ),
     ],
 )
 def test_contradictions_are_refused(options: dict, message: str) -> None:

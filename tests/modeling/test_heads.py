@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from detectron2.config import LazyCall
 from tiny import empty_picture, picture, tiny_atss, tiny_gfl, tiny_vfnet
+from vfnet_yolof.engine.overrides import parameters_of
 from vfnet_yolof.layers.conv import ConvNormAct, Scale, bias_for_prior, conv_tower
 from vfnet_yolof.layers.deform_conv import ModulatedDeformConvPack
 from vfnet_yolof.layers.star_conv import star_offsets
@@ -67,9 +69,9 @@ def test_shapes_of_side_predictions(representation, channels: int) -> None:
     got = gfl_head(representation=representation)(features())
     assert [tuple(x.shape) for x in got.logits] == [(2, 5, 6, 7), (2, 5, 3, 4)]
     assert [tuple(x.shape) for x in got.sides] == [(2, channels, 6, 7), (2, channels, 3, 4)]
-    assert got.quality is None
+    assert got.quality_logits is None
     got = gfl_head(representation=representation, quality=True)(features())
-    assert [tuple(x.shape) for x in got.quality] == [(2, 1, 6, 7), (2, 1, 3, 4)]
+    assert [tuple(x.shape) for x in got.quality_logits] == [(2, 1, 6, 7), (2, 1, 3, 4)]
 
 
 @pytest.mark.parametrize("head", [vfnet_head(), point_head(), gfl_head()])
@@ -251,3 +253,16 @@ class TestEveryParameter:
         missing = [k for k, p in model.named_parameters() if p.grad is None]
         assert missing == []
         assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("head", [PointHead, GFLHead, VFNetHead])
+def test_the_options_that_heads_share_have_the_papers_values(head) -> None:
+    """Also as keys of a configuration: a misspelt one, and one that no head has, are refused."""
+    node = LazyCall(head)()
+    known = parameters_of(node)
+    assert {"num_classes", "in_channels", "norm", "strides", "prior_prob"} <= set(known)
+    assert known["num_convs"].default == (3 if head is VFNetHead else 4)
+    assert (known["num_classes"].default, known["conv_channels"].default) == (80, 256)
+    assert "reg_channels" not in known
+    with pytest.raises(TypeError, match="normm"):
+        head(normm="BN")

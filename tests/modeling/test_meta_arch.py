@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 from tiny import (
     BOXES,
@@ -162,8 +162,9 @@ def test_padding_of_the_batch_is_not_assigned() -> None:
     images = model.preprocess_image([small, picture(size=(128, 128))])
     sizes = [(128 // s, 128 // s) for s in model.points.strides]
     points = model.points.points(sizes, torch.device("cpu"))
-    ground_truth = [small["instances"], Instances((128, 128), gt_boxes=Boxes(torch.zeros(0, 4)))]
-    assigned = model.assign_gt(images, points, sizes, ground_truth)
+    ground_truth = [small["instances"], empty_picture((128, 128))["instances"]]
+    matches = model.match(points, ground_truth, model.valid_locations(images, sizes))
+    assigned = torch.stack([match.box_of_each() for match in matches])
     outside = (torch.cat(points) >= 64).any(1)
     assert (assigned[0] >= 0).any()
     assert (assigned[0][outside] == -1).all()
@@ -244,10 +245,10 @@ def test_bfloat16_trains_with_losses_in_float32(make) -> None:
 
 
 @torch.no_grad()
-def test_keep_star_gives_initial_boxes_and_star_points() -> None:
-    model = confident(tiny_vfnet(keep_star=True))
+def test_detections_carry_initial_boxes_and_star_points() -> None:
+    model = confident(tiny_vfnet())
     item = {**picture(), "height": 128, "width": 192}
-    got = model([item, item])[1]["instances"]
+    got = model.detect([item, item], fields=["star"])[1]["instances"]
     assert len(got) > 0
     assert got.star_points.shape == (len(got), 9, 2)
     center = got.star_points[:, 4]
@@ -275,8 +276,8 @@ def test_stars_cost_nothing_where_they_are_not_asked_for() -> None:
 
 @torch.no_grad()
 def test_without_refinement_stars_are_those_of_the_only_box() -> None:
-    model = confident(tiny_vfnet(keep_star=True, head__refine=False))
-    got = model([picture()])[0]["instances"]
+    model = confident(tiny_vfnet(head__refine=False))
+    got = model.detect([picture()], fields=["star"])[0]["instances"]
     clipped = got.init_boxes.clone()
     clipped.clip((64, 64))
     torch.testing.assert_close(clipped.tensor, got.pred_boxes.tensor)

@@ -14,7 +14,7 @@ from operators import HostWaits
 from tiny import empty_picture, picture, tiny_yolof
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vfnet_yolof.modeling.assigners import Match, UniformAssigner
+from vfnet_yolof.modeling.assigners import Match, PairMatch, UniformAssigner
 from vfnet_yolof.modeling.backbones import build_resnet
 from vfnet_yolof.modeling.box_coders import SCALE_CLAMP, ClampedDeltaCoder
 from vfnet_yolof.modeling.heads import AnchorHead, AnchorPredictions
@@ -217,7 +217,7 @@ def match_of(pairs: list[tuple[int, int]], ignored_pairs: list[int], ignored: li
     number = torch.arange(len(pairs))
     anchors = torch.zeros(64, dtype=torch.bool)  # 4 x 4 cells, 4 anchors
     anchors[ignored] = True
-    return Match(anchor_idx, gt_idx, torch.isin(number, torch.tensor(ignored_pairs)), anchors)
+    return PairMatch(anchor_idx, gt_idx, torch.isin(number, torch.tensor(ignored_pairs)), anchors)
 
 
 class TestLosses:

@@ -1,7 +1,7 @@
 """Parts of YOLOF's comparisons, each a change of a model."""
 
 from detectron2.config import LazyCall as L
-from vfnet_yolof.modeling.assigners import AnchorATSSAssigner, MaxIoUAssigner
+from vfnet_yolof.modeling.assigners import ATSSAssigner, MaxIoUAssigner
 from vfnet_yolof.modeling.losses import GIoUBoxLoss
 
 SIDES = (32, 64, 128, 256, 512)
@@ -19,7 +19,7 @@ def max_iou(model):
 
 def atss(model, topk):
     """ATSS among the anchors in place of uniform matching; ``topk`` counts anchors."""
-    model.assigner = L(AnchorATSSAssigner)(topk=topk)
+    model.assigner = L(ATSSAssigner)(topk=topk)
 
 
 def anchors(model, octaves=1, ratios=(1.0,)):

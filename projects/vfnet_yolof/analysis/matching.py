@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..modeling.assigners import AnchorATSSAssigner, Match, MaxIoUAssigner, UniformAssigner
+from ..modeling.assigners import Assigner, ATSSAssigner, Match, MaxIoUAssigner, UniformAssigner
 from ..modeling.meta_arch import AnchorDetector
 
 COCO_AREAS = (32.0**2, 96.0**2)  # between small and medium, medium and large objects; px^2
@@ -28,11 +28,11 @@ class SizeCounts(NamedTuple):
     kept: Tensor
 
 
-def compared_matchers() -> dict[str, Any]:
+def compared_matchers() -> dict[str, Assigner]:
     """The four rules of figure 6 by name, as the paper has them."""
     return {
         "Max-IoU": MaxIoUAssigner(),
-        "ATSS": AnchorATSSAssigner(topk=15),
+        "ATSS": ATSSAssigner(topk=15),
         "Top-1": UniformAssigner(topk=1),
         "Uniform": UniformAssigner(topk=4),
     }
@@ -65,7 +65,7 @@ def count_positives(match: Match, areas: Tensor, edges: Sequence[float]) -> Size
 def matching_statistics(
     model: AnchorDetector,
     batches: Iterable[Sequence[dict[str, Any]]],
-    matchers: Mapping[str, Any],
+    matchers: Mapping[str, Assigner],
     edges: Sequence[float] = COCO_AREAS,
 ) -> dict[str, SizeCounts]:
     """Positives of several matching rules with the same predictions.

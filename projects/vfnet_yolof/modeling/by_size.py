@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -30,15 +31,36 @@ class BySize(nn.Module):
         """As the detector's in inference."""
         return detect_by_size(self.model, batched_inputs)
 
+    def detect(
+        self, batched_inputs: Sequence[dict[str, Any]], fields: Sequence[str] = ()
+    ) -> list[Any]:
+        """As the detector's own ``detect``, see :class:`.OneStageDetector`."""
+        return detect_by_size(self.model, batched_inputs, fields)
 
-def detect_by_size(model: nn.Module, batched_inputs: Sequence[dict[str, Any]]) -> list[Any]:
-    """The model's outputs for ``batched_inputs``, in their order; see :class:`BySize`."""
+
+def detect_by_size(
+    model: nn.Module, batched_inputs: Sequence[dict[str, Any]], fields: Sequence[str] = ()
+) -> list[Any]:
+    """The model's outputs for ``batched_inputs``, in their order; see :class:`BySize`.
+
+    Args:
+        model: takes Detectron2's input dicts.
+        fields: what to add to the detections, by the names that the model's ``detect`` takes.
+
+    Raises:
+        TypeError: the model has no such fields.
+    """
+    detect: Callable[[list[dict[str, Any]]], Sequence[Any]] = model
+    if fields:
+        if not hasattr(model, "detect"):
+            raise TypeError(f"{type(model).__name__} has no fields to add to its detections")
+        detect = partial(model.detect, fields=fields)
     groups: dict[tuple[int, int], list[int]] = {}
     for index, inputs in enumerate(batched_inputs):
         groups.setdefault(padded_size(model, inputs["image"].shape[-2:]), []).append(index)
     outputs: dict[int, Any] = {}
     for indices in groups.values():
-        found = model([batched_inputs[index] for index in indices])
+        found = detect([batched_inputs[index] for index in indices])
         outputs.update(zip(indices, found, strict=True))
     return [outputs[index] for index in range(len(batched_inputs))]
 

@@ -84,7 +84,7 @@ class PostProcessor:
         logits: Sequence[Tensor],
         decode: Callable[[int, Tensor], Tensor],
         image_size: tuple[int, int],
-        quality: Sequence[Tensor] | None = None,
+        score_factors: Sequence[Tensor] | None = None,
     ) -> Detections:
         """Detections of one image.
 
@@ -93,7 +93,7 @@ class PostProcessor:
             decode: ``decode(level, index)`` gives boxes (P, 4) xyxy in pixels for locations
                 ``index`` (P,) of that level; called for candidates only.
             image_size: (H, W) of the image without padding, pixels.
-            quality: for each level (R_l,) factors in [0, 1] on the scores, e.g. centerness;
+            score_factors: for each level (R_l,) factors in [0, 1] on the scores, e.g. centerness;
                 they rank the candidates in the NMS, but do not choose them.
         """
         found = [self._level_candidates(x) for x in logits]
@@ -101,8 +101,8 @@ class PostProcessor:
         index = torch.cat([x.locations for x in found])
         levels = torch.cat([torch.full_like(x.locations, i) for i, x in enumerate(found)])
         factors = None
-        if quality is not None:
-            factors = torch.cat([q[x.locations] for q, x in zip(quality, found, strict=True)])
+        if score_factors is not None:
+            factors = torch.cat([f[x.locations] for f, x in zip(score_factors, found, strict=True)])
         starts = accumulate((len(x.locations) for x in found[:-1]), initial=0)
         rows = torch.cat([x.rows + start for x, start in zip(found, starts, strict=True)])
         scores, classes, passes = (

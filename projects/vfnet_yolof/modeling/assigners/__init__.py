@@ -4,18 +4,19 @@
 from there.
 """
 
-from .anchor_atss import AnchorATSSAssigner
 from .atss import ATSSAssigner
 from .fcos import FCOSAssigner
-from .match import Match
+from .match import Assigner, Match, PairMatch, SingleMatch
 from .max_iou import MaxIoUAssigner
 from .uniform import UniformAssigner
 
 __all__ = [
     "ATSSAssigner",
-    "AnchorATSSAssigner",
+    "Assigner",
     "FCOSAssigner",
     "Match",
     "MaxIoUAssigner",
+    "PairMatch",
+    "SingleMatch",
     "UniformAssigner",
 ]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..losses.iou import aligned_iou
 from .chunks import box_chunks
+from .match import SingleMatch
 from .ranking import smallest
 
 INSIDE_MARGIN = 0.01  # pixels; the reference's `min(l, t, r, b) > 0.01`
@@ -19,7 +20,13 @@ class ATSSAssigner:
     whose IoU reaches the mean plus the (unbiased) standard deviation over all levels'
     candidates, and whose centre lies inside the box, are positive. A location that several
     boxes want goes to the one with the highest IoU, the first of them on a tie. Of
-    anchors at equal distance the earlier locations are taken first.
+    anchors at equal distance the earlier ones are taken first. Nothing is ignored.
+
+    Where a location has several anchors, ``topk`` counts anchors, as the text of YOLOF's paper does
+    ("top9 anchors", tables 5e and 8). Those of one location are equally far from a box and are
+    taken in their order; five at each of them, ``topk=15`` means those of the three nearest
+    locations. The authors of ATSS count locations instead; multiply ``topk`` by the number of
+    anchors of each for their rule.
 
     Args:
         topk: candidates per box and level; small levels give all they have.
@@ -43,20 +50,14 @@ class ATSSAssigner:
         *,
         level_sizes: Sequence[int],
         valid: Tensor | None = None,
-    ) -> Tensor:
-        """Assign the boxes of one image.
-
-        Args:
-            anchors: (R, 4) xyxy pixels, levels concatenated. gt_boxes: (M, 4) xyxy pixels.
-            level_sizes: number of anchors of each level; their sum is R.
-            valid: (R,) bool, locations that may be used; all if None.
-
-        Returns:
-            (R,) int64: index of the box that each location learns, -1 for background.
-        """
+        pred_boxes: Tensor | None = None,
+        pred_logits: Tensor | None = None,
+        gt_classes: Tensor | None = None,
+    ) -> SingleMatch:
+        """See :class:`.Assigner`; predictions and classes have no influence."""
         assigned = anchors.new_full((len(anchors),), -1, dtype=torch.int64)
         if len(gt_boxes) == 0:
-            return assigned
+            return SingleMatch(assigned)
         anchors, gt_boxes = anchors.float(), gt_boxes.float()
         chunks = [
             self._candidates(anchors, boxes, level_sizes, valid)
@@ -65,7 +66,7 @@ class ATSSAssigner:
         candidates = torch.cat([idx for idx, _ in chunks])
         usable = torch.cat([mask for _, mask in chunks])
         iou, positive = self._select(anchors, gt_boxes, candidates, usable)
-        return _best_box(assigned, candidates, iou, positive)
+        return SingleMatch(_best_box(assigned, candidates, iou, positive))
 
     def _candidates(
         self,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..box_coders import boxes_to_distances
 from .chunks import box_chunks
+from .match import SingleMatch
 
 INFINITY = float("inf")
 
@@ -67,8 +68,15 @@ class FCOSAssigner:
         *,
         level_sizes: Sequence[int],
         valid: Tensor | None = None,
-    ) -> Tensor:
-        """Assign the boxes of one image; arguments and result as in :class:`ATSSAssigner`."""
+        pred_boxes: Tensor | None = None,
+        pred_logits: Tensor | None = None,
+        gt_classes: Tensor | None = None,
+    ) -> SingleMatch:
+        """See :class:`.Assigner`; of the anchors only the centres have an influence.
+
+        Raises:
+            ValueError: the levels are not as many as the size ranges.
+        """
         if len(level_sizes) != len(self.size_ranges):
             raise ValueError(
                 f"{len(level_sizes)} feature levels, but {len(self.size_ranges)} size_ranges"
@@ -94,7 +102,7 @@ class FCOSAssigner:
             assigned = torch.where(better, idx + first, assigned)
             best_area = torch.where(better, area, best_area)
             first += len(boxes)
-        return assigned if valid is None else assigned.masked_fill(~valid, -1)
+        return SingleMatch(assigned if valid is None else assigned.masked_fill(~valid, -1))
 
     def _inside(
         self, points: Tensor, boxes: Tensor, bounds: Tensor, level_sizes: Sequence[int]

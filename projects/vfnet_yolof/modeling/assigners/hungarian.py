@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou
 
 from .chunks import box_chunks
-from .match import Match
+from .match import PairMatch
 
 try:
     from scipy.optimize import linear_sum_assignment
@@ -62,24 +62,34 @@ class HungarianAssigner:
         anchors: Tensor,
         gt_boxes: Tensor,
         *,
-        pred_boxes: Tensor,
-        pred_logits: Tensor,
-        gt_classes: Tensor,
         level_sizes: Sequence[int] | None = None,
-    ) -> Match:
-        """Match the boxes of one image.
-
-        Args:
-            anchors: (R, 4) xyxy pixels, used for their number and device only. gt_boxes: (M, 4).
-            pred_boxes: (R, 4) xyxy pixels, decoded. pred_logits: (R, K). gt_classes: (M,) int64.
-            level_sizes: not used; all assigners are called alike.
+        valid: Tensor | None = None,
+        pred_boxes: Tensor | None = None,
+        pred_logits: Tensor | None = None,
+        gt_classes: Tensor | None = None,
+    ) -> PairMatch:
+        """See :class:`.Assigner`; predictions and classes decide, anchors and levels do not.
 
         Returns:
             min(M, R) pairs in the boxes' order. No anchor and no box stands in two of them.
 
         Raises:
+            ValueError: predictions or classes are None.
             FloatingPointError: a prediction is not finite.
         """
+        if pred_boxes is None or pred_logits is None or gt_classes is None:
+            raise ValueError(
+                "Hungarian matching needs pred_boxes, pred_logits and gt_classes: what is "
+                "predicted at the anchors, and the classes of the boxes"
+            )
+        if valid is not None:
+            return self(
+                anchors[valid],
+                gt_boxes,
+                pred_boxes=pred_boxes[valid],
+                pred_logits=pred_logits[valid],
+                gt_classes=gt_classes,
+            ).spread(valid)
         costs = [
             self.cost(boxes, classes, pred_boxes.float(), pred_logits.float())
             for boxes, classes in zip(
@@ -97,7 +107,7 @@ class HungarianAssigner:
         gt_idx, anchor_idx = (
             torch.from_numpy(idx).to(anchors.device) for idx in linear_sum_assignment(cost.numpy())
         )
-        return Match(
+        return PairMatch(
             anchor_idx,
             gt_idx,
             torch.zeros_like(gt_idx, dtype=torch.bool),

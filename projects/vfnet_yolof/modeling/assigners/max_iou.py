@@ -7,7 +7,7 @@ from detectron2.modeling.matcher import Matcher
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from .match import Match
+from .match import SingleMatch
 
 
 class MaxIoUAssigner:
@@ -50,39 +50,39 @@ class MaxIoUAssigner:
         anchors: Tensor,
         gt_boxes: Tensor,
         *,
+        level_sizes: Sequence[int] | None = None,
+        valid: Tensor | None = None,
         pred_boxes: Tensor | None = None,
         pred_logits: Tensor | None = None,
         gt_classes: Tensor | None = None,
-        level_sizes: Sequence[int] | None = None,
-    ) -> Match:
-        """Match the boxes of one image.
-
-        Args:
-            anchors: (R, 4) xyxy pixels. gt_boxes: (M, 4).
-            pred_boxes, pred_logits, gt_classes, level_sizes: not used; all assigners are called
-                alike.
-
-        Returns:
-            At most one pair for each anchor, in the anchors' order.
-        """
+    ) -> SingleMatch:
+        """See :class:`.Assigner`; levels, predictions and classes have no influence."""
         anchors, gt_boxes = anchors.float(), gt_boxes.float()
         assigned = torch.full_like(anchors[:, 0], -1, dtype=torch.int64)
         if len(gt_boxes) == 0 or len(anchors) == 0:
-            return Match.from_assigned(assigned)
+            return SingleMatch(assigned, torch.zeros_like(assigned, dtype=torch.bool))
         # An anchor needs all boxes and the low-quality rule needs all anchors: pieces of anchors
         # are matched with the best IoU over all of them as one more column.
         best = gt_boxes.new_zeros(len(gt_boxes))
-        for piece in self._pieces(anchors, len(gt_boxes)):
-            best = torch.maximum(best, box_iou(gt_boxes, piece).amax(1))
+        for iou in self._ious(gt_boxes, anchors, valid):
+            best = torch.maximum(best, iou.amax(1))
         best = torch.where(best > 0, best, 1.0)[:, None]
         found, labels = [], []
-        for piece in self._pieces(anchors, len(gt_boxes)):
-            idx, label = self.matcher(torch.cat([box_iou(gt_boxes, piece), best], dim=1))
+        for iou in self._ious(gt_boxes, anchors, valid):
+            idx, label = self.matcher(torch.cat([iou, best], dim=1))
             found.append(idx[:-1])
             labels.append(label[:-1])
         label = torch.cat(labels)
         assigned = torch.where(label == 1, torch.cat(found), assigned)
-        return Match.from_assigned(assigned, label == -1)
+        return SingleMatch(assigned, label == -1)
 
-    def _pieces(self, anchors: Tensor, num_boxes: int) -> Iterator[Tensor]:
-        yield from anchors.split(max(1, self.max_pairs // num_boxes))
+    def _ious(self, gt_boxes: Tensor, anchors: Tensor, valid: Tensor | None) -> Iterator[Tensor]:
+        """(M, r) IoU of the boxes with one piece of the anchors after the other.
+
+        It is 0 where an anchor is not valid, which then matches nothing.
+        """
+        step = max(1, self.max_pairs // len(gt_boxes))
+        for start in range(0, len(anchors), step):
+            piece = slice(start, start + step)
+            iou = box_iou(gt_boxes, anchors[piece])
+            yield iou if valid is None else iou.masked_fill_(~valid[piece], 0.0)

@@ -8,7 +8,7 @@ from torchvision.ops import box_convert
 
 from ..losses.iou import aligned_iou
 from .chunks import box_chunks
-from .match import Match
+from .match import PairMatch
 from .ranking import smallest
 
 
@@ -51,21 +51,22 @@ class UniformAssigner:
         anchors: Tensor,
         gt_boxes: Tensor,
         *,
-        pred_boxes: Tensor,
+        level_sizes: Sequence[int] | None = None,
+        valid: Tensor | None = None,
+        pred_boxes: Tensor | None = None,
         pred_logits: Tensor | None = None,
         gt_classes: Tensor | None = None,
-        level_sizes: Sequence[int] | None = None,
-    ) -> Match:
-        """Match the boxes of one image.
-
-        Args:
-            anchors: (R, 4) xyxy pixels. gt_boxes: (M, 4). pred_boxes: (R, 4), decoded.
-            pred_logits, gt_classes, level_sizes: not used; all assigners are called alike.
+    ) -> PairMatch:
+        """See :class:`.Assigner`; needs ``pred_boxes``, and levels and classes have no influence.
 
         Returns:
             2 M topk pairs: for each rank from the nearest on, all boxes with their predicted box of
             that rank, then all boxes with their anchor.
         """
+        if pred_boxes is None:
+            raise ValueError("uniform matching needs pred_boxes, what is predicted at the anchors")
+        if valid is not None:
+            return self(anchors[valid], gt_boxes, pred_boxes=pred_boxes[valid]).spread(valid)
         anchors, gt_boxes, pred_boxes = anchors.float(), gt_boxes.float(), pred_boxes.float()
         anchor_numbers, pred_numbers = _cxcywh(anchors), _cxcywh(pred_boxes)
         overlap = pred_boxes.new_zeros(len(pred_boxes))
@@ -81,7 +82,7 @@ class UniformAssigner:
         anchor_idx = torch.stack([torch.cat(by_pred).t(), torch.cat(by_anchor).t()], dim=1)
         gt_idx = torch.arange(len(gt_boxes), device=anchors.device).expand_as(anchor_idx)
         anchor_idx, gt_idx = anchor_idx.flatten(), gt_idx.flatten()
-        return Match(
+        return PairMatch(
             anchor_idx,
             gt_idx,
             aligned_iou(anchors[anchor_idx], gt_boxes[gt_idx]) < self.min_iou,

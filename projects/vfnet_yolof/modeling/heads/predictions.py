@@ -27,7 +27,7 @@ class PointPredictions(NamedTuple):
         return self.ltrb
 
     @property
-    def quality(self) -> list[Tensor] | None:
+    def quality_logits(self) -> list[Tensor] | None:
         """Logits of a factor on the scores."""
         return self.centerness
 
@@ -39,12 +39,12 @@ class SidePredictions(NamedTuple):
         logits: (N, K, H, W) classification scores before the sigmoid.
         sides: (N, 4 * channels, H, W), side-major, see
             :mod:`vfnet_yolof.modeling.representations`.
-        quality: (N, 1, H, W) logits; None without a quality branch.
+        quality_logits: (N, 1, H, W) of a factor on the scores; None without a quality branch.
     """
 
     logits: list[Tensor]
     sides: list[Tensor]
-    quality: list[Tensor] | None = None
+    quality_logits: list[Tensor] | None = None
 
 
 class AnchorPredictions(NamedTuple):

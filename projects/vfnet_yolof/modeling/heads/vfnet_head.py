@@ -1,74 +1,65 @@
 """The head of VFNet (VarifocalNet, section 4.5 and figure 3)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...layers.conv import ConvNormAct, Scale, bias_for_prior, conv_tower, prediction_conv
+from ...layers.conv import ConvNormAct, Scale, bias_for_prior, prediction_conv
 from ...layers.star_conv import StarConv2d, star_offsets
 from .predictions import PointPredictions
+from .tower_head import TwoTowers
 
 REG_DENOM = (64.0, 128.0, 256.0, 512.0, 1024.0)
 
 
-class VFNetHead(nn.Module):
+class VFNetHead(TwoTowers):
     """Initial box, star-shaped features, refined box and IoU-aware classification score.
 
     Args:
-        in_channels: channels of the pyramid's feature maps.
         num_classes: K.
-        conv_channels, num_convs: width and depth of the two towers (256 and 3 in the paper).
-        strides: pixels per feature cell of each level.
+        num_convs: depth of the two towers.
         reg_denom: pixels that a raw initial distance of exp(0) stands for on each level.
             The reference takes the upper bounds of FCOS's size ranges; the strides are its
             alternative.
-        norm: normalisation of the towers.
         refine: predict the four scaling factors of section 4.4. Without them the initial box
             is the final one, and star-shaped features serve the classification alone.
-        dcn_on_last_conv: DCNv2 as each tower's last convolution (section 5, with DCN backbones).
         gradient_mul: share of the gradient that the star offsets pass to the initial box.
         prior_prob: foreground probability at initialisation.
+        norm: normalisation of the towers and of the convolution after the boxes' tower.
+        **towers: see :class:`TwoTowers`; ``dcn_on_last_conv`` is for DCN backbones (section 5).
     """
 
     def __init__(
         self,
         *,
-        in_channels: int = 256,
         num_classes: int = 80,
-        conv_channels: int = 256,
         num_convs: int = 3,
-        strides: Sequence[int] = (8, 16, 32, 64, 128),
         reg_denom: Sequence[float] = REG_DENOM,
-        norm: str = "GN",
         refine: bool = True,
-        dcn_on_last_conv: bool = False,
         gradient_mul: float = 0.1,
         prior_prob: float = 0.01,
+        norm: str = "GN",
+        **towers: Any,
     ) -> None:
-        super().__init__()
-        if len(strides) != len(reg_denom):
-            raise ValueError(f"strides {strides} and reg_denom {reg_denom} differ in length")
-        self.strides = tuple(strides)
-        self.reg_denom = tuple(float(x) for x in reg_denom)
+        super().__init__(num_convs=num_convs, norm=norm, **towers)
+        self.reg_denom = self.of_each_level(reg_denom)
         self.gradient_mul = gradient_mul
+        width = self.conv_channels
 
-        tower = dict(norm=norm, dcn_on_last_conv=dcn_on_last_conv)
-        self.cls_tower = conv_tower(in_channels, conv_channels, num_convs, **tower)
-        self.reg_tower = conv_tower(in_channels, conv_channels, num_convs, **tower)
-
-        self.reg_conv = ConvNormAct(conv_channels, conv_channels, norm=norm)
-        self.reg_init = prediction_conv(conv_channels, 4)
-        self.scales_init = nn.ModuleList(Scale() for _ in strides)
+        self.reg_conv = ConvNormAct(width, width, norm=norm)
+        self.reg_init = prediction_conv(width, 4)
+        self.scales_init = nn.ModuleList(Scale() for _ in self.strides)
 
         self.refine = refine
         if refine:
-            self.reg_star = StarConv2d(conv_channels, conv_channels)
-            self.reg_refine = prediction_conv(conv_channels, 4)
-            self.scales_refine = nn.ModuleList(Scale() for _ in strides)
+            self.reg_star = StarConv2d(width, width)
+            self.reg_refine = prediction_conv(width, 4)
+            self.scales_refine = nn.ModuleList(Scale() for _ in self.strides)
 
-        self.cls_star = StarConv2d(conv_channels, conv_channels)
-        self.cls_logits = prediction_conv(conv_channels, num_classes, bias_for_prior(prior_prob))
+        self.cls_star = StarConv2d(width, width)
+        self.cls_logits = prediction_conv(width, num_classes, bias_for_prior(prior_prob))
 
     def forward(self, features: Sequence[Tensor]) -> PointPredictions:
         """Predict on every level; ``features`` are (N, C, H, W), finest first."""

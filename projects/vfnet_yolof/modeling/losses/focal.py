@@ -30,12 +30,12 @@ class FocalLoss:
         logits: Tensor,
         pos_idx: Tensor,
         pos_classes: Tensor,
-        pos_iou: Tensor,
+        pos_quality: Tensor,
         valid: Tensor | None = None,
     ) -> Tensor:
         """Sum over (R, K) ``logits``; the target is 1 at the class of each positive row.
 
-        This is the interface of :class:`VarifocalLoss`. ``pos_iou`` has no influence: the focal
+        This is the interface of :class:`VarifocalLoss`. ``pos_quality`` has no influence: the focal
         loss knows objects, not their boxes' quality. Rows that are not ``valid`` are left out, as
         in every reference with this loss.
         """

@@ -79,7 +79,7 @@ class QualityFocalLoss:
         logits: Tensor,
         pos_idx: Tensor,
         pos_classes: Tensor,
-        pos_iou: Tensor,
+        pos_quality: Tensor,
         valid: Tensor | None = None,
     ) -> Tensor:
         """Sum over locations and classes; arguments as of :class:`VarifocalLoss`.
@@ -88,5 +88,5 @@ class QualityFocalLoss:
         """
         logits = without_padding(logits, valid)
         target = torch.zeros_like(logits)
-        target[pos_idx, pos_classes] = pos_iou
+        target[pos_idx, pos_classes] = pos_quality
         return quality_focal_loss(logits, target, beta=self.beta)

@@ -74,22 +74,23 @@ class VarifocalLoss:
         logits: Tensor,
         pos_idx: Tensor,
         pos_classes: Tensor,
-        pos_iou: Tensor,
+        pos_quality: Tensor,
         valid: Tensor | None = None,
     ) -> Tensor:
         """Sum over locations and classes.
 
         Args:
             logits: (R, K) float32. pos_idx: (P,) rows that are positive, each once.
-            pos_classes: (P,) their class. pos_iou: (P,) IoU of their predicted box with the
-                ground truth, without gradient: the IACS target (section 4.1).
+            pos_classes: (P,) their class. pos_quality: (P,) how good their box is, in [0, 1] and
+                without gradient. VFNet gives the IoU of the predicted box with the ground truth,
+                the IACS target (section 4.1); in GFL's table 1a it may be the centerness.
             valid: (R,) bool, rows that lie in an image's own padded size, as all positives do;
                 all rows if None.
         """
         if not self.padding_is_negative:
             logits = without_padding(logits, valid)
         target = torch.zeros_like(logits)
-        target[pos_idx, pos_classes] = pos_iou.clamp(min=self.min_iou)
+        target[pos_idx, pos_classes] = pos_quality.clamp(min=self.min_iou)
         return varifocal_loss(
             logits, target, alpha=self.alpha, gamma=self.gamma, iou_weighted=self.iou_weighted
         )

@@ -8,11 +8,12 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
-from ..assigners import Match
+from ..assigners import Assigner, Match
 from ..box_coders import ClampedDeltaCoder
 from ..events import log_tensor
 from ..heads.predictions import AnchorPredictions
 from ..losses import FocalLoss, GIoUBoxLoss, check_nonnegative, synced_mean
+from ..postprocess import Detections
 from .base import OneStageDetector, flatten_levels
 
 
@@ -45,8 +46,6 @@ class AnchorDetector(OneStageDetector):
     Args:
         anchor_generator: as many anchors at each location as the head has.
         box_coder: from deltas to boxes and back.
-        assigner: (anchors, gt_boxes, pred_boxes, ...) -> Match, see
-            :mod:`vfnet_yolof.modeling.assigners`.
         cls_loss: has ``on_labels``; the focal loss by default.
         box_loss: see :mod:`vfnet_yolof.modeling.losses.box`; GIoU by default.
         box_weight: weight of the box loss.
@@ -119,7 +118,7 @@ class AnchorDetector(OneStageDetector):
         anchors: Tensor,
         predictions: AnchorPredictions,
         gt_instances: Sequence[Instances],
-        assigner: Any = None,
+        assigner: Assigner | None = None,
     ) -> list[Match]:
         """Which of the ``anchors`` (R, 4) of each image learns which of its boxes.
 
@@ -136,10 +135,10 @@ class AnchorDetector(OneStageDetector):
             assigner(
                 anchors,
                 instances.gt_boxes.tensor,
+                level_sizes=level_sizes,
                 pred_boxes=pred_boxes[i],
                 pred_logits=logits[i],
                 gt_classes=instances.gt_classes,
-                level_sizes=level_sizes,
             )
             for i, instances in enumerate(gt_instances)
         ]
@@ -158,9 +157,9 @@ class AnchorDetector(OneStageDetector):
             "loss_box": self.box_weight * box / targets.num_foreground,
         }
 
-    def forward_inference(
+    def detections(
         self, images: ImageList, features: list[Tensor], predictions: AnchorPredictions
-    ) -> list[Instances]:
+    ) -> list[Detections]:
         """Detections of each image, in the pixels of the network's input."""
         anchors = [x.tensor for x in self.anchor_generator(features)]
         logits = flatten_anchors(predictions.logits, self.num_classes)
@@ -172,8 +171,7 @@ class AnchorDetector(OneStageDetector):
                 chosen = deltas[level][image, index].float()
                 return self.box_coder.decode(chosen, anchors[level][index])
 
-            detections = self.postprocessor([x[i] for x in logits], decode, image_size)
-            results.append(detections.instances)
+            results.append(self.postprocessor([x[i] for x in logits], decode, image_size))
         return results
 
 

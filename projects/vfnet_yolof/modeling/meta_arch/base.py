@@ -1,15 +1,17 @@
 """What one-stage detectors share, and those with one box for each location."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from ..assigners import Assigner, Match
 from ..box_coders import distances_to_boxes
 from ..events import log_scalar
 from ..losses.normalizer import synced_mean
@@ -38,13 +40,18 @@ class Targets(NamedTuple):
     valid: Tensor | None
 
 
+# From an image's detections, the batch's predictions, the image's number in the batch and the
+# scales (x, y) from the network's input to the output, further fields (D, ...) by name.
+ExtraFields = Callable[[Detections, Any, int, tuple[float, float]], dict[str, Any]]
+
+
 class OneStageDetector(DenseDetector):
     """Backbone, head, assigner and post-processing; subclasses add targets, losses and decoding.
 
     Args:
         backbone: features for the head, from fine to coarse.
         head: gives the predictions.
-        assigner: see :mod:`vfnet_yolof.modeling.assigners`.
+        assigner: which anchor learns which box, see :mod:`vfnet_yolof.modeling.assigners`.
         postprocessor: see :mod:`vfnet_yolof.modeling.postprocess`.
         num_classes: K.
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
@@ -57,7 +64,7 @@ class OneStageDetector(DenseDetector):
         *,
         backbone: Backbone,
         head: nn.Module,
-        assigner: Any,
+        assigner: Assigner,
         postprocessor: PostProcessor,
         num_classes: int,
         pixel_mean: Sequence[float],
@@ -76,6 +83,62 @@ class OneStageDetector(DenseDetector):
         self.postprocessor = postprocessor
         self.num_classes = num_classes
         self.input_format = input_format
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses by name in training, else what :meth:`detect` gives; see Detectron2's models."""
+        return super().forward(batched_inputs) if self.training else self.detect(batched_inputs)
+
+    @property
+    def extra_fields(self) -> Mapping[str, ExtraFields]:
+        """What :meth:`detect` can add to the detections, by the name that asks for it."""
+        return {}
+
+    def detect(
+        self, batched_inputs: Sequence[dict[str, Any]], fields: Sequence[str] = ()
+    ) -> list[dict[str, Instances]]:
+        """Detections of each image: ``pred_boxes``, ``scores``, ``pred_classes``, best first.
+
+        Args:
+            batched_inputs: Detectron2's input dicts. Boxes and what else has a length are in the
+                pixels of an output of their ``height`` and ``width``; by default the image's.
+            fields: what to add, of the names in :attr:`extra_fields`.
+
+        Returns:
+            ``[{"instances": Instances}]``, in the images' order.
+
+        Raises:
+            RuntimeError: the model is in training mode.
+            TypeError: the model has no such field.
+        """
+        if self.training:
+            raise RuntimeError(f"{type(self).__name__} is in training mode; call eval() to detect")
+        extra = self.extra_fields
+        for name in fields:
+            if name not in extra:
+                known = f"it has {', '.join(extra)}" if extra else "it has none"
+                raise TypeError(f"{type(self).__name__} has no field {name!r} to add; {known}")
+        images = self.preprocess_image(batched_inputs)
+        maps = self.backbone(images.tensor)
+        features = [maps[name] for name in self.head_in_features]
+        predictions = self.head(features)
+        found = self.detections(images, features, predictions)
+        outputs = []
+        for i, (detections, inputs) in enumerate(zip(found, batched_inputs, strict=True)):
+            size = images.image_sizes[i]
+            height, width = inputs.get("height", size[0]), inputs.get("width", size[1])
+            scale = (width / size[1], height / size[0])
+            for name in fields:
+                for key, value in extra[name](detections, predictions, i, scale).items():
+                    detections.instances.set(key, value)
+            instances = detector_postprocess(detections.instances, height, width)
+            outputs.append({"instances": instances})
+        return outputs
+
+    def detections(
+        self, images: ImageList, features: list[Tensor], predictions: Any
+    ) -> list[Detections]:
+        """Detections of each image, in the pixels of the network's input."""
+        raise NotImplementedError(f"{type(self).__name__} defines no detections")
 
     def forward_training(
         self,
@@ -108,8 +171,8 @@ class OneStageDetector(DenseDetector):
 class PointDetector(OneStageDetector):
     """Assignment and inference; subclasses add the losses.
 
-    The head's predictions are a named tuple with ``logits``, ``sides`` and ``quality`` (or None):
-    :class:`PointPredictions` or :class:`SidePredictions`.
+    The head's predictions are a named tuple with ``logits``, ``sides`` and ``quality_logits`` (or
+    None): :class:`PointPredictions` or :class:`SidePredictions`.
 
     Args:
         points: locations and anchors.
@@ -122,17 +185,6 @@ class PointDetector(OneStageDetector):
         super().__init__(**kwargs)
         self.points = points
         self.min_positives = min_positives
-
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Losses in training, else ``[{"instances": Instances}]``; see Detectron2's models."""
-        outputs = super().forward(batched_inputs)
-        if not self.training:
-            for inputs, output in zip(batched_inputs, outputs, strict=True):
-                instances = output["instances"]
-                height, width = instances.image_size
-                size = inputs["image"].shape[-2:]
-                self.rescale_fields(instances, width / size[1], height / size[0])
-        return outputs
 
     def targets(
         self,
@@ -154,7 +206,8 @@ class PointDetector(OneStageDetector):
         """Targets of a batch on feature maps of the given (H, W) ``sizes``."""
         points = self.points.points(sizes, self.device)
         valid = self.valid_locations(images, sizes)
-        assigned = self._assign_gt(points, gt_instances, valid)
+        matches = self.match(points, gt_instances, valid)
+        assigned = torch.stack([match.box_of_each() for match in matches])
         image_idx, location = (assigned >= 0).nonzero(as_tuple=True)
         # Python's numbers reach a device without waiting for it, new tensors do not.
         first_boxes = itertools.accumulate([len(x) for x in gt_instances[:-1]], initial=0)
@@ -174,31 +227,26 @@ class PointDetector(OneStageDetector):
         )
 
     @torch.no_grad()
-    def assign_gt(
-        self,
-        images: ImageList,
-        points: Sequence[Tensor],
-        sizes: Sequence[tuple[int, int]],
-        gt_instances: Sequence[Instances],
-    ) -> Tensor:
-        """(N, R) int64: index of the box that each location learns, -1 for background."""
-        return self._assign_gt(points, gt_instances, self.valid_locations(images, sizes))
-
-    def _assign_gt(
+    def match(
         self, points: Sequence[Tensor], gt_instances: Sequence[Instances], valid: Tensor | None
-    ) -> Tensor:
+    ) -> list[Match]:
+        """Which location of each image learns which of its boxes.
+
+        Args:
+            points: (R_l, 2) of each level. valid: see :meth:`valid_locations`.
+        """
         anchors = torch.cat(self.points.anchors(points))
         level_sizes = [len(x) for x in points]
-        assigned = [
+        return [
             self.assigner(
                 anchors,
                 instances.gt_boxes.tensor,
                 level_sizes=level_sizes,
                 valid=None if valid is None else valid[i],
+                gt_classes=instances.gt_classes,
             )
             for i, instances in enumerate(gt_instances)
         ]
-        return torch.stack(assigned)
 
     @torch.no_grad()
     def valid_locations(self, images: ImageList, sizes: Sequence[tuple[int, int]]) -> Tensor | None:
@@ -209,16 +257,17 @@ class PointDetector(OneStageDetector):
             return None
         return torch.stack([self.points.valid_mask(sizes, size, self.device) for size in padded])
 
-    def forward_inference(
+    def detections(
         self, images: ImageList, features: list[Tensor], predictions: Any
-    ) -> list[Instances]:
+    ) -> list[Detections]:
         """Detections of each image, in the pixels of the network's input."""
         points = self.points.points(feature_sizes(features), self.device)
         logits = flatten_levels(predictions.logits)
         sides = flatten_levels(predictions.sides)
-        quality = None
-        if predictions.quality is not None:
-            quality = [x[..., 0].float().sigmoid() for x in flatten_levels(predictions.quality)]
+        factors = None
+        if predictions.quality_logits is not None:
+            maps = flatten_levels(predictions.quality_logits)
+            factors = [x[..., 0].float().sigmoid() for x in maps]
         results = []
         for i, image_size in enumerate(images.image_sizes):
 
@@ -230,9 +279,9 @@ class PointDetector(OneStageDetector):
                 [x[i] for x in logits],
                 decode,
                 image_size,
-                None if quality is None else [x[i] for x in quality],
+                None if factors is None else [x[i] for x in factors],
             )
-            results.append(self.finish(detections, predictions, points, i))
+            results.append(detections)
         return results
 
     def decode_sides(self, raw: Tensor, level: int) -> Tensor:
@@ -245,29 +294,28 @@ class PointDetector(OneStageDetector):
         """Boxes (P, 4) xyxy in pixels of image number ``image``, around points (P, 2)."""
         return distances_to_boxes(points, ltrb)
 
-    def finish(
-        self,
-        detections: Detections,
-        predictions: Any,
-        points: Sequence[Tensor],
-        image: int,
-    ) -> Instances:
-        """Hook for further fields on the detections of image number ``image``."""
-        return detections.instances
+    def detected_at(
+        self, detections: Detections, maps: Sequence[Tensor], image: int
+    ) -> tuple[Tensor, Tensor]:
+        """Where the detections of image number ``image`` are, and what was predicted there.
 
-    def rescale_fields(self, instances: Instances, scale_x: float, scale_y: float) -> None:
-        """Hook to bring what :meth:`finish` added to the pixels of the output image."""
+        Args:
+            maps: (N, C, H, W) of each level.
+
+        Returns:
+            Locations (D, 2) in pixels of the network's input, and their (D, C) of ``maps``.
+        """
+        points = self.points.points(feature_sizes(maps), self.device)
+        first = torch.tensor([0, *(len(x) for x in points[:-1])]).cumsum(0)
+        rows = first.to(detections.level.device)[detections.level] + detections.index
+        return torch.cat(list(points))[rows], torch.cat([x[image] for x in flatten_levels(maps)])[
+            rows
+        ]
 
 
 def feature_sizes(features: Sequence[Tensor]) -> list[tuple[int, int]]:
     """(H, W) of each level."""
     return [(int(x.shape[-2]), int(x.shape[-1])) for x in features]
-
-
-def detection_rows(detections: Detections, points: Sequence[Tensor]) -> Tensor:
-    """(D,) row of each detection's location over all levels of its image."""
-    first = torch.tensor([0, *(len(x) for x in points[:-1])]).cumsum(0)
-    return first.to(detections.level.device)[detections.level] + detections.index
 
 
 def flatten_levels(maps: Sequence[Tensor]) -> list[Tensor]:

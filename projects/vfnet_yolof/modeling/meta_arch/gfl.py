@@ -1,12 +1,10 @@
 """GFL (Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Instances
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,7 +14,7 @@ from ..losses import QualityFocalLoss, check_nonnegative, giou_loss, synced_mean
 from ..postprocess import Detections
 from ..quality import IoUTarget, Positives, PredictedScore
 from ..range_monitor import RangeMonitor
-from .base import PointDetector, Targets, detection_rows, flatten_levels, flatten_rows
+from .base import ExtraFields, PointDetector, Targets, flatten_rows
 
 
 @META_ARCH_REGISTRY.register()
@@ -27,6 +25,12 @@ class GFL(PointDetector):
     weights; the classification loss is divided by the number of positives, where an image
     without any counts as one.
 
+    ``detect(inputs, fields=("distributions",))`` adds what is known about the sides of the
+    detections, in the order left, top, right, bottom and the pixels of the output: ``side_mean``,
+    ``side_std`` (D, 4), ``side_entropy`` (D, 4) in nats, the location ``side_points`` (D, 2) that
+    distances start from, and of a :class:`GeneralDistribution` ``side_probabilities`` (D, 4, bins)
+    with ``side_intervals`` (D, 4) between the bins. A :class:`DiracDelta` has none of this.
+
     Args:
         cls_loss: sum over locations and classes, given sparse positives and their quality;
             :class:`QualityFocalLoss` by default; :class:`FocalLoss` and :class:`GuidedFocalLoss`
@@ -34,23 +38,18 @@ class GFL(PointDetector):
         cls_quality: measure that ``cls_loss`` is given, see :mod:`vfnet_yolof.modeling.quality`;
             the IoU by default.
         box_quality: measure that weights the box losses; the predicted score by default.
-        quality: measure that the head's quality branch learns with a binary cross entropy, and
-            that multiplies the scores at test time; None for a head without the branch.
+        quality: measure that the head's quality branch learns with a binary cross entropy; the
+            branch's prediction is the factor on the scores at test time. None for a head without
+            the branch.
         box_weight: weight of the GIoU loss (lambda 0).
         dfl_weight: weight of the representation's own loss, averaged over the sides (lambda 1);
             0 or None to train the boxes with the GIoU loss alone.
         quality_weight: weight of the quality branch's loss.
-        keep_distributions: add to the detections what is known about their sides, in the
-            order left, top, right, bottom and the pixels of the output image: ``side_mean``,
-            ``side_std`` (D, 4), ``side_entropy`` (D, 4) in nats, the location ``side_points``
-            (D, 2) that distances start from, and of a :class:`GeneralDistribution`
-            ``side_probabilities`` (D, 4, bins) with ``side_intervals`` (D, 4) between the bins.
         min_positives: see :class:`PointDetector`. **kwargs: see there.
 
     Raises:
         ValueError: the head's quality branch and ``quality`` do not go together, ``dfl_weight``
-            or ``keep_distributions`` are asked of a representation without a distribution, or a
-            weight is negative.
+            is given for a representation without a distribution, or a weight is negative.
     """
 
     @configurable
@@ -64,7 +63,6 @@ class GFL(PointDetector):
         box_weight: float = 2.0,
         dfl_weight: float | None = 0.25,
         quality_weight: float = 1.0,
-        keep_distributions: bool = False,
         min_positives: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -76,7 +74,6 @@ class GFL(PointDetector):
         self.box_weight = box_weight
         self.dfl_weight = dfl_weight or 0.0
         self.quality_weight = quality_weight
-        self.keep_distributions = keep_distributions
         self.representation = self.head.representation
         self.range_monitor = RangeMonitor(self.representation.max_distance)
         self._check()
@@ -93,10 +90,9 @@ class GFL(PointDetector):
                 f"learns; got a head {'without' if self.head.quality is None else 'with'} the "
                 f"branch and quality={self.quality!r}"
             )
-        if self.representation.loss_name is None and (self.dfl_weight or self.keep_distributions):
+        if self.representation.loss_name is None and self.dfl_weight:
             raise ValueError(
-                f"{type(self.representation).__name__} has no distribution: it needs dfl_weight=0 "
-                "and keep_distributions=False"
+                f"{type(self.representation).__name__} has no distribution: it needs dfl_weight=0"
             )
 
     @classmethod
@@ -130,48 +126,46 @@ class GFL(PointDetector):
             )
         if self.quality is not None:
             bce = F.binary_cross_entropy_with_logits(
-                flatten_rows(predictions.quality)[targets.pos_idx, 0],
+                flatten_rows(predictions.quality_logits)[targets.pos_idx, 0],
                 self.quality(positives),
                 reduction="sum",
             )
             losses["loss_quality"] = self.quality_weight * bce / targets.num_pos
 
-        quality = self.cls_quality(positives)
-        cls = self.cls_loss(logits, targets.pos_idx, targets.classes, quality, targets.valid)
+        measured = self.cls_quality(positives)
+        cls = self.cls_loss(logits, targets.pos_idx, targets.classes, measured, targets.valid)
         losses["loss_cls"] = cls / targets.num_pos
         return losses
 
     def decode_sides(self, raw: Tensor, level: int) -> Tensor:
         return self.representation.decode(raw.float()) * self.points.strides[level]
 
-    def finish(
+    @property
+    def extra_fields(self) -> Mapping[str, ExtraFields]:
+        """``"distributions"``, see the class; nothing without them."""
+        if self.representation.loss_name is None:
+            return {}
+        return {"distributions": self._distributions}
+
+    def _distributions(
         self,
         detections: Detections,
         predictions: SidePredictions,
-        points: Sequence[Tensor],
         image: int,
-    ) -> Instances:
-        instances = detections.instances
-        if not self.keep_distributions:
-            return instances
-        rows = detection_rows(detections, points)
-        raw = torch.cat([x[image] for x in flatten_levels(predictions.sides)])[rows].float()
+        scale: tuple[float, float],
+    ) -> dict[str, Tensor]:
+        points, raw = self.detected_at(detections, predictions.sides, image)
+        raw = raw.float()
         stride = raw.new_tensor(self.points.strides)[detections.level][:, None].expand(-1, 4)
         found = self.representation.statistics(raw)
-        instances.side_points = torch.cat(list(points))[rows]
-        instances.side_mean = found.mean * stride
-        instances.side_std = found.std * stride
-        instances.side_entropy = found.entropy
+        scales = raw.new_tensor([*scale, *scale])
+        fields = {
+            "side_points": points * scales[:2],
+            "side_mean": found.mean * stride * scales,
+            "side_std": found.std * stride * scales,
+            "side_entropy": found.entropy,
+        }
         if found.probabilities is not None:
-            instances.side_probabilities = found.probabilities
-            instances.side_intervals = self.representation.interval * stride
-        return instances
-
-    def rescale_fields(self, instances: Instances, scale_x: float, scale_y: float) -> None:
-        if not self.keep_distributions:
-            return
-        scale = instances.side_mean.new_tensor([scale_x, scale_y, scale_x, scale_y])
-        for name in ("side_mean", "side_std", "side_intervals"):
-            if instances.has(name):
-                instances.set(name, instances.get(name) * scale)
-        instances.side_points = instances.side_points * scale[:2]
+            fields["side_probabilities"] = found.probabilities
+            fields["side_intervals"] = self.representation.interval * stride * scales
+        return fields

@@ -1,12 +1,11 @@
 """VFNet (VarifocalNet: An IoU-aware Dense Object Detector)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes
 from torch import Tensor
 
 from ...layers.star_conv import star_points
@@ -14,7 +13,7 @@ from ..box_coders import distances_to_boxes
 from ..heads.predictions import PointPredictions
 from ..losses import VarifocalLoss, aligned_iou, check_nonnegative, giou_loss, synced_mean
 from ..postprocess import Detections
-from .base import PointDetector, Targets, detection_rows, flatten_levels, flatten_rows
+from .base import ExtraFields, PointDetector, Targets, flatten_rows
 
 MIN_IOU = 1e-6  # the reference's lower bound: a positive's box keeps some weight
 
@@ -23,6 +22,9 @@ MIN_IOU = 1e-6  # the reference's lower bound: a positive's box keeps some weigh
 class VFNet(PointDetector):
     """IoU-aware dense detector (section 4.5) with the losses of equation 3.
 
+    ``detect(inputs, fields=("star",))`` adds ``init_boxes`` (Boxes), the boxes before refinement,
+    and ``star_points`` (D, 9, 2), the (x, y) of the sampling points, in the pixels of the output.
+
     Args:
         cls_loss: sum over locations and classes, given sparse positives;
             :class:`VarifocalLoss` or, for the comparison, :class:`FocalLoss`.
@@ -30,8 +32,6 @@ class VFNet(PointDetector):
         box_weight: weight of the final boxes' GIoU loss (lambda 1). If the head does not
             refine, its only box is the final one. Both losses are weighted by the box's IoU and
             divided by the sum of these, at least 1.
-        keep_star: add ``init_boxes`` and ``star_points`` to the detections, in the pixels of
-            the output image, for drawing.
         **kwargs: see :class:`PointDetector`.
 
     Raises:
@@ -45,7 +45,6 @@ class VFNet(PointDetector):
         cls_loss: Any = None,
         box_init_weight: float = 1.5,
         box_weight: float = 2.0,
-        keep_star: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -53,7 +52,6 @@ class VFNet(PointDetector):
         self.cls_loss = cls_loss if cls_loss is not None else VarifocalLoss()
         self.box_init_weight = box_init_weight
         self.box_weight = box_weight
-        self.keep_star = keep_star
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -76,30 +74,26 @@ class VFNet(PointDetector):
         losses["loss_cls"] = loss / targets.num_pos
         return losses
 
-    def finish(
+    @property
+    def extra_fields(self) -> Mapping[str, ExtraFields]:
+        """``"star"``, see the class."""
+        return {"star": self._star}
+
+    def _star(
         self,
         detections: Detections,
         predictions: PointPredictions,
-        points: Sequence[Tensor],
         image: int,
-    ) -> Instances:
-        instances = detections.instances
-        if not self.keep_star:
-            return instances
-        rows = detection_rows(detections, points)
+        scale: tuple[float, float],
+    ) -> dict[str, Boxes | Tensor]:
         initial = predictions.ltrb_init or predictions.ltrb
-        ltrb = torch.cat([x[image] for x in flatten_levels(initial)])[rows]
-        centers = torch.cat(list(points))[rows]
-        instances.init_boxes = Boxes(distances_to_boxes(centers, ltrb))
-        instances.star_points = star_points(centers, ltrb)
-        return instances
-
-    def rescale_fields(self, instances: Instances, scale_x: float, scale_y: float) -> None:
-        if not self.keep_star:
-            return
-        instances.init_boxes.scale(scale_x, scale_y)
-        scale = instances.star_points.new_tensor([scale_x, scale_y])
-        instances.star_points = instances.star_points * scale
+        centers, ltrb = self.detected_at(detections, initial, image)
+        boxes = Boxes(distances_to_boxes(centers, ltrb))
+        boxes.scale(*scale)
+        return {
+            "init_boxes": boxes,
+            "star_points": star_points(centers, ltrb) * ltrb.new_tensor(scale),
+        }
 
 
 def _weighted_giou_loss(ltrb: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
