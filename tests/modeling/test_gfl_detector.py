@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import empty_picture, picture, tiny_atss, tiny_gfl
 from torch import Tensor, nn
-from vfnet_yolof.engine.hooks import ValidationLossHook
+from vfnet_yolof.engine.measures import ValidationLoss
 from vfnet_yolof.engine.step import TrainStep
 from vfnet_yolof.modeling.box_coders import boxes_to_distances, distances_to_boxes
 from vfnet_yolof.modeling.losses import (
@@ -285,7 +285,7 @@ def test_each_training_picture_is_counted_once(accumulate: int) -> None:
     step = TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.0), accumulate=accumulate)
     step(batch, 0)
     assert model.range_monitor.total == sides > 0
-    ValidationLossHook(1, lambda: model, lambda: [batch]).compute()
+    ValidationLoss(lambda: model, [batch]).compute()
     assert model.range_monitor.total == sides
     step(batch, 1)
     assert model.range_monitor.total == 2 * sides
