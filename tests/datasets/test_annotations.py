@@ -383,3 +383,113 @@ def test_coco_files_that_others_registered_are_read_and_checked_too(write):
     register_coco_instances(bad, {}, json_file, images)
     with pytest.raises(ValueError, match=r"(?s)json cannot be used.*negative width"):
         get_dataset_dicts(bad)
+
+
+def registered(record: dict) -> str:
+    """A data set of one class, given by a function."""
+    name = f"function_{next(_numbers)}"
+    DatasetCatalog.register(name, lambda: [record])
+    MetadataCatalog.get(name).set(thing_classes=["cat"])
+    return name
+
+
+def record_with(found: dict, **other) -> dict:
+    return {
+        "file_name": "a.png",
+        "image_id": 5,
+        "width": 64,
+        "height": 48,
+        "annotations": [
+            {"bbox": [1, 2, 21, 32], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, **found}
+        ],
+        **other,
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "other", "message"),
+    [
+        ({"iscrowd": "yes"}, {}, "neither true nor false: yes of image 5"),
+        ({"area": "400"}, {}, "'area' that is no number of at least 0: 400 of image 5"),
+        ({"area": float("nan")}, {}, "nan of image 5"),
+        ({"area": -3}, {}, "-3 of image 5"),
+        ({"bbox": [21, 2, 1, 32]}, {}, r"negative width or height: \[21, 2, 1, 32\] of image 5"),
+        ({"bbox": [70, 2, 90, 32]}, {}, "entirely outside its image: .* of image 5"),
+        ({"bbox": [0, 0, 1e300, 1e300]}, {}, "too large for a number: .* of image 5"),
+        ({"bbox": [True, 2, 21, 32]}, {}, "not finite numbers .* of image 5"),
+        ({"bbox": [0, 0, 0.5, 0.5], "bbox_mode": BoxMode.XYXY_REL}, {}, "of pixels .* of image 5"),
+        ({}, {"width": "64"}, "no whole number above 0: width 64 of image 5"),
+        ({}, {"height": 0}, "no whole number above 0: height 0 of image 5"),
+        ({}, {"image_id": [5]}, "neither a whole number nor text: record 0"),
+        ({}, {"annotations": {"bbox": 1}}, "no list of mappings: of image 5"),
+        ({}, {"annotations": [3]}, "no list of mappings: of image 5"),
+    ],
+)
+def test_records_that_cannot_be_used_are_refused_in_training_and_evaluation(found, other, message):
+    name = registered(record_with(found, **other))
+    for use in (get_dataset_dicts, CocoEvaluator):
+        with pytest.raises(ValueError, match=f"(?s){name}.*{message}"):
+            use(name)
+
+
+@pytest.mark.parametrize(
+    ("flag", "crowd"), [("0", 0), ("true", 1), (None, 0), (True, 1), (np.bool_(True), 1)]
+)
+def test_flags_of_records(flag, crowd):
+    name = registered(record_with({"iscrowd": flag}))
+    assert [a["iscrowd"] for r in get_dataset_dicts(name) for a in r["annotations"]] == [crowd]
+    assert [a["iscrowd"] for a in CocoEvaluator(name)._truth] == [crowd]
+
+
+@pytest.mark.parametrize(
+    "outline", [[[]], [[1, 2, 21, 32]], [1, 2, 21, 2, 21, 32], {"counts": "abc"}, {}, "none"]
+)
+def test_no_outline_of_a_record_ends_an_evaluation(outline):
+    name = registered(record_with({"segmentation": outline}))
+    assert CocoEvaluator(name)._truth[0]["area"] == 20 * 30
+
+
+def test_rotated_boxes_of_records_are_the_upright_ones_around_them():
+    box = {"bbox": [32, 24, 20, 10, 90], "bbox_mode": BoxMode.XYWHA_ABS}
+    name = registered(record_with(box))
+    expected = pytest.approx([27, 14, 37, 34], abs=1e-4)
+    found = get_dataset_dicts(name)[0]["annotations"][0]
+    assert (found["bbox_mode"], found["bbox"]) == (BoxMode.XYXY_ABS, expected)
+    assert CocoEvaluator(name)._truth[0]["bbox"] == pytest.approx([27, 14, 10, 20], abs=1e-4)
+
+
+def test_records_may_lack_their_size():
+    name = registered(record_with({}, width=None, height=None))
+    assert not {"width", "height"} & get_dataset_dicts(name)[0].keys()
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    """Python's parser would drop the first value: a box, or all annotations of the file."""
+    for text in (
+        '{"images": [], "annotations": [{"id": 1}], "annotations": []}',
+        '{"annotations": [{"id": 3, "bbox": [1, 2, 3, 4], "bbox": [5, 6, 7, 8]}]}',
+    ):
+        path = tmp_path / "twice.json"
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"twice\.json.*'(annotations|bbox)' stands twice"):
+            read_annotations(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_other_encodings_are_named_as_such(write, encoding):
+    json_file, _ = write(encoding, categories=[{"id": 1, "name": "fenêtre"}])
+    with pytest.raises(
+        ValueError, match=r"json is not valid JSON in UTF-8 .*: save it in that encoding"
+    ):
+        read_annotations(json_file)
+
+
+def test_boxes_whose_area_no_number_holds_are_refused(write):
+    *_, report = everywhere(write(annotations=[annotation(bbox=[0, 0, 1e308, 1e308])]))
+    assert "box with NaN or infinity" in report.format()
+
+
+@pytest.mark.parametrize("ignore", [2, "yes", [1]])
+def test_ignore_flags_of_any_form_are_refused(write, ignore):
+    *_, report = everywhere(write(annotations=[annotation(ignore=ignore)]))
+    assert "annotation marked 'ignore'" in report.format()

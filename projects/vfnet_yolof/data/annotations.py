@@ -25,14 +25,13 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from . import values
 from .faults import Faults, shown
 
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
 
 Id = int | str
-_NO_AREA = -1.0
 _EDGE_TOLERANCE = 1.0  # px; rounding in annotation tools exceeds the border by that much
-_FLAGS = {"0": False, "1": True, "false": False, "true": True, "": False}
 
 
 class ImageEntry(NamedTuple):
@@ -162,13 +161,29 @@ def read_json_object(json_file: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} is {kind}.")
     try:
         with open(local, encoding="utf-8-sig") as file:
-            content = json.load(file)
+            content = json.load(file, object_pairs_hook=_without_repeats)
     except RecursionError:
         raise ValueError(f"{path} is not usable JSON: nested too deeply.") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not valid JSON in UTF-8 ({error}): save it in that encoding."
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object in COCO format, got a list or a value.")
+    return content
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that stands there twice, Python would drop the first value."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        key = _repeated(key for key, _ in pairs)[0]
+        raise ValueError(
+            f"the key {shown(key)!r} stands twice in one object, which begins with "
+            f"{shown({k: v for k, v in pairs[:3] if not isinstance(v, list | dict)})}; keep one"
+        )
     return content
 
 
@@ -237,20 +252,20 @@ class _Reader:
         missing: list[str],
     ) -> list[Any]:
         """One value of each entry, None where it is no such value or, as is noted, missing."""
-        values: list[Any] = []
+        converted: list[Any] = []
         wrong = []
         for i, entry in enumerate(part):
             if not isinstance(entry, dict) or key not in entry:
                 given = "" if isinstance(entry, dict) else f" ({shown(entry)})"
                 missing.append(f"entry {i} lacks {key!r}{given}")
-                values.append(None)
+                converted.append(None)
                 continue
-            values.append(convert(entry[key]))
-            if values[-1] is None:
+            converted.append(convert(entry[key]))
+            if converted[-1] is None:
                 of = f" ({shown(entry['file_name'])})" if "file_name" in entry else ""
                 wrong.append(f"entry {i}{of}: {shown(entry[key])}")
         self.faults.error(fault.format(key), wrong)
-        return values
+        return converted
 
     def _whole_number(self, value: Any) -> int | None:
         """An int, or what can only mean one."""
@@ -309,7 +324,11 @@ class _Reader:
         if "minival" not in self.json_file:  # COCO 2014's, which has such and is in use as it is
             repeated = _repeated(shown(x["id"]) for x in entries)
             self.faults.error("annotation id used twice", repeated)
-        ignored = [f"annotation {shown(x['id'])}" for x in entries if _flag(x.get("ignore"))]
+        ignored = [
+            f"annotation {shown(x['id'])}"
+            for x in entries
+            if values.flag(x.get("ignore")) is not False
+        ]
         self.faults.error(
             "annotation marked 'ignore', which is not supported (use iscrowd)", ignored
         )
@@ -332,10 +351,12 @@ class _Reader:
                 entries,
                 "bbox",
                 "box that is not four numbers [x, y, width, height]",
-                _four_numbers,
+                lambda x: values.numbers_of(x, 4),
             ),
-            self._column(entries, "area", "'area' that is no number of at least 0", _area),
-            self._column(entries, "iscrowd", "'iscrowd' that is neither true nor false", _flag),
+            self._column(entries, "area", "'area' that is no number of at least 0", values.area),
+            self._column(
+                entries, "iscrowd", "'iscrowd' that is neither true nor false", values.flag
+            ),
             [x["id"] for x in entries],
         ]
         rows = [row for row in zip(*columns, strict=True) if None not in row]
@@ -343,12 +364,12 @@ class _Reader:
             return _NO_BOXES
         image, category, boxes, areas, crowds, ids = zip(*rows, strict=True)
         numbers, given = np.array(boxes, np.float64), np.array(areas, np.float64)
-        own = numbers[:, 2] * numbers[:, 3]
+        own = _sizes(numbers)
         return _Boxes(
             np.array(image, np.int64),
             np.array(category, np.int64),
             numbers,
-            np.where(given == _NO_AREA, own, given),
+            np.where(given == values.NO_AREA, own, given),
             np.array(crowds, bool),
             list(ids),
         )
@@ -361,14 +382,14 @@ class _Reader:
         convert: Callable[[Any], Any],
     ) -> list[Any]:
         """One value of each annotation, None where there is no such value, which is a fault."""
-        values = [convert(x.get(key)) for x in entries]
+        converted = [convert(x.get(key)) for x in entries]
         wrong = [
             f"{shown(x.get(key))} in annotation {shown(x['id'])} of image {shown(x['image_id'])}"
-            for x, value in zip(entries, values, strict=True)
+            for x, value in zip(entries, converted, strict=True)
             if value is None
         ]
         self.faults.error(fault, wrong)
-        return values
+        return converted
 
 
 class _Boxes(NamedTuple):
@@ -398,7 +419,7 @@ def _check_boxes(annotations: Annotations) -> None:
     named = _namer(annotations)
     sizes = np.array([(i.width, i.height) for i in annotations.images], np.float64).reshape(-1, 2)
     limits = sizes[annotations.image] if len(sizes) else np.empty((0, 2))
-    finite = np.isfinite(boxes).all(axis=1)
+    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(_sizes(boxes))
     corner, side = boxes[:, :2], boxes[:, 2:]
     with np.errstate(invalid="ignore"):  # NaN compares as False, which is what is wanted
         negative = finite & (side < 0).any(axis=1)
@@ -431,9 +452,9 @@ def _check_areas(annotations: Annotations) -> None:
     """Areas decide what counts as small, medium and large in evaluation."""
     boxes, areas = annotations.boxes, annotations.areas
     named = _namer(annotations, areas)
-    if not np.isfinite(boxes).all() or (boxes[:, 2:] < 0).any():
+    own = _sizes(boxes)
+    if not np.isfinite(own).all() or (boxes[:, 2:] < 0).any():
         return
-    own = boxes[:, 2] * boxes[:, 3]
     # Outlines may be counted in whole pixels, also those that they only touch.
     most = (boxes[:, 2] + 1) * (boxes[:, 3] + 1) + 1
     which = "APs, APm and APl will be those of other objects than they say"
@@ -445,15 +466,21 @@ def _check_areas(annotations: Annotations) -> None:
         annotations.faults.warn(f"all 'area' fields are equal ({which})", named(areas == areas[0]))
 
 
+def _sizes(boxes: np.ndarray) -> np.ndarray:
+    """(N,) areas of the boxes, in square pixels; infinite where a number cannot hold them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return boxes[:, 2] * boxes[:, 3]
+
+
 def _namer(
-    annotations: Annotations, values: np.ndarray | None = None
+    annotations: Annotations, areas: np.ndarray | None = None
 ) -> Callable[[np.ndarray], list[str]]:
     def named(mask: np.ndarray) -> list[str]:
         return [
             f"annotation {shown(annotations.ids[i])} of image "
             f"{annotations.images[annotations.image[i]].id} "
             f"{[_short(x) for x in annotations.boxes[i].tolist()]}"
-            + ("" if values is None else f" area {_short(values[i].item())}")
+            + ("" if areas is None else f" area {_short(areas[i].item())}")
             for i in np.flatnonzero(mask).tolist()
         ]
 
@@ -464,8 +491,8 @@ def _short(value: float) -> float | int:
     return int(value) if value == value and abs(value) < 2**53 and value.is_integer() else value
 
 
-def _repeated(values: Iterable[Any]) -> list[Any]:
-    return [value for value, count in Counter(values).items() if count > 1]
+def _repeated(entries: Iterable[Any]) -> list[Any]:
+    return [value for value, count in Counter(entries).items() if count > 1]
 
 
 def _is_text(text: str) -> bool:
@@ -483,37 +510,3 @@ def _key(image_id: Any) -> str | None:
         image_id = int(image_id)
     is_id = isinstance(image_id, str | int) and not isinstance(image_id, bool)
     return str(image_id) if is_id and (isinstance(image_id, str) or abs(image_id) < 2**63) else None
-
-
-def _four_numbers(value: Any) -> list[float] | None:
-    """NaN and infinity are numbers here, and a fault of their own."""
-    if not isinstance(value, list) or len(value) != 4:
-        return None
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in value):
-        return None
-    try:
-        return [float(x) for x in value]
-    except OverflowError:
-        return None
-
-
-def _flag(value: Any) -> bool | None:
-    """A flag as JSON, as text or missing; None where it is something else."""
-    if value is None:
-        return False
-    if isinstance(value, bool) or value in (0, 1):
-        return bool(value)
-    return _FLAGS.get(value.strip().lower()) if isinstance(value, str) else None
-
-
-def _area(value: Any) -> float | None:
-    """The area in square pixels; ``_NO_AREA`` where there is none, None where it cannot be one."""
-    if value is None:
-        return _NO_AREA
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        area = float(value)
-    except OverflowError:
-        return None
-    return area if math.isfinite(area) and area >= 0 else None

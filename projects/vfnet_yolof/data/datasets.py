@@ -19,6 +19,7 @@ from detectron2.data.build import (
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from ..class_names import Classes, differences, order_in
 from .annotations import Annotations, load_annotations, read_categories
 from .records import checked_records
 from .shapes import CLASS_NAMES, SHAPES, default_folder, generate_shapes
@@ -242,7 +243,7 @@ def register_user_datasets(
 
     Raises:
         FileNotFoundError, ValueError: missing or wrong files, half a pair, or splits whose
-            categories differ.
+            category names differ.
     """
     splits: dict[str, tuple[str, dict[int, str]]] = {}
     for split, json_file, images in (
@@ -284,15 +285,14 @@ def _user_name(split: str, json_file: str, images: str, categories: dict[int, st
 def _require_same_categories(
     train: dict[int, str], val: dict[int, str], train_json: str, val_json: str
 ) -> None:
-    if train == val:
-        return
-    differences = [
-        f"id {i}: {train.get(i, 'absent')!r} in train, {val.get(i, 'absent')!r} in val"
-        for i in sorted(train.keys() | val.keys())
-        if train.get(i) != val.get(i)
-    ]
-    shown = "; ".join(differences[:10]) + ("; ..." if len(differences) > 10 else "")
-    raise ValueError(f"{train_json} and {val_json} have different categories: {shown}.")
+    """Evaluation goes by the names, so ids and order may differ."""
+    ours, theirs = Classes(list(train.values()), train_json), Classes(list(val.values()), val_json)
+    if order_in(ours.names, theirs.names) is None:
+        raise ValueError(
+            f"{train_json} and {val_json} have different categories: {differences(ours, theirs)}. "
+            "Detections are counted by class name: list the same names in both files, also those "
+            "that one of them has no box of."
+        )
 
 
 def _log_mapping(categories: dict[int, str]) -> None:
