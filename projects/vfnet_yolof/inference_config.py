@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.config import CfgNode, instantiate
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import META_ARCH_REGISTRY
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +16,7 @@ from torch import nn
 
 from .configs import find_config, is_yacs_file, load_config
 from .engine.overrides import apply_overrides
+from .engine.parts import built, built_model, config_errors
 from .engine.yacs_config import apply_yacs_overrides, load_yacs
 from .yaml_files import Trust
 
@@ -58,7 +59,8 @@ def read_inference_config(
     if isinstance(config, CfgNode):
         return _from_yacs(config.clone(), overrides, name)
     if isinstance(config, DictConfig):
-        return _from_lazy(copy.deepcopy(config), overrides, name)
+        with config_errors(name):
+            return _from_lazy(copy.deepcopy(config), overrides, name)
     raise TypeError(
         f"config must be a file, a LazyConfig or a CfgNode, not {type(config).__name__}"
     )
@@ -70,7 +72,7 @@ def _from_yacs(cfg: CfgNode, overrides: Sequence[str], name: str) -> InferenceCo
     datasets = cfg.DATASETS.TEST
     resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
     return InferenceConfig(
-        build_model=lambda: META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg),
+        build_model=lambda: _yacs_model(cfg, name),
         augmentations=T.AugmentationList([resize] if cfg.INPUT.MIN_SIZE_TEST > 0 else []),
         interpolation=cfg.INPUT.get("INTERPOLATION", "pil"),
         image_format=_checked_format(cfg.INPUT.FORMAT, "INPUT.FORMAT", name),
@@ -78,6 +80,13 @@ def _from_yacs(cfg: CfgNode, overrides: Sequence[str], name: str) -> InferenceCo
         dataset_name=datasets[0] if datasets else None,
         name=name,
     )
+
+
+def _yacs_model(cfg: CfgNode, name: str) -> nn.Module:
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture not in META_ARCH_REGISTRY:
+        raise ValueError(f"{name}: MODEL.META_ARCHITECTURE {architecture!r} is not known")
+    return META_ARCH_REGISTRY.get(architecture)(cfg)
 
 
 def _from_lazy(cfg: DictConfig, overrides: Sequence[str], name: str) -> InferenceConfig:
@@ -89,9 +98,10 @@ def _from_lazy(cfg: DictConfig, overrides: Sequence[str], name: str) -> Inferenc
     if OmegaConf.select(cfg, format_key) is None:
         format_key = "dataloader.test.mapper.image_format"
     names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
-    augmentations = instantiate(cfg.dataloader.test.mapper.augmentations)
+    key = "dataloader.test.mapper.augmentations"
+    augmentations = built(f"{name}: {key}", OmegaConf.select(cfg, key))
     return InferenceConfig(
-        build_model=lambda: instantiate(cfg.model),
+        build_model=lambda: built_model(cfg.model, name),
         augmentations=T.AugmentationList(list(augmentations)),
         interpolation=OmegaConf.select(cfg, "dataloader.test.mapper.interpolation") or "pil",
         image_format=_checked_format(OmegaConf.select(cfg, format_key), format_key, name),

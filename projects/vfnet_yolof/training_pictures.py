@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from .data import dataset_class_names
-from .engine.build import built
+from .engine.parts import built, config_errors
 from .files import write_atomically
 from .visualization import draw_ground_truth
 
@@ -29,10 +29,11 @@ def save_training_pictures(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    loader_cfg = cfg.dataloader.train
-    loader_cfg.seed, loader_cfg.num_workers = seed, 0
+    with config_errors("The config has no training data to show"):
+        loader_cfg = cfg.dataloader.train
+        loader_cfg.seed, loader_cfg.num_workers = seed, 0
+        names = loader_cfg.dataset.names
     loader = built("dataloader.train", loader_cfg)
-    names = loader_cfg.dataset.names
     class_names = dataset_class_names(names if isinstance(names, str) else names[0])
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from omegaconf.grammar_parser import OmegaConfGrammarParser, parse
 
 from .allowed_targets import ALLOWED_TARGETS
 
+SECTIONS = ("model", "optimizer", "lr_multiplier", "dataloader", "train")  # of a LazyConfig
 MAX_BYTES = 10 << 20
 MAX_NODES = 1_000_000  # with every alias written out; the largest packaged config has 400
 _ROOTS = ("detectron2", "fvcore", "torch", "vfnet_yolof")  # of the names that may be looked up
@@ -92,11 +93,13 @@ def load_yaml(path: str | os.PathLike[str], trust: Trust | None = None) -> dict[
     trust = trust or Trust()
     with _yaml_errors(path):
         node = _composed(path)
-        if trust.everything:
-            return yaml.UnsafeLoader("").construct_document(node)
-        loader = _PlainLoader("")
-        loader.trust = trust
-        return loader.construct_document(node)
+        plain = _PlainLoader("")
+        plain.trust = trust
+        loader = yaml.UnsafeLoader("") if trust.everything else plain
+        try:
+            return loader.construct_document(node)
+        except (OverflowError, ValueError) as error:  # a date or a number that there is not
+            raise ValueError(f"{path}: a value cannot be read: {error}") from error
 
 
 def top_keys(path: str | os.PathLike[str]) -> list[str]:
@@ -116,9 +119,23 @@ def load_lazy_yaml(path: str | os.PathLike[str], trust: Trust) -> DictConfig:
         FileNotFoundError, ValueError: as of :func:`load_yaml` and :func:`check_targets`.
     """
     content = load_yaml(path, trust)
+    _check_sections(content, path)
     if not trust.everything:
         check_targets(content, str(path), trust)
-    return OmegaConf.create(content, flags={"allow_objects": True})
+    try:
+        return OmegaConf.create(content, flags={"allow_objects": True})
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def _check_sections(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """What a run is made of are mappings, or references to some."""
+    for name in SECTIONS:
+        value = content.get(name, {})
+        if not isinstance(value, dict) and not (isinstance(value, str) and "${" in value):
+            raise ValueError(
+                f"{path}: {name} must be a mapping of keys to values, got {str(value)[:100]!r}"
+            )
 
 
 def check_bases(
@@ -135,7 +152,7 @@ def check_bases(
     if file in _above:
         raise ValueError(f"{_above[-1]}: _BASE_ leads back to {file.name}, which inherits from it")
     bases = load_yaml(path, trust).get("_BASE_", [])
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or "://" in base:
             raise ValueError(f"{path}: _BASE_ must name files on this machine, got {base!r}")
         inherited = file.parent / os.path.expanduser(base)
@@ -263,11 +280,12 @@ def _check_nodes(root: yaml.Node, path: str | os.PathLike[str]) -> None:
 def _check_keys(node: yaml.MappingNode, path: str | os.PathLike[str]) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode):
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise ValueError(f"{path}, line {line}: key {key.value!r} occurs twice")
-            seen.add(key.value)
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":binary"):
+            raise ValueError(f"{path}, line {line}: a key must be a word or a number")
+        if key.value in seen:
+            raise ValueError(f"{path}, line {line}: key {key.value!r} occurs twice")
+        seen.add(key.value)
 
 
 def _leaves(content: Any, key: str) -> Iterator[tuple[str, Any]]:

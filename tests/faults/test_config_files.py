@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from vfnet_yolof.engine.experiment import check_interpolations
 from vfnet_yolof.engine.options import ConfigError
 from vfnet_yolof.engine.yacs_config import components, load_yacs
 from vfnet_yolof.inference_config import read_inference_config
+from vfnet_yolof.training_pictures import save_training_pictures
 from vfnet_yolof.yaml_files import Trust, add_trust_arguments, check_targets, load_yaml, trust_from
 
 MARK = "a file that hostile configurations would make"
@@ -276,3 +278,88 @@ def test_references_without_an_aim_are_found_before_anything_is_built():
     cfg.dataloader.train.total_batch_size = "${train.not_there}"
     with pytest.raises(ConfigError, match=r"dataloader\.train\.total_batch_size is .*not_there"):
         check_interpolations(cfg)
+
+
+REST = {
+    "train": "{}",
+    "optimizer": "{}",
+    "lr_multiplier": "{}",
+    "dataloader": "{train: {}, test: {mapper: {augmentations: [], image_format: RGB}}}",
+}
+LINEAR = "model: {_target_: torch.nn.Linear, in_features: 1, out_features: %s}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {_target_: torch.nn.Linear, nonsense: 3}", "unexpected keyword argument"),
+        ("model: {_target_: torch.nn.Linear}", "missing 2 required"),
+        (LINEAR % "10000000000000", "memory"),
+        (LINEAR % "'???'", "Missing mandatory value: model.out_features"),
+        (LINEAR % "'${nope.x}'", "Interpolation key 'nope.x' not found"),
+        (LINEAR % "'${model.out_features}'", "Recursive interpolation"),
+        (LINEAR % "2001-13-45", "a value cannot be read: month must be in"),
+        (LINEAR % ("9" * 5000), "a value cannot be read: Exceeds the limit"),
+        ("model: '${nope}'", "Interpolation key 'nope' not found"),
+        ("model: just text", "model must be a mapping"),
+        ("model: [1, 2]", "model must be a mapping"),
+        ("model: null", "model must be a mapping"),
+        ("model: {a: 1}", "not a model; it needs a _target_"),
+        ("model: {!!binary X3RhcmdldF8=: os.system}", "line 1: a key must be a word"),
+        ("model: {null: 1}", "Incompatible key type 'NoneType'"),
+        ("model: {[a, b]: 1}", "line 1: a key must be a word"),
+        ("MODEL: {META_ARCHITECTURE: os.system}", "os.system"),
+        ("_BASE_: 7\nMODEL: {META_ARCHITECTURE: VFNet}", "_BASE_ must name files"),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_one_sentence(tmp_path, capsys, text, message):
+    file = tmp_path / "config.yaml"
+    rest = "".join(f"{key}: {value}\n" for key, value in REST.items())
+    file.write_text(text + "\n" + ("" if "MODEL" in text else rest))
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        read_inference_config(file).build_model()
+    assert "config.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    output = f"--output-dir={tmp_path / 'run'}"
+    assert command_line(["--config-file", str(file), "--num-gpus", "0", output]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ("train", "[1]", "train must be a mapping"),
+        ("train", "null", "train must be a mapping"),
+        ("train", "{output_dir: '${nope}'}", "train.output_dir cannot be resolved"),
+        ("dataloader", "hello", "dataloader must be a mapping"),
+        ("optimizer", "3", "optimizer must be a mapping"),
+        ("optimizer", "{}", "optimizer: Missing key params"),
+    ],
+)
+def test_sections_that_are_none(tmp_path, capsys, section, value, message):
+    file = tmp_path / "config.yaml"
+    parts = {**REST, "model": "{_target_: torch.nn.Linear, in_features: 1, out_features: 1}"}
+    file.write_text("".join(f"{k}: {v}\n" for k, v in {**parts, section: value}.items()))
+    output = f"--output-dir={tmp_path / 'run'}"
+    assert command_line(["--config-file", str(file), "--num-gpus", "0", output]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_pictures_of_a_configuration_without_training_data(tmp_path):
+    cfg = load_config(lazy_file(tmp_path, "{_target_: torch.nn.ReLU}"))
+    with pytest.raises(ValueError, match="no training data to show: Missing key train"):
+        save_training_pictures(cfg, tmp_path / "pictures")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--output-dir=", "--output-dir is empty"),
+        ("train.output_dir=", "train.output_dir is empty"),
+        ("train.output_dir=${nope}", "train.output_dir cannot be resolved"),
+    ],
+)
+def test_an_output_folder_without_a_name(capsys, argument, message):
+    """As of a shell variable that is not set: nothing is written to the folder of the config."""
+    assert command_line(["--config-file", "vfnet/vfnet_small_shapes.py", argument]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -6,7 +6,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
 from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation.testing import flatten_results_dict
@@ -24,6 +23,7 @@ from .classes import EvaluatorByName, check_num_classes, class_lookup, dataset_c
 from .hooks import BestCheckpointHook, EarlyStoppingHook, EMAHook
 from .measures import Stop, ValidationLoss, evaluate_on, never
 from .options import ConfigError
+from .parts import built, built_model, config_errors
 from .recompute import recompute_backbone
 from .rounds import EvaluationRound, Measure
 from .saving import CheckpointHook
@@ -98,26 +98,10 @@ class Evaluation:
         return built("dataloader.test", cfg.dataloader.test)
 
 
-def built(key: str, node: DictConfig) -> Any:
-    """What the node at ``key`` of the config describes.
-
-    Raises:
-        ConfigError: a value in it is refused by the class that it is for.
-    """
-    try:
-        return instantiate(node)
-    except ConfigError:
-        raise
-    except (KeyError, ValueError) as error:
-        # str() of a KeyError is its message in quotes
-        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise ConfigError(f"{key}: {reason}") from error
-
-
 def build_model(cfg: DictConfig) -> nn.Module:
     """The model on ``cfg.train.device``, the same on every process for the same seed."""
     seed_everything(cfg.train.seed)
-    model = built("model", cfg.model)
+    model = built_model(cfg.model)
     return model.to(cfg.train.device)
 
 
@@ -157,7 +141,8 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> Trainer:
         optimize_training(model)
     if cfg.train.activation_checkpointing:
         recompute_backbone(model)
-    cfg.optimizer.params.model = model
+    with config_errors("optimizer"):
+        cfg.optimizer.params.model = model
     optimizer = built("optimizer", cfg.optimizer)
     del cfg.optimizer.params.model
     loader = built("dataloader.train", cfg.dataloader.train)

@@ -55,7 +55,7 @@ def prepare(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     if args.seed is not None:
         overrides = [f"train.seed={args.seed}", *overrides]
     changes += apply_overrides(cfg, overrides)
-    if args.output_dir:
+    if args.output_dir is not None:
         changes.append(f"train.output_dir: {cfg.train.output_dir} -> {args.output_dir}")
         cfg.train.output_dir = _plain_path(args.output_dir)
     complete_train_options(cfg)
@@ -121,6 +121,8 @@ def check_interpolations(cfg: DictConfig) -> None:
 
 def _plain_path(path: str) -> str:
     """A path for a config, where ``${`` would begin a reference."""
+    if not path:
+        raise ConfigError("--output-dir is empty: name a folder, or leave the option out.")
     if "${" in path:
         raise ConfigError(f"--output-dir {path}: a folder's name must not contain '${{'.")
     return path

@@ -6,6 +6,7 @@ import difflib
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 TRAIN_DEFAULTS: dict[str, Any] = {
     "output_dir": "./output",
@@ -89,7 +90,14 @@ def complete_train_options(cfg: DictConfig) -> None:
         raise ConfigError(
             "The config has no 'train' section; take one from configs/common/train.py."
         )
-    given = flatten(OmegaConf.to_container(cfg.train, resolve=True))
+    try:
+        content = OmegaConf.to_container(cfg.train, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or ""
+        raise ConfigError(
+            f"{key if 'train' in key else 'train'} cannot be resolved: {str(error).splitlines()[0]}"
+        ) from error
+    given = flatten(content)
     known = flatten(TRAIN_DEFAULTS)
     names = [f"train.{key}" for key in known]
     for key, value in given.items():
@@ -107,6 +115,8 @@ def _check_value(key: str, value: Any, default: Any) -> None:
     elif expected is float and type(value) is int or type(value) is expected:
         if key in _CHOICES and value not in _CHOICES[key]:
             raise ConfigError(f"train.{key}={value!r}: must be one of {', '.join(_CHOICES[key])}.")
+        if key == "output_dir" and not value:
+            raise ConfigError("train.output_dir is empty: name a folder.")
         if key in _POSITIVE and not value > 0:  # nor NaN
             raise ConfigError(f"train.{key}={value}: must be greater than 0.")
         return
