@@ -19,10 +19,23 @@ def guard_detection_checkpointer() -> None:
 
     It calls :func:`pickle.load`, in every release; ``DefaultTrainer`` and ``DefaultPredictor`` read
     ``MODEL.WEIGHTS`` with it. The name ``pickle`` in its module then stands for the module with
-    another ``load``, and nothing else changes.
+    another ``load``, and nothing else changes. The copy that this project's installer repairs has an
+    unpickler of its own, whose place is taken in the same way.
     """
     names = {**vars(pickle), "load": _load}
     detection_checkpoint.pickle = SimpleNamespace(**names)  # type: ignore[attr-defined]
+    if hasattr(detection_checkpoint, "_ArrayUnpickler"):
+        detection_checkpoint._ArrayUnpickler = _Unpickler
+
+
+class _Unpickler:
+    """:func:`_load` with the interface of :class:`pickle.Unpickler`."""
+
+    def __init__(self, stream: BinaryIO, **_: Any) -> None:
+        self._stream = stream
+
+    def load(self) -> Any:
+        return _load(self._stream)
 
 
 def _load(stream: BinaryIO, **_: Any) -> Any:
