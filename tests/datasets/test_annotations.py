@@ -516,3 +516,19 @@ def test_names_keep_to_their_line(write):
     assert evaluator.class_names == [name]
     assert report.format().splitlines()[-1].split() == [r"re\nd\r\x1b[31m", "1"]
     assert shown("c\ud800 \u00e9 \u732b") == "c\\ud800 \u00e9 \u732b"
+
+
+def test_records_whose_annotations_are_none_are_a_test_set(tmp_path):
+    name = registered(record_with({}, annotations=None))
+    assert "annotations" not in get_dataset_dicts(name)[0]
+    assert not CocoEvaluator(name, output_dir=tmp_path).has_ground_truth
+
+
+def test_what_a_registered_function_lacks_is_named():
+    nameless, empty = (f"lacking_{next(_numbers)}" for _ in range(2))
+    DatasetCatalog.register(nameless, lambda: [record_with({})])
+    with pytest.raises(ValueError, match=rf"'{nameless}' has no class names.*thing_classes="):
+        get_dataset_dicts(nameless)
+    DatasetCatalog.register(empty, list)
+    with pytest.raises(ValueError, match="no image is left.$"):
+        get_dataset_dicts(empty, filter_empty=True)

@@ -62,7 +62,7 @@ def get_dataset_dicts(
     if filter_empty and has_boxes:
         records = filter_images_with_only_crowd_annotations(records)
     if not records:
-        hint = " All images are without boxes: try filter_empty=False." if filter_empty else ""
+        hint = " All images are without boxes: try filter_empty=False." if has_boxes else ""
         raise ValueError(f"Data set(s) {', '.join(names)}: no image is left.{hint}")
     if check_consistency and has_boxes:
         _require_same_classes(names)
@@ -149,6 +149,12 @@ def _sides(annotation: dict[str, Any]) -> tuple[float, float]:
 
 
 def _require_same_classes(names: Sequence[str]) -> None:
+    for name in names:
+        if MetadataCatalog.get(name).get("thing_classes") is None:
+            raise ValueError(
+                f"Data set {name!r} has no class names: add "
+                f"MetadataCatalog.get({name!r}).set(thing_classes=[...]) where it is registered."
+            )
     try:
         check_metadata_consistency("thing_classes", names)
     except (AttributeError, ValueError) as error:
