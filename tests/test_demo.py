@@ -297,6 +297,16 @@ def test_inputs(tmp_path: Path):
     assert [s.is_video for s in found] == [False, False, True]
 
 
+def test_links_that_lead_nowhere_are_inputs_too(tmp_path: Path):
+    """They are listed as what cannot be read, not left out without a word."""
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for given in (tmp_path, tmp_path / "*.png"):
+        names = [s.path.name for s in collect_inputs([str(given)])]
+        assert names == ["a.png", "gone.png", "loop.png"]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -232,6 +232,9 @@ def test_exif_orientation(predictor: Predictor, tmp_path: Path):
         (np.zeros((8, 8, 4), np.uint8), ValueError, r"shape \(8, 8, 4\)"),
         (np.zeros((0, 8, 3), np.uint8), ValueError, r"shape \(0, 8, 3\)"),
         ([torch.zeros(3, 8, 8)], TypeError, "array, a path or a PIL image"),
+        (None, TypeError, "not NoneType; several of them go in a list"),
+        (3, TypeError, "not int; several"),
+        (b"a.png", TypeError, "not bytes; several"),
         ("absent.png", FileNotFoundError, "absent.png"),
     ],
 )

@@ -329,7 +329,7 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
     """(file, output path) of one input."""
     path = Path(given)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and _is_known(p))
+        found = sorted(p for p in path.rglob("*") if _is_input(p))
         if not found:
             raise InputError(f"folder {given} has no pictures or videos")
         return [(p, p.relative_to(path)) for p in found]
@@ -338,8 +338,7 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
             known = " ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
             raise InputError(f"{given} is neither a picture nor a video (known are {known})")
         return [(path, Path(path.name))]
-    found = sorted(p for p in map(Path, glob.glob(given, recursive=True)) if p.is_file())
-    found = [p for p in found if _is_known(p)]
+    found = sorted(p for p in map(Path, glob.glob(given, recursive=True)) if _is_input(p))
     if not found:
         raise InputError(f"input {given} does not exist")
     return [(p, Path(p.name)) for p in found]
@@ -347,6 +346,11 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
 
 def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _is_input(path: Path) -> bool:
+    """A link that leads nowhere is one too, so that it is listed as what cannot be read."""
+    return _is_known(path) and (path.is_file() or not path.exists())
 
 
 def _is_known(path: Path) -> bool:

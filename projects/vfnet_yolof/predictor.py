@@ -150,6 +150,8 @@ class Predictor:
             raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
         if _is_one_image(images):
             return next(self._stream([images], input_format, fields))
+        if not isinstance(images, Iterable) or isinstance(images, bytes):
+            raise _no_image(images)
         return list(self._stream(images, input_format, fields))
 
     def stream(
@@ -278,9 +280,16 @@ def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") ->
     if isinstance(image, Image.Image):
         return pil_to_array(image, output_format)
     if not isinstance(image, np.ndarray):
-        raise TypeError(f"an image must be an array, a path or a PIL image, not {type(image)}")
+        raise _no_image(image)
     array = _checked_array(image)
     return array if input_format == output_format else array[:, :, ::-1]
+
+
+def _no_image(given: object) -> TypeError:
+    return TypeError(
+        f"an image must be an array, a path or a PIL image, not {type(given).__name__}; several of "
+        "them go in a list"
+    )
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:

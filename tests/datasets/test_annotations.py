@@ -16,8 +16,14 @@ from detectron2.structures import BoxMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from vfnet_yolof.data import get_dataset_dicts, register_user_datasets, validate_coco
+from vfnet_yolof.data import (
+    DetectionMapper,
+    get_dataset_dicts,
+    register_user_datasets,
+    validate_coco,
+)
 from vfnet_yolof.data.annotations import load_annotations, read_annotations
+from vfnet_yolof.data.faults import shown
 from vfnet_yolof.evaluation import CocoEvaluator
 
 BOX = [5, 6, 20, 15]
@@ -493,3 +499,36 @@ def test_boxes_whose_area_no_number_holds_are_refused(write):
 def test_ignore_flags_of_any_form_are_refused(write, ignore):
     *_, report = everywhere(write(annotations=[annotation(ignore=ignore)]))
     assert "annotation marked 'ignore'" in report.format()
+
+
+@pytest.mark.parametrize("side", [0.0, -0.0, 1e-320, 1e-12, 9e-6])
+def test_validator_and_training_agree_on_boxes_too_thin_to_be_learnt(write, side):
+    records, _, report = everywhere(write(annotations=[annotation(bbox=[5, 6, side, 20])]))
+    assert report.num_boxes == 0
+    assert "box of zero width or height" in report.format()
+    assert len(DetectionMapper(True, augmentations=[])(records[0])["instances"]) == 0
+
+
+def test_names_keep_to_their_line(write):
+    """A name may hold ends of lines and a terminal's commands; messages do not pass them on."""
+    name = "re\nd\r\x1b[31m"
+    records, evaluator, report = everywhere(write(categories=[{"id": 1, "name": name}]))
+    assert evaluator.class_names == [name]
+    assert report.format().splitlines()[-1].split() == [r"re\nd\r\x1b[31m", "1"]
+    assert shown("c\ud800 \u00e9 \u732b") == "c\\ud800 \u00e9 \u732b"
+
+
+def test_records_whose_annotations_are_none_are_a_test_set(tmp_path):
+    name = registered(record_with({}, annotations=None))
+    assert "annotations" not in get_dataset_dicts(name)[0]
+    assert not CocoEvaluator(name, output_dir=tmp_path).has_ground_truth
+
+
+def test_what_a_registered_function_lacks_is_named():
+    nameless, empty = (f"lacking_{next(_numbers)}" for _ in range(2))
+    DatasetCatalog.register(nameless, lambda: [record_with({})])
+    with pytest.raises(ValueError, match=rf"'{nameless}' has no class names.*thing_classes="):
+        get_dataset_dicts(nameless)
+    DatasetCatalog.register(empty, list)
+    with pytest.raises(ValueError, match="no image is left.$"):
+        get_dataset_dicts(empty, filter_empty=True)

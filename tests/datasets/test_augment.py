@@ -96,6 +96,12 @@ def test_bad_interpolations() -> None:
         T.Resize((10, 10), interp=0)(nearest)
 
 
+def test_boxes_are_clipped_before_the_first_step():
+    """What lies beyond the picture's border does not come in with a shift, or without any step."""
+    found = AugInput(noise(), np.array([[-9.0, -9, 1e300, 15]]))
+    assert found.boxes.tolist() == [[0, 0, found.image.shape[1], 15]]
+
+
 def thin(height: int, width: int) -> AugInput:
     return AugInput(np.zeros((height, width, 3), np.uint8), [[0, 0, width, height]])
 

@@ -160,7 +160,7 @@ def test_pictures_come_from_the_whole_data_set(records) -> None:
         record["annotations"] = [{**box, "category_id": i}]  # the class tells the picture
     seen = [
         classes
-        for batch in islice(loader(records), 120)
+        for batch in islice(loader(records), 90)
         for s in batch
         if s["image_id"] == 100 and len(classes := s["instances"].gt_classes.tolist()) > 1
     ]

@@ -19,7 +19,7 @@ def guard_detection_checkpointer() -> None:
 
     It calls :func:`pickle.load`, in every release; ``DefaultTrainer`` and ``DefaultPredictor`` read
     ``MODEL.WEIGHTS`` with it. The name ``pickle`` in its module then stands for the module with
-    another ``load``, and nothing else changes. The copy that this project's installer repairs has an
+    another ``load``, and nothing else changes. The copy that the installer here repairs has an
     unpickler of its own, whose place is taken in the same way.
     """
     names = {**vars(pickle), "load": _load}

@@ -31,6 +31,7 @@ from .faults import Faults, shown
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
 
 Id = int | str
+MIN_BOX_SIDE = 1e-5  # px; boxes with a side of at most this much are not learnt
 _EDGE_TOLERANCE = 1.0  # px; rounding in annotation tools exceeds the border by that much
 
 
@@ -73,8 +74,8 @@ class Annotations:
 
     @property
     def solid(self) -> np.ndarray:
-        """(N,) bool, boxes that can be learnt: no crowds, and both sides longer than 0."""
-        return ~self.crowds & (self.boxes[:, 2:] > 0).all(axis=1)
+        """(N,) bool, boxes that can be learnt: no crowds, and no side too short for it."""
+        return ~self.crowds & (self.boxes[:, 2:] > MIN_BOX_SIDE).all(axis=1)
 
     def image_counts(self) -> tuple[int, int]:
         """How many images have a box that can be learnt, and how many have none."""
@@ -423,7 +424,7 @@ def _check_boxes(annotations: Annotations) -> None:
     corner, side = boxes[:, :2], boxes[:, 2:]
     with np.errstate(invalid="ignore"):  # NaN compares as False, which is what is wanted
         negative = finite & (side < 0).any(axis=1)
-        zero = finite & ~negative & (side == 0).any(axis=1)
+        zero = finite & ~negative & (side <= MIN_BOX_SIDE).any(axis=1)
         usable = finite & ~negative & ~zero
         outside = usable & ((corner >= limits) | (corner + side <= 0)).any(axis=1)
         over = (corner < -_EDGE_TOLERANCE) | (corner + side > limits + _EDGE_TOLERANCE)

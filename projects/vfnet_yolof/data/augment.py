@@ -21,8 +21,9 @@ class AugInput(T.AugInput):
     """A picture, its boxes and where its content lies, while augmentations change them.
 
     A resize leaves at least one px of each side, also of a picture so thin that its shorter side
-    would be rounded to 0. After every step the boxes are clipped to the picture: what one step cuts
-    away cannot come back through the next one, as it would where a cropped picture is shifted.
+    would be rounded to 0. Boxes are clipped to the picture, at first and after every step: what one
+    step cuts away cannot come back through the next one, as it would where a cropped picture is
+    shifted.
 
     Attributes:
         image: (H, W, C). boxes: (M, 4) float64 xyxy px.
@@ -37,8 +38,8 @@ class AugInput(T.AugInput):
         "pil", Pillow's antialiased bilinear filter, as in Detectron2, or "opencv", OpenCV's
         bilinear rule, as in MMDetection."""
         boxes = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
-        super().__init__(image, boxes=boxes.reshape(-1, 4))
         self.content = np.array([0.0, 0.0, image.shape[1], image.shape[0]])
+        super().__init__(image, boxes=boxes.reshape(-1, 4).clip(0, np.tile(self.content[2:], 2)))
         self.interpolation = check_interpolation(interpolation)
 
     def transform(self, tfm: T.Transform) -> None:

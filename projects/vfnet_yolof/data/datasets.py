@@ -20,7 +20,8 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from ..class_names import Classes, differences, order_in
-from .annotations import Annotations, load_annotations, read_categories
+from .annotations import MIN_BOX_SIDE, Annotations, load_annotations, read_categories
+from .faults import shown
 from .records import checked_records
 from .shapes import CLASS_NAMES, SHAPES, default_folder, generate_shapes
 
@@ -61,7 +62,7 @@ def get_dataset_dicts(
     if filter_empty and has_boxes:
         records = filter_images_with_only_crowd_annotations(records)
     if not records:
-        hint = " All images are without boxes: try filter_empty=False." if filter_empty else ""
+        hint = " All images are without boxes: try filter_empty=False." if has_boxes else ""
         raise ValueError(f"Data set(s) {', '.join(names)}: no image is left.{hint}")
     if check_consistency and has_boxes:
         _require_same_classes(names)
@@ -123,7 +124,9 @@ def dataset_annotations(name: str) -> Annotations | None:
 def _log_counts(names: Sequence[str], records: Sequence[dict], filter_empty: bool) -> None:
     """The counts that :func:`.validate.validate_coco` gives, of what goes on to training."""
     solid = [
-        sum(not a.get("iscrowd") and min(_sides(a)) > 0 for a in r.get("annotations", ()))
+        sum(
+            not a.get("iscrowd") and min(_sides(a)) > MIN_BOX_SIDE for a in r.get("annotations", ())
+        )
         for r in records
     ]
     empty = solid.count(0)
@@ -146,6 +149,12 @@ def _sides(annotation: dict[str, Any]) -> tuple[float, float]:
 
 
 def _require_same_classes(names: Sequence[str]) -> None:
+    for name in names:
+        if MetadataCatalog.get(name).get("thing_classes") is None:
+            raise ValueError(
+                f"Data set {name!r} has no class names: add "
+                f"MetadataCatalog.get({name!r}).set(thing_classes=[...]) where it is registered."
+            )
     try:
         check_metadata_consistency("thing_classes", names)
     except (AttributeError, ValueError) as error:
@@ -297,8 +306,11 @@ def _require_same_categories(
 
 def _log_mapping(categories: dict[int, str]) -> None:
     if list(categories) != list(range(len(categories))):
-        shown = ", ".join(f"{c} -> {i} ({n})" for i, (c, n) in enumerate(categories.items()))
-        logger.info("Category ids of the file -> class ids of the model: %s", shown)
+        pairs = [f"{c} -> {i} ({shown(n)})" for i, (c, n) in enumerate(categories.items())]
+        more = f", ... ({len(pairs)} in all)" if len(pairs) > 100 else ""
+        logger.info(
+            "Category ids of the file -> class ids of the model: %s%s", ", ".join(pairs[:100]), more
+        )
 
 
 def _require_file(name: str) -> None:

@@ -51,9 +51,10 @@ def _add(faults: list[Fault], what: str, examples: Iterable[Any]) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value for a message: printable whatever it is, and not long."""
+    """A value for a message: printable on one line whatever it is, and not long."""
     text = value if isinstance(value, str) else _repr(value)
-    text = text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair
+    if not text.isprintable():  # ends of lines, a terminal's commands, halves of surrogate pairs
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 

@@ -13,6 +13,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from .annotations import MIN_BOX_SIDE
 from .augment import AugInput, check_interpolation
 from .images import ImageReadError, check_image_format, image_size, read_image
 
@@ -33,7 +34,7 @@ class DetectionMapper:
         augmentations: Sequence[T.Augmentation | T.Transform],
         image_format: str = "RGB",
         interpolation: str = "pil",
-        min_box_side: float = 1e-5,
+        min_box_side: float = MIN_BOX_SIDE,
     ) -> None:
         """is_train: keep the annotations, as ``instances``.
 

@@ -83,6 +83,8 @@ class _Checker:
                 self._found("'annotations' that are no list of mappings", place)
                 return None
             record["annotations"] = [self._annotation(x, record, place) for x in found]
+        else:
+            record.pop("annotations", None)
         return record
 
     def _annotation(

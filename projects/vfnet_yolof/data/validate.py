@@ -42,8 +42,10 @@ class Report(Faults):
         lines += [f"  warning: {fault}" for fault in self.warnings]
         lines += [f"  note: {note}" for note in self.notes]
         if class_counts and self.class_counts:
-            width = max(len(name) for name in self.class_counts)
-            lines += [f"  {name:<{width}}  {n:>8}" for name, n in self.class_counts.items()]
+            names = [shown(name) for name in self.class_counts]
+            width = max(map(len, names))
+            counts = self.class_counts.values()
+            lines += [f"  {name:<{width}}  {n:>8}" for name, n in zip(names, counts, strict=True)]
         return "\n".join(lines)
 
     def raise_if_errors(self) -> None:

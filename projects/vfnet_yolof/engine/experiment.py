@@ -152,6 +152,8 @@ def use_user_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         return []
     from vfnet_yolof.data import register_user_datasets, validate_coco
 
+    if args.eval_only and not any(flags[2:]):
+        raise ConfigError("--eval-only evaluates on --val-json and --val-images; give both.")
     try:
         user = register_user_datasets(*flags)
         if comm.is_main_process():  # the others end with it

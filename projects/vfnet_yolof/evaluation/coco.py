@@ -20,6 +20,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from tabulate import tabulate
 
+from ..data.faults import shown
 from ..files import write_atomically
 from .coco_ap import (
     AREAS,
@@ -264,10 +265,12 @@ class CocoEvaluator(DatasetEvaluator):
         for metric, extent in _RANGES.items():
             if math.isnan(results[metric]):
                 logger.info("%s is nan: no ground truth in this area range (%s).", metric, extent)
-        shown = [[r["class"], r["boxes"], r["detections"], r["AP"], r["AP50"]] for r in rows]
+        table_rows = [
+            [shown(r["class"]), r["boxes"], r["detections"], r["AP"], r["AP50"]] for r in rows
+        ]
         headers = ["class", "boxes", "detections", "AP", "AP50"]
-        logger.info("Per class:\n%s", tabulate(shown, headers, "pipe", floatfmt=".3f"))
-        absent = [r["class"] for r in rows if not r["boxes"]]
+        logger.info("Per class:\n%s", tabulate(table_rows, headers, "pipe", floatfmt=".3f"))
+        absent = [shown(r["class"]) for r in rows if not r["boxes"]]
         if absent:
             logger.info("nan: %s has no box of %s.", self.dataset_name, ", ".join(absent))
         if self.output_dir is None:
