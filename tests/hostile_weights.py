@@ -76,6 +76,14 @@ def _complex(state: State) -> None:
     state[_weight(state)] = state[_weight(state)].to(torch.complex64)
 
 
+def _beyond_float32(state: State) -> None:
+    state[_weight(state)] = torch.full_like(state[_weight(state)], 1e300, dtype=torch.float64)
+
+
+def _eight_bits(state: State) -> None:
+    state[_weight(state)] = state[_weight(state)].to(torch.float8_e4m3fn)
+
+
 def _sparse(state: State) -> None:
     state[_weight(state)] = state[_weight(state)].to_sparse()
 
@@ -242,6 +250,8 @@ HOSTILE: dict[str, Hostile] = {
     "one infinity": Hostile(with_values(_one_infinity), r"res3\.0\.conv1\.weight(: 1| \(1) of"),
     "int64 weights": Hostile(with_values(_integers), r"conv1\.weight \(int64\)"),
     "complex weights": Hostile(with_values(_complex), r"conv1\.weight \(complex64\)"),
+    "weights beyond float32": Hostile(with_values(_beyond_float32), r"conv1\.weight"),
+    "weights of eight bits": Hostile(with_values(_eight_bits), r"conv1\.weight \(float8_e4m3fn\)"),
     "sparse weights": Hostile(with_values(_sparse), r"conv1\.weight.*_rebuild_sparse_tensor"),
     "an expanded tensor of 512 GB": Hostile(with_values(_expanded), r"would take 549\.8 GB"),
     "a tensor under 1000 names": Hostile(with_values(_expanded_and_shared), "would take .* GB"),

@@ -189,3 +189,21 @@ def test_what_a_killed_run_has_left_is_put_right_at_resume(toy):
     assert iterations == sorted(set(iterations))
     for said in ("unfinished files", "model_0000001.pth, which", "and 1 damaged"):
         assert said in toy.log()
+
+
+def test_a_folder_that_is_gone_at_the_end_hides_no_other_error(tmp_path):
+    with pytest.raises(RuntimeError, match="the first"), RunFolder(tmp_path / "run").owned():
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        (tmp_path / "run").write_text("in its place")
+        raise RuntimeError("the first")
+
+
+@pytest.mark.parametrize("tag", [b"", b"\xff\xfe\x00", b"gone.pth"])
+def test_a_tag_that_names_no_checkpoint(toy, capsys, tag):
+    toy.output_dir.mkdir()
+    (toy.output_dir / "last_checkpoint").write_bytes(tag)
+    (toy.output_dir / "model_0000003.pth").write_bytes(b"")
+    assert toy.run("--resume") == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "which does not exist; write the name of another checkpoint into it" in message
+    assert "model_0000003.pth" in message

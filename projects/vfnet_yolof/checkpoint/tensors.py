@@ -173,18 +173,23 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def not_finite(tensor: Tensor) -> int:
-    """How many values are NaN or infinite; 0 for integers, and for tensors without values."""
+    """How many values are NaN or infinite, or would be in float32, in which models compute.
+
+    0 for integers, and for tensors without values.
+    """
     if not tensor.is_floating_point() or tensor.is_meta:
         return 0
     if tensor.dtype.itemsize == 1:  # the 8-bit types have no isfinite of their own
         tensor = tensor.float()
     finite = tensor.isfinite()
+    if tensor.dtype == torch.float64:
+        finite &= tensor.abs() <= torch.finfo(torch.float32).max
     return 0 if finite.all() else int((~finite).sum())
 
 
 def _may_be_weight(name: str, tensor: Tensor) -> bool:
-    if tensor.is_complex():
-        return False
+    if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype.itemsize == 1):
+        return False  # the 8-bit types come with scales that are not here
     return tensor.is_floating_point() or not _COMPUTED.fullmatch(name)
 
 

@@ -76,10 +76,11 @@ class CheckpointFiles:
         tag = self.folder / "last_checkpoint"
         if not tag.is_file():
             return None
-        path = self.folder / tag.read_text().strip()
+        name = tag.read_text(encoding="utf-8", errors="replace").strip()
+        path = self.folder / name.replace("\0", "?")
         if not path.is_file():
             raise FileNotFoundError(
-                f"{tag} names {path.name}, which does not exist; write the name of another "
+                f"{tag} names {name!r}, which does not exist; write the name of another "
                 f"checkpoint into it: {self._others()}"
             )
         return path

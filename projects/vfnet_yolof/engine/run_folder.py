@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -63,7 +64,8 @@ class RunFolder:
         try:
             yield
         finally:
-            (self.folder / OWNER).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder may be gone, or something in its place
+                (self.folder / OWNER).unlink()
             lock.release()
 
     def _acquire(self, lock: FileLock) -> None:
