@@ -192,10 +192,14 @@ def test_what_a_killed_run_has_left_is_put_right_at_resume(toy):
 
 
 def test_a_folder_that_is_gone_at_the_end_hides_no_other_error(tmp_path):
-    with pytest.raises(RuntimeError, match="the first"), RunFolder(tmp_path / "run").owned():
-        (tmp_path / "run").rename(tmp_path / "elsewhere")
-        (tmp_path / "run").write_text("in its place")
-        raise RuntimeError("the first")
+    def lose_and_fail():
+        with RunFolder(tmp_path / "run").owned():
+            (tmp_path / "run").rename(tmp_path / "elsewhere")
+            (tmp_path / "run").write_text("in its place")
+            raise RuntimeError("the first")
+
+    with pytest.raises(RuntimeError, match="the first"):
+        lose_and_fail()
 
 
 @pytest.mark.parametrize("tag", [b"", b"\xff\xfe\x00", b"gone.pth"])
