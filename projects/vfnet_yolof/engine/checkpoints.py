@@ -80,7 +80,7 @@ class CheckpointFiles:
         path = self.folder / name.replace("\0", "?")
         if not path.is_file():
             raise FileNotFoundError(
-                f"{tag} names {name!r}, which does not exist; write the name of another "
+                f"{tag} names {name or 'nothing'}, which does not exist; write the name of another "
                 f"checkpoint into it: {self._others()}"
             )
         return path
