@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 
 from engine_toy import ToyEvaluator
-from toy_runs import Toy
+from toy_runs import FOLDER, REPOSITORY, Toy
 
 CPU = ("--num-gpus", "0")
 TWO = (*CPU, "--num-processes", "2")
@@ -280,6 +280,17 @@ class TestSignals:
         with pytest.raises(KeyboardInterrupt):
             request(signal.SIGINT, None)
         signal.signal(signal.SIGINT, before)
+
+    def test_a_ctrl_c_while_python_is_torn_down_changes_nothing(self, toy, tmp_path):
+        """Python runs ``sitecustomize`` first, so that what it registers comes last."""
+        late = "import atexit, os, time\n"
+        late += "def stop():\n    os.kill(os.getpid(), 2)\n    time.sleep(0.1)\n"
+        late += "atexit.register(stop)\n"
+        (tmp_path / "sitecustomize.py").write_text(late)
+        paths = [str(tmp_path), *(str(x) for x in (REPOSITORY / "projects", FOLDER))]
+        done = toy.start("train.max_iter=2", "train.eval_period=0", PYTHONPATH=":".join(paths))
+        assert done.returncode == 0
+        assert "Traceback" not in done.stderr
 
     def test_below_nohup_a_closed_terminal_stops_nothing(self):
         from vfnet_yolof.engine.signals import STOPPING, handled
