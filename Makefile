@@ -1,7 +1,7 @@
 # make demo       train and evaluate a small detector on generated images
 # make test       the test suite, without the tests marked slow
 # make test-slow  the tests marked slow
-# make lint       ruff
+# make lint       ruff, and the contract of which room may import which
 # make setup      only the environment
 # make clean      remove the environment and the caches
 #
@@ -39,6 +39,7 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
 
 setup: $(STAMP)
 	@echo "The environment in $(VENV) is ready."

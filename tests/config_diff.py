@@ -4,7 +4,7 @@ import pydoc
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 
 ABSENT = "absent"
 

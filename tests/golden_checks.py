@@ -10,7 +10,7 @@ from detectron2.config import instantiate
 from golden_recipe import batch
 from torch import Tensor, nn
 from vfnet_yolof.checkpoint.convert import convert_state_dict
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.modeling.meta_arch.base import feature_sizes
 
 CASES = ("main", "img1_empty", "all_empty", "uneven")

@@ -22,7 +22,7 @@ from detectron2.structures import Instances
 from omegaconf import DictConfig
 from tiny import shrink, shrink_yolof
 from vfnet_yolof import Predictor
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 
 CONFIGS = {
     "VFNet": ("vfnet/vfnet_small_shapes.py", shrink),

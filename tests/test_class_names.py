@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vfnet_yolof.class_names import Classes, differences, order_in, pair_by_name
+from vfnet_yolof.utils.class_names import Classes, differences, order_in, pair_by_name
 
 
 @given(

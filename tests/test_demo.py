@@ -14,8 +14,8 @@ from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from PIL import Image
 from vfnet_yolof import Predictor
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.demo import (
+from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.inference.demo import (
     InputError,
     category_ids,
     collect_inputs,
@@ -161,7 +161,7 @@ class TestNoInputEndsTheRun:
                 raise ValueError("cannot be drawn")
             return image
 
-        monkeypatch.setattr("vfnet_yolof.demo.draw_instances", fail_on_wide)
+        monkeypatch.setattr("vfnet_yolof.inference.demo.draw_instances", fail_on_wide)
         result = run_on_files(predictor, collect_inputs([folder]), tmp_path / "out")
         assert result.failures == [(str(folder / "4.png"), "ValueError: cannot be drawn")]
         assert len(result.written) == result.num_images == 6

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import detectron2
 import pytest
-from vfnet_yolof.configs import find_config
+from vfnet_yolof.config.packaged import find_config
 from vfnet_yolof.data.shapes import GENERATOR_VERSION, generate_shapes
 
 MODULE = "vfnet_yolof.detectron2_setup"

@@ -10,9 +10,9 @@ from detectron2.config import instantiate
 from detectron2.structures import Instances
 from PIL import Image
 from vfnet_yolof import Predictor
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.demo import InputError, collect_inputs, run_on_files
-from vfnet_yolof.visualization import DISTRIBUTION_COLOR, draw_distributions
+from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.drawing.visualization import DISTRIBUTION_COLOR, draw_distributions
+from vfnet_yolof.inference.demo import InputError, collect_inputs, run_on_files
 
 CONFIG = "gfl/gfl_small_shapes.py"
 NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from vfnet_yolof.files import FileWriteError, leftovers, replacing, write_atomically
+from vfnet_yolof.utils.files import FileWriteError, leftovers, replacing, write_atomically
 
 
 def test_file_and_folder_are_synced_in_this_order(tmp_path: Path, monkeypatch):

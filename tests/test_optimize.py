@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import vfnet_yolof
+from benchmarks.models import pictures, settle_norms, settle_threshold
 from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d
 from PIL import Image
@@ -15,15 +16,13 @@ from tiny import tiny_model
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import box_iou
-from vfnet_yolof.benchmark.models import pictures, settle_norms, settle_threshold
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.engine.cli import command_line
-from vfnet_yolof.layers import winograd
+from vfnet_yolof.cli.training import command_line
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.layers.deform_conv import DeformConvPack, ModulatedDeformConvPack
-from vfnet_yolof.layers.fused_conv import FusedConv2d, fusing_available
 from vfnet_yolof.modeling.backbones import CSPDarkNet, build_res2net, build_resnet
-from vfnet_yolof.optimization import inference
+from vfnet_yolof.optimization import inference, winograd
 from vfnet_yolof.optimization.folding import fold_batch_norms
+from vfnet_yolof.optimization.fused_conv import FusedConv2d, fusing_available
 from vfnet_yolof.optimization.residual import FusedBlock
 
 SIZE = (96, 128)

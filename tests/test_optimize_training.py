@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 import vfnet_yolof
+from benchmarks.models import settle_threshold
 from detectron2.layers import FrozenBatchNorm2d
 from tiny import picture, shrink_yolof, tiny_model
 from torch import nn
-from vfnet_yolof.benchmark.models import settle_threshold
-from vfnet_yolof.layers import winograd
-from vfnet_yolof.layers.training_conv import TrainingConv2d
+from vfnet_yolof.optimization import winograd
+from vfnet_yolof.optimization.training_conv import TrainingConv2d
 
 BATCH = [picture(seed=1), picture([[2, 2, 30, 30]], seed=2)]
 MODELS = {

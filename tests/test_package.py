@@ -18,7 +18,7 @@ def test_version_is_a_release_number() -> None:
 
 
 def test_the_configs_of_this_checkout_are_found(repository: Path) -> None:
-    from vfnet_yolof.configs import config_dir
+    from vfnet_yolof.config.packaged import config_dir
 
     assert config_dir() in (repository / "configs", Path(vfnet_yolof.__file__).parent / "_configs")
 

@@ -17,9 +17,9 @@ from golden_recipe import make_images, reference_state_dict
 from PIL import Image
 from vfnet_yolof import Predictor
 from vfnet_yolof.checkpoint import CheckpointMismatchError
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.predictor import to_array
-from vfnet_yolof.yacs import get_cfg_with_keys
+from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.inference.predictor import to_array
+from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 
 NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
 CONFIG = "vfnet/vfnet_small_shapes.py"
@@ -366,7 +366,7 @@ def test_yacs(tmp_path: Path):
     file = tmp_path / "vfnet.yaml"
     file.write_text(cfg.dump())
 
-    from vfnet_yolof.inference_config import read_inference_config
+    from vfnet_yolof.config.inference import read_inference_config
 
     path = tmp_path / "vfnet.pth"
     model = read_inference_config(file).build_model()

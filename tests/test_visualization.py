@@ -9,8 +9,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from vfnet_yolof import fonts
-from vfnet_yolof.visualization import (
+from vfnet_yolof.drawing import fonts
+from vfnet_yolof.drawing.visualization import (
     DISTRIBUTION_BOX_COLOR,
     DISTRIBUTION_COLOR,
     INITIAL_BOX_COLOR,

@@ -14,9 +14,9 @@ from PIL import Image
 from tiny import picture
 from torch import nn
 from vfnet_yolof import Predictor
-from vfnet_yolof.configs import find_config
-from vfnet_yolof.inference_config import read_inference_config
-from vfnet_yolof.yacs import get_cfg_with_keys
+from vfnet_yolof.config.inference import read_inference_config
+from vfnet_yolof.config.packaged import find_config
+from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 
 NAMES = ["ant", "bee", "cat"]
 

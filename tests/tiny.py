@@ -8,7 +8,7 @@ from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 
 NUM_CLASSES = 3
 BOXES = ((4.0, 4.0, 40.0, 36.0), (30.0, 20.0, 60.0, 62.0))  # xyxy px, in a 64 x 64 picture

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from tiny import shrink
 from torch import nn
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 
 CONFIG = "vfnet/vfnet_small_shapes.py"
 ROW = "vfnet/vfnet_r50_fpn_1x"
@@ -35,7 +35,7 @@ class Ways:
         return getattr(self, name)(path)
 
     def predict(self, path: Path) -> Any:
-        from vfnet_yolof.predictor import Predictor
+        from vfnet_yolof.inference.predictor import Predictor
 
         return Predictor(tiny_config(), path, device="cpu", optimized=False)
 

@@ -13,7 +13,7 @@ import sys
 import torch
 from vfnet_yolof.checkpoint.average import average_checkpoints
 from vfnet_yolof.checkpoint.rules import CheckpointError
-from vfnet_yolof.files import write_atomically
+from vfnet_yolof.utils.files import write_atomically
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ import sys
 # The profiler, which counts the memory, is talkative; it reads this when torch is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
-from vfnet_yolof.benchmark.cli import main
+from benchmarks.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

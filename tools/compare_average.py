@@ -10,7 +10,7 @@ The runs must have been trained with ``train.swa.keep_parts=True``.
 
 import sys
 
-from vfnet_yolof.engine.compare_average import command_line
+from vfnet_yolof.analysis.compare_average import command_line
 
 if __name__ == "__main__":
     sys.exit(command_line(__doc__))

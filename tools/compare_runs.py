@@ -11,7 +11,7 @@ interrupted one goes on where it stopped.
 
 import sys
 
-from vfnet_yolof.engine.compare import command_line
+from vfnet_yolof.analysis.compare import command_line
 
 if __name__ == "__main__":
     sys.exit(command_line(__doc__))

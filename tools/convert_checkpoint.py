@@ -21,8 +21,8 @@ from vfnet_yolof.checkpoint.backbones import convert_backbone, describe_pixels, 
 from vfnet_yolof.checkpoint.convert import hash_in_name
 from vfnet_yolof.checkpoint.loading import local_file
 from vfnet_yolof.checkpoint.rules import shorten_list
-from vfnet_yolof.inference_config import read_inference_config
-from vfnet_yolof.yaml_files import add_trust_arguments, trust_from
+from vfnet_yolof.config.inference import read_inference_config
+from vfnet_yolof.config.yaml_files import add_trust_arguments, trust_from
 
 
 def main(argv: list[str] | None = None) -> int:

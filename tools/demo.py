@@ -12,8 +12,14 @@ import sys
 
 from vfnet_yolof import Predictor
 from vfnet_yolof.checkpoint import CheckpointError
-from vfnet_yolof.demo import InputError, collect_inputs, run_on_camera, run_on_files, write_json
-from vfnet_yolof.yaml_files import add_trust_arguments
+from vfnet_yolof.config.yaml_files import add_trust_arguments
+from vfnet_yolof.inference.demo import (
+    InputError,
+    collect_inputs,
+    run_on_camera,
+    run_on_files,
+    write_json,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ python tools/make_model_zoo.py --check    # exit status 1 if it is not current
 
 import sys
 
-from vfnet_yolof.model_zoo.document import command_line
+from vfnet_yolof.analysis.model_zoo_page import command_line
 
 if __name__ == "__main__":
     sys.exit(command_line(__doc__))

@@ -3,7 +3,7 @@
 
 import sys
 
-from vfnet_yolof.demo_run import command_line
+from vfnet_yolof.cli.demo import command_line
 
 if __name__ == "__main__":
     sys.exit(command_line())

@@ -10,11 +10,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.analysis.training_images import save_training_pictures
+from vfnet_yolof.config.overrides import apply_overrides
+from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.config.yaml_files import add_trust_arguments, trust_from
 from vfnet_yolof.data.loader import DataLoadingError
-from vfnet_yolof.engine.overrides import apply_overrides
-from vfnet_yolof.training_pictures import save_training_pictures
-from vfnet_yolof.yaml_files import add_trust_arguments, trust_from
 
 
 def main(argv: Sequence[str] | None = None) -> int:

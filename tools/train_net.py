@@ -4,7 +4,7 @@
 import signal
 import sys
 
-from vfnet_yolof.engine import command_line
+from vfnet_yolof.cli.training import command_line
 
 if __name__ == "__main__":
     status = command_line()

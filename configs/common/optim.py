@@ -2,7 +2,7 @@
 
 import torch
 from detectron2.config import LazyCall as L
-from vfnet_yolof.engine.optim import get_optimizer_params
+from vfnet_yolof.solver import get_optimizer_params
 
 optimizer = L(torch.optim.SGD)(
     params=L(get_optimizer_params)(

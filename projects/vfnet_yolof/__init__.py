@@ -6,7 +6,6 @@ Detectron2's checkpointer read ``.pkl`` files without running their code.
 
 from typing import Any
 
-__version__ = "0.1.0"
 __all__ = ["Predictor", "__version__", "optimize", "optimize_training"]
 
 # First of all: Detectron2 may be told to load `detectron2_setup`, which needs modules of this
@@ -15,14 +14,17 @@ import detectron2  # noqa: F401
 
 from . import modeling  # noqa: F401  (registration with Detectron2)
 from .checkpoint.detectron2_files import guard_detection_checkpointer
+from .renamed import find_moved_modules
+from .utils import __version__
 
 guard_detection_checkpointer()
+find_moved_modules()
 
 
 def __getattr__(name: str) -> Any:
     # Drawing and decoding libraries are only imported by those who predict.
     if name == "Predictor":
-        from .predictor import Predictor
+        from .inference.predictor import Predictor
 
         return Predictor
     if name in ("optimize", "optimize_training"):

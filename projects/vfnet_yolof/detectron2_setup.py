@@ -19,6 +19,6 @@ def setup_environment() -> None:
     from detectron2.config.defaults import _C
 
     import vfnet_yolof.data  # noqa: F401  (registers the shapes)
-    from vfnet_yolof.yacs import add_keys
+    from vfnet_yolof.modeling.yacs import add_keys
 
     add_keys(_C)

@@ -15,7 +15,7 @@ from vfnet_yolof.analysis.matching import (
     matching_statistics,
 )
 from vfnet_yolof.analysis.matching_report import as_table, command_line, draw, size_names
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.modeling.assigners import MaxIoUAssigner, PairMatch, SingleMatch, UniformAssigner
 from vfnet_yolof.modeling.meta_arch import AnchorDetector
 

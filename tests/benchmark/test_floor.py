@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from benchmarks.floor import ProductCall, record_products, replay
+from benchmarks.models import pictures
 from tiny import tiny_vfnet
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from vfnet_yolof.benchmark.floor import ProductCall, record_products, replay
-from vfnet_yolof.benchmark.models import pictures
 from vfnet_yolof.layers.star_conv import StarConv2d
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import data_measures, measures, report, table
+from benchmarks.cli import main
+from benchmarks.measures import Settings, agreement
+from benchmarks.table import measure_table, row, table_rows
+from benchmarks.timing import Comparison, Timing
 from detectron2.structures import Boxes, Instances
-from vfnet_yolof.benchmark import data_measures, measures, report, table
-from vfnet_yolof.benchmark.cli import main
-from vfnet_yolof.benchmark.measures import Settings, agreement
-from vfnet_yolof.benchmark.table import measure_table, row, table_rows
-from vfnet_yolof.benchmark.timing import Comparison, Timing
 
 SMALL = "gfl/gfl_small_shapes.py"
 QUICK = Settings(repeats=1, warmup=0, size=(64, 96), boxes=2)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from vfnet_yolof.benchmark.timing import Comparison, Timing, compare, peak_memory
+from benchmarks.timing import Comparison, Timing, compare, peak_memory
 
 CPU = torch.device("cpu")
 

@@ -21,9 +21,9 @@ from vfnet_yolof.checkpoint import (
     find_state_dict,
 )
 from vfnet_yolof.checkpoint.convert import file_sha256, hash_in_name
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.files import write_atomically
-from vfnet_yolof.inference_config import read_inference_config
+from vfnet_yolof.config.inference import read_inference_config
+from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.utils.files import write_atomically
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from vfnet_yolof.checkpoint import (
     convert_state_dict,
     describe,
 )
-from vfnet_yolof.configs import config_names, load_config
-from vfnet_yolof.inference_config import read_inference_config
+from vfnet_yolof.config.inference import read_inference_config
+from vfnet_yolof.config.packaged import config_names, load_config
 
 CONFIG = "gfl/gfl_r50_fpn_1x.py"
 PROJECT = "bbox_head.integral.project"

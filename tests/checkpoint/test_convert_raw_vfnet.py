@@ -8,7 +8,7 @@ from tiny import shrink
 from torch import Tensor, nn
 from torch.nn import functional as F
 from vfnet_yolof.checkpoint import CheckpointError, convert_state_dict
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 
 ROWS = ("ablations/vfnet_t3_fl.py", "ablations/vfnet_t3_vfl.py")
 REG_DENOM = (64, 128, 256, 512, 1024)

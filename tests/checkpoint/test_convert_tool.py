@@ -6,7 +6,7 @@ import convert_checkpoint
 import pytest
 import torch
 from detectron2.config import instantiate
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 
 CONFIG = "vfnet/vfnet_small_shapes.py"
 

@@ -14,8 +14,8 @@ from vfnet_yolof.checkpoint import (
     convert_state_dict,
     describe,
 )
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.inference_config import read_inference_config
+from vfnet_yolof.config.inference import read_inference_config
+from vfnet_yolof.config.packaged import load_config
 
 CONFIG = "yolof/yolof_r50_c5_1x.py"
 NORM = ("weight", "bias", "running_mean", "running_var")

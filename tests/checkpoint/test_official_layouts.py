@@ -19,7 +19,7 @@ from official_names import (
 )
 from torch import nn
 from vfnet_yolof.checkpoint import CheckpointMismatchError, convert_state_dict, describe
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 
 ALL_DCN = (2, 3, 4)
 X32 = {"groups": 32, "width": 4}

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from vfnet_yolof.checkpoint import CheckpointError, find_weights, load_into
 from vfnet_yolof.checkpoint.average import average_checkpoints
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.engine.fine_tune import (
     load_checkpoint_for_evaluation,
     load_for_fine_tuning,
     load_initial_weights,
 )
-from vfnet_yolof.predictor import Predictor
+from vfnet_yolof.inference.predictor import Predictor
 from ways_in import Ways, tiny_config
 
 State = dict[str, Tensor]

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import instantiate
 from torch import Tensor, nn
 from vfnet_yolof.checkpoint import convert_checkpoint, convert_state_dict, load_checkpoint
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 
 CONFIGS = {
     "vfnet_r50_fpn": "vfnet/vfnet_r50_fpn_1x.py",

@@ -11,7 +11,7 @@ from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
 from tiny import picture, tiny_model
 from torch import nn
-from vfnet_yolof.configs import config_dir, config_names, find_config, load_config
+from vfnet_yolof.config.packaged import config_dir, config_names, find_config, load_config
 from vfnet_yolof.engine.swa import cycle_ends
 from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.heads import PointHead

@@ -8,7 +8,7 @@ from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 from tiny import picture
-from vfnet_yolof.configs import config_names, load_config
+from vfnet_yolof.config.packaged import config_names, load_config
 
 SIZE = (64, 64)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from config_diff import ABSENT, changes
 from tiny import picture, tiny_model
-from vfnet_yolof.configs import config_dir, config_names
+from vfnet_yolof.config.packaged import config_dir, config_names
 from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.losses import FocalLoss, GuidedFocalLoss
 from vfnet_yolof.modeling.quality import CenternessTarget, EqualQuality, IoUTarget

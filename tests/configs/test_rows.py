@@ -8,8 +8,8 @@ from config_diff import ABSENT, changes
 from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import nn
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.engine.overrides import apply_overrides
+from vfnet_yolof.config.overrides import apply_overrides
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.layers.deform_conv import ModulatedDeformConvPack
 from vfnet_yolof.modeling.backbones import build_res2net
 from vfnet_yolof.modeling.necks import PAFPNX

@@ -21,7 +21,7 @@ from detectron2.engine import (
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from omegaconf import DictConfig
-from vfnet_yolof.configs import find_config
+from vfnet_yolof.config.packaged import find_config
 from vfnet_yolof.data.shapes import generate_shapes
 
 CONFIG = "vfnet/vfnet_small_shapes.py"

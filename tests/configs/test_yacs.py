@@ -6,13 +6,13 @@ import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg, instantiate
 from detectron2.modeling import build_model
-from vfnet_yolof.configs import find_config, load_config
+from vfnet_yolof.config.packaged import find_config, load_config
+from vfnet_yolof.config.yacs import components
 from vfnet_yolof.data import RandomShift
-from vfnet_yolof.engine.yacs_config import components
 from vfnet_yolof.layers.soft_nms import SoftNMS
 from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.losses import FocalLoss
-from vfnet_yolof.yacs import (
+from vfnet_yolof.modeling.yacs import (
     add_gfl_config,
     add_vfnet_config,
     add_yolof_config,

@@ -10,7 +10,7 @@ from config_diff import ABSENT, changes
 from detectron2.config import instantiate
 from tiny import empty_picture, picture
 from vfnet_yolof.analysis import Cost, build_without_memory, count
-from vfnet_yolof.configs import config_dir, config_names, load_config
+from vfnet_yolof.config.packaged import config_dir, config_names, load_config
 from vfnet_yolof.modeling.assigners import ATSSAssigner, MaxIoUAssigner
 from vfnet_yolof.modeling.assigners.hungarian import HungarianAssigner
 from vfnet_yolof.modeling.losses import GIoUBoxLoss

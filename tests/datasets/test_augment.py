@@ -7,7 +7,7 @@ from detectron2.data import transforms as T
 from fvcore.transforms.transform import CropTransform
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.data import AugInput, DetectionMapper
 from vfnet_yolof.data.transforms import OpenCVResizeTransform, WindowTransform
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import transforms as T
-from vfnet_yolof.configs import config_dir
+from vfnet_yolof.config.packaged import config_dir
 from vfnet_yolof.data import Mosaic, build_train_loader
 
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import picture, tiny_atss, tiny_gfl, tiny_vfnet, tiny_yolof
 from torch import nn
-from vfnet_yolof.class_names import Classes
-from vfnet_yolof.engine import ConfigError
+from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.engine.class_layer import follow_names
 from vfnet_yolof.engine.fine_tune import load_for_fine_tuning, load_initial_weights
+from vfnet_yolof.utils.class_names import Classes
 
 NAMES = ["ant", "bee", "cat"]  # three, as the tiny models have
 

@@ -11,11 +11,12 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from PIL import Image
-from vfnet_yolof.class_names import Classes
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.cli.training import command_line
+from vfnet_yolof.config.options import ConfigError
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.data import register_coco_json
-from vfnet_yolof.engine import ConfigError, command_line
 from vfnet_yolof.engine.classes import EvaluatorByName, class_lookup, require_resumed_classes
+from vfnet_yolof.utils.class_names import Classes
 
 CONFIG = "gfl/gfl_small_shapes.py"
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from vfnet_yolof.engine import compare
+from vfnet_yolof.analysis import compare
 
 
 @pytest.fixture

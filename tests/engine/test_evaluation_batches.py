@@ -8,8 +8,8 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from PIL import Image
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.engine import command_line
+from vfnet_yolof.cli.training import command_line
+from vfnet_yolof.config.packaged import load_config
 
 SIZES = [(40, 90), (90, 40), (64, 64), (30, 31), (64, 64)]  # (H, W)
 

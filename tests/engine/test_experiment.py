@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from detectron2.config import instantiate
 from PIL import Image
-from vfnet_yolof.engine import ConfigError, argument_parser
-from vfnet_yolof.engine.experiment import joined_pairs, prepare
+from vfnet_yolof.cli.training import argument_parser
+from vfnet_yolof.config.experiment import joined_pairs, prepare
+from vfnet_yolof.config.options import ConfigError
 
 YAML = """
 MODEL:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from engine_toy import ToyDetector
-from vfnet_yolof.engine import ConfigError
+from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.engine.fine_tune import load_for_fine_tuning, load_initial_weights
 
 

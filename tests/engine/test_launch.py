@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 from engine_toy import report_ranks
-from vfnet_yolof.engine import ConfigError
+from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.engine.launch import Ranks, first_host, launch, ranks_from_environment
 
 TORCHRUN = {

@@ -2,7 +2,7 @@
 
 import pytest
 from torch import nn
-from vfnet_yolof.engine import get_optimizer_params
+from vfnet_yolof.solver import get_optimizer_params
 
 
 class Net(nn.Module):

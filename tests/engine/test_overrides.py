@@ -5,10 +5,10 @@ import torch
 from detectron2.config import LazyCall as L
 from engine_toy import ToyDetector
 from omegaconf import OmegaConf
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.engine import ConfigError, get_optimizer_params
-from vfnet_yolof.engine.options import TRAIN_DEFAULTS, complete_train_options
-from vfnet_yolof.engine.overrides import apply_overrides
+from vfnet_yolof.config.options import TRAIN_DEFAULTS, ConfigError, complete_train_options
+from vfnet_yolof.config.overrides import apply_overrides
+from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.solver import get_optimizer_params
 
 
 @pytest.fixture

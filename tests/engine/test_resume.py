@@ -8,14 +8,14 @@ from detectron2.layers import FrozenBatchNorm2d
 from omegaconf import OmegaConf
 from tiny import shrink, tiny_model
 from vfnet_yolof.checkpoint.fitting import load_whole
-from vfnet_yolof.engine import ConfigError
+from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.engine.checkpoints import CheckpointFiles
 from vfnet_yolof.engine.fine_tune import load_checkpoint_for_evaluation
 from vfnet_yolof.engine.hooks import EMAHook
 from vfnet_yolof.engine.run import _load_model
-from vfnet_yolof.engine.state import rng_state, set_rng_state
 from vfnet_yolof.engine.swa import SWAHook
-from vfnet_yolof.files import write_atomically
+from vfnet_yolof.utils.files import write_atomically
+from vfnet_yolof.utils.state import rng_state, set_rng_state
 
 
 def assert_same(a, b):

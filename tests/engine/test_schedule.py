@@ -4,11 +4,11 @@ import json
 
 import pytest
 from detectron2.config import LazyConfig
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.engine import argument_parser
-from vfnet_yolof.engine.experiment import prepare
-from vfnet_yolof.engine.options import complete_train_options
-from vfnet_yolof.engine.schedule import auto_scale, small_batch, warn_about_batch_size
+from vfnet_yolof.cli.training import argument_parser
+from vfnet_yolof.config.experiment import prepare
+from vfnet_yolof.config.options import complete_train_options
+from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.config.schedule import auto_scale, small_batch, warn_about_batch_size
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 from engine_toy import ToyDetector, toy_mapper, toy_records
 from failing_toy import Failing
 from tiny import picture, tiny_yolof
+from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.engine.failures import StepFailed
-from vfnet_yolof.engine.options import ConfigError
 from vfnet_yolof.engine.step import TrainStep
 
 

@@ -9,10 +9,10 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from engine_toy import ToyDetector, toy_mapper, toy_records
 from torch import nn
+from vfnet_yolof.analysis import compare_average
+from vfnet_yolof.analysis.compare_average import Scores
 from vfnet_yolof.checkpoint.average import average_checkpoints
-from vfnet_yolof.configs import config_dir
-from vfnet_yolof.engine import compare_average
-from vfnet_yolof.engine.compare_average import Scores
+from vfnet_yolof.config.packaged import config_dir
 from vfnet_yolof.engine.swa import CyclicCosineParamScheduler, cycle_ends, refresh_batch_norm
 
 OPTIONS = [

@@ -13,10 +13,10 @@ from detectron2.structures import Instances
 from PIL import Image
 from tiny import picture, tiny_model
 from torch import Tensor, nn
-from vfnet_yolof.configs import load_config
-from vfnet_yolof.engine import command_line
+from vfnet_yolof.cli.training import command_line
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.engine.build import build_tta
-from vfnet_yolof.engine.tta import DenseTTA
+from vfnet_yolof.inference.tta import DenseTTA
 from vfnet_yolof.layers.nms import HardNMS
 from vfnet_yolof.layers.soft_nms import SoftNMS
 from vfnet_yolof.modeling.postprocess import PostProcessor

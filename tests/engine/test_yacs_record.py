@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from detectron2.engine import DefaultPredictor
 from vfnet_yolof import Predictor
-from vfnet_yolof.configs import find_config
+from vfnet_yolof.cli.training import argument_parser
+from vfnet_yolof.config.experiment import prepare
+from vfnet_yolof.config.packaged import find_config
 from vfnet_yolof.data.shapes import generate_shapes
-from vfnet_yolof.engine import argument_parser
-from vfnet_yolof.engine.experiment import prepare
 from vfnet_yolof.engine.yacs_record import yacs_record
-from vfnet_yolof.yacs import get_cfg_with_keys
+from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 
 SMALL = (
     *("MODEL.RESNETS.DEPTH=18", "MODEL.RESNETS.RES2_OUT_CHANNELS=16", "MODEL.FPN.OUT_CHANNELS=64"),

@@ -6,7 +6,7 @@ from detectron2.solver import WarmupParamScheduler
 from engine_toy import ToyDetector, ToyEvaluator, toy_mapper, toy_records
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from vfnet_yolof.data import build_test_loader, build_train_loader
-from vfnet_yolof.engine import get_optimizer_params
+from vfnet_yolof.solver import get_optimizer_params
 
 train = dict(
     output_dir="./output/toy",

@@ -28,7 +28,7 @@ class Toy:
 
     def run(self, *arguments):
         """In this process; returns the exit status."""
-        from vfnet_yolof.engine import command_line
+        from vfnet_yolof.cli.training import command_line
 
         return command_line(self.arguments(*arguments))
 

@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from benchmarks.plain_coco import plain_curves, synthetic_data
 from detectron2.structures import Boxes, Instances
 from vfnet_yolof.data import register_coco_json
 from vfnet_yolof.evaluation import CocoEvaluator
@@ -16,7 +17,6 @@ from vfnet_yolof.evaluation.coco_ap import (
     coco_curves,
     default_backend,
 )
-from vfnet_yolof.evaluation.plain import plain_curves, synthetic_data
 
 CLASSES = 7
 

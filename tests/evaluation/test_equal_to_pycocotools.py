@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.plain_coco import plain_curves
 from detectron2.structures import Boxes, Instances
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,6 @@ from pycocotools.cocoeval import COCOeval
 from vfnet_yolof.data import register_coco_json
 from vfnet_yolof.evaluation import CocoEvaluator
 from vfnet_yolof.evaluation.coco_ap import BACKENDS, DetectionArrays, coco_curves
-from vfnet_yolof.evaluation.plain import plain_curves
 
 LIMITS = [1, 2, 5, 9, 10, 11, 100, 101, 1000]  # of detections per image
 ODD_AREAS = [0.0, 1.0, 32.0**2, 96.0**2, 96.0**2 + 1, 90_000.0, 1e10, 1e11]

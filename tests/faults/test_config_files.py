@@ -11,15 +11,21 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, ListConfig
-from vfnet_yolof.allowed_targets import ALLOWED_TARGETS
-from vfnet_yolof.configs import config_dir, config_names, is_yacs_file, load_config
-from vfnet_yolof.engine.cli import command_line
-from vfnet_yolof.engine.experiment import check_interpolations
-from vfnet_yolof.engine.options import ConfigError
-from vfnet_yolof.engine.yacs_config import components, load_yacs
-from vfnet_yolof.inference_config import read_inference_config
-from vfnet_yolof.training_pictures import save_training_pictures
-from vfnet_yolof.yaml_files import Trust, add_trust_arguments, check_targets, load_yaml, trust_from
+from vfnet_yolof.analysis.training_images import save_training_pictures
+from vfnet_yolof.cli.training import command_line
+from vfnet_yolof.config.allowed_targets import ALLOWED_TARGETS
+from vfnet_yolof.config.experiment import check_interpolations
+from vfnet_yolof.config.inference import read_inference_config
+from vfnet_yolof.config.options import ConfigError
+from vfnet_yolof.config.packaged import config_dir, config_names, is_yacs_file, load_config
+from vfnet_yolof.config.yacs import components, load_yacs
+from vfnet_yolof.config.yaml_files import (
+    Trust,
+    add_trust_arguments,
+    check_targets,
+    load_yaml,
+    trust_from,
+)
 
 MARK = "a file that hostile configurations would make"
 YACS = "_BASE_: {base}\nMODEL:\n  META_ARCHITECTURE: VFNet\n"

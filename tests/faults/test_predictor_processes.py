@@ -27,10 +27,10 @@ from serving import (
     tiny_predictor,
 )
 from vfnet_yolof import Predictor
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 from vfnet_yolof.optimization.inference import _BySize
-from vfnet_yolof.processes import require_own_threads
-from vfnet_yolof.yacs import get_cfg_with_keys
+from vfnet_yolof.utils.processes import require_own_threads
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -114,7 +114,7 @@ def test_pickles_of_each_kind_of_configuration(tmp_path):
     LazyConfig.save(config, str(tmp_path / "saved.yaml"))
     with_code = tmp_path / "with_code.py"  # which no other process can import
     with_code.write_text(
-        "from vfnet_yolof.configs import load_config\n"
+        "from vfnet_yolof.config.packaged import load_config\n"
         f"cfg = load_config({str(tmp_path / 'saved.yaml')!r})\n"
         "class Code: pass\n"
         "model, train, dataloader = cfg.model, dict(code=Code()), cfg.dataloader\n"
@@ -139,7 +139,7 @@ def test_pickles_of_a_yacs_configuration(tmp_path):
     cfg.MODEL.YOLOF.SCORE_THRESH_TEST = 0.0
     cfg.INPUT.MIN_SIZE_TEST = 64
     cfg.DATASETS.TEST = ()
-    from vfnet_yolof.inference_config import read_inference_config
+    from vfnet_yolof.config.inference import read_inference_config
 
     torch.manual_seed(0)
     torch.save({"model": read_inference_config(cfg).build_model().state_dict()}, tmp_path / "w.pth")

@@ -14,8 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 
 from toy_runs import Toy
+from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.engine.ending import OutputError
-from vfnet_yolof.engine.options import ConfigError
 from vfnet_yolof.engine.run_folder import OWNER, RunFolder
 
 HOLD = """

@@ -22,7 +22,7 @@ from hostile_weights import (
     sound_state,
 )
 from vfnet_yolof.checkpoint import CheckpointError, load_checkpoint
-from vfnet_yolof.engine import ConfigError
+from vfnet_yolof.config.options import ConfigError
 from ways_in import Ways, tiny_config
 
 GB = 1e9

@@ -9,7 +9,7 @@ import pytest
 import torch
 import vfnet_yolof
 from golden_recipe import reference_state_dict
-from vfnet_yolof.layers import winograd
+from vfnet_yolof.optimization import winograd
 
 pytestmark = pytest.mark.golden
 

@@ -8,8 +8,8 @@ import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vfnet_yolof.layers import fused_conv
-from vfnet_yolof.layers.fused_conv import FusedConv2d, fusing_available
+from vfnet_yolof.optimization import fused_conv
+from vfnet_yolof.optimization.fused_conv import FusedConv2d, fusing_available
 
 pytestmark = pytest.mark.skipif(
     not fusing_available(), reason="PyTorch has no fused convolutions for this processor"

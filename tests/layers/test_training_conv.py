@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vfnet_yolof.layers import winograd
-from vfnet_yolof.layers.training_conv import TrainingConv2d, is_plain_conv
 from vfnet_yolof.modeling.backbones.norms import StaticBatchNorm2d
+from vfnet_yolof.optimization import winograd
+from vfnet_yolof.optimization.training_conv import TrainingConv2d, is_plain_conv
 
 NORMS = {
     "static": StaticBatchNorm2d,

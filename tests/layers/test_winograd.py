@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vfnet_yolof.layers import winograd
-from vfnet_yolof.layers.winograd import WinogradConv2d, transforms
+from vfnet_yolof.optimization import winograd
+from vfnet_yolof.optimization.winograd import WinogradConv2d, transforms
 
 
 @pytest.fixture

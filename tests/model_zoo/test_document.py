@@ -4,8 +4,7 @@ import ast
 import re
 
 import pytest
-from vfnet_yolof.configs import config_dir, config_names
-from vfnet_yolof.model_zoo.document import (
+from vfnet_yolof.analysis.model_zoo_page import (
     DESCRIBED,
     FILE,
     REFERENCE,
@@ -13,6 +12,7 @@ from vfnet_yolof.model_zoo.document import (
     measure,
     read_figures,
 )
+from vfnet_yolof.config.packaged import config_dir, config_names
 from vfnet_yolof.model_zoo.table import ROWS
 
 

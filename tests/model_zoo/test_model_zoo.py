@@ -14,7 +14,7 @@ from tiny import shrink
 from torch import nn
 from vfnet_yolof import model_zoo
 from vfnet_yolof.checkpoint import CheckpointError
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.model_zoo import files
 from vfnet_yolof.model_zoo.files import find_weights
 from vfnet_yolof.model_zoo.table import MMDETECTION, ROWS, Row, Weights

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from tiny import shrink_yolof
 from vfnet_yolof import model_zoo
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.model_zoo.table import ROWS
 from vfnet_yolof.model_zoo.verify import Verification, command_line, pipeline_of
 from vfnet_yolof.modeling.meta_arch import YOLOF

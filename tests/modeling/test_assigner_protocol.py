@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from reference import parts
 from tiny import picture, tiny_gfl, tiny_vfnet, tiny_yolof
 from torch import Tensor
+from vfnet_yolof.config.yaml_files import Trust
 from vfnet_yolof.modeling.assigners import (
     Assigner,
     ATSSAssigner,
@@ -20,7 +21,6 @@ from vfnet_yolof.modeling.assigners import (
     UniformAssigner,
 )
 from vfnet_yolof.modeling.assigners.hungarian import HungarianAssigner
-from vfnet_yolof.yaml_files import Trust
 
 ASSIGNERS = [
     ATSSAssigner(3),

@@ -6,7 +6,7 @@ from detectron2.config import get_cfg, instantiate
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.layers.deform_conv import DeformConvPack, ModulatedDeformConvPack
 from vfnet_yolof.modeling.backbones import LastLevelP6P7NoReLU, StaticBatchNorm2d, build_resnet
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from detectron2.modeling import FPN
 from torch import nn
-from vfnet_yolof.engine import get_optimizer_params
 from vfnet_yolof.modeling.backbones import (
     CSPDarkNet,
     LastLevelP6P7Norm,
@@ -15,6 +14,7 @@ from vfnet_yolof.modeling.backbones import (
     build_resnet,
 )
 from vfnet_yolof.modeling.necks import PAFPN, PAFPNX
+from vfnet_yolof.solver import get_optimizer_params
 
 LEVELS = ["res3", "res4", "res5"]
 WEIGHT, NORM, BIAS = (0.01, 1e-4), (0.01, 1e-5), (0.02, 0.0)

@@ -7,7 +7,7 @@ from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.layers.deform_conv import DeformConvPack, ModulatedDeformConvPack
 from vfnet_yolof.modeling.backbones import StaticBatchNorm2d, build_res2net
 

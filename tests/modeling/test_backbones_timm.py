@@ -9,7 +9,7 @@ from detectron2.config import instantiate
 from detectron2.modeling import FPN
 from tiny import picture, shrink
 from torch import nn
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.modeling.backbones import TimmBackbone
 
 

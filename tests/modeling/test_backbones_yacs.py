@@ -10,7 +10,7 @@ from detectron2.modeling import FPN, build_backbone
 from torch import nn
 from vfnet_yolof.layers.deform_conv import DeformConvPack
 from vfnet_yolof.modeling.necks import PAFPNX, DilatedEncoder
-from vfnet_yolof.yacs import get_cfg_with_keys
+from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 
 NARROW = (
     *("MODEL.RESNETS.DEPTH", 50, "MODEL.RESNETS.STEM_OUT_CHANNELS", 8),

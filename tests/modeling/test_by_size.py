@@ -9,7 +9,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.structures import Instances
 from tiny import picture, tiny_atss, tiny_gfl, tiny_vfnet, tiny_yolof
 from torch import nn
-from vfnet_yolof.engine.tta import DenseTTA
+from vfnet_yolof.inference.tta import DenseTTA
 from vfnet_yolof.layers.nms import HardNMS
 from vfnet_yolof.modeling.by_size import BySize, detect_by_size, padded_size
 from vfnet_yolof.optimization import optimize

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.config import LazyCall
 from tiny import empty_picture, picture, tiny_atss, tiny_gfl, tiny_vfnet
-from vfnet_yolof.engine.overrides import parameters_of
+from vfnet_yolof.config.overrides import parameters_of
 from vfnet_yolof.layers.conv import ConvNormAct, Scale, bias_for_prior, conv_tower
 from vfnet_yolof.layers.deform_conv import ModulatedDeformConvPack
 from vfnet_yolof.layers.star_conv import star_offsets

@@ -11,7 +11,7 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.utils.events import EventStorage
 from tiny import NUM_CLASSES, empty_picture, picture
 from torch import nn
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 
 CHANNELS = 16
 BATCH = [picture(size=(96, 128)), empty_picture(size=(80, 120)), picture(seed=2)]

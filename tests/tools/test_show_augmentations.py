@@ -9,7 +9,7 @@ import pytest
 import show_augmentations
 from PIL import Image
 from vfnet_yolof.data import register_coco_json
-from vfnet_yolof.visualization import class_color
+from vfnet_yolof.drawing.visualization import class_color
 
 CONFIG = "vfnet/vfnet_small.py"
 PLAIN = [

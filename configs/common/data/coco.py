@@ -14,8 +14,8 @@ from vfnet_yolof.data import (
     build_train_loader,
     get_dataset_dicts,
 )
-from vfnet_yolof.engine.tta import DenseTTA
 from vfnet_yolof.evaluation import CocoEvaluator
+from vfnet_yolof.inference.tta import DenseTTA
 
 dataloader = OmegaConf.create()
 

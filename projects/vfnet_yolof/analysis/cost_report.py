@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ..engine.compare import write_text
-from ..inference_config import read_inference_config
-from ..yaml_files import Trust, add_trust_arguments, trust_from
+from ..config.inference import read_inference_config
+from ..config.yaml_files import Trust, add_trust_arguments, trust_from
+from .compare import write_text
 from .cost import Cost, build_without_memory, count
 
 

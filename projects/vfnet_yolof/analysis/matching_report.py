@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from ..checkpoint import CheckpointError, load_into
+from ..config.inference import InferenceConfig, read_inference_config
+from ..config.yaml_files import add_trust_arguments, trust_from
 from ..data import DetectionMapper, ImageReadError, get_dataset_dicts, register_user_datasets
-from ..engine.compare import write_text
-from ..engine.state import seed_everything
-from ..files import write_atomically
-from ..inference_config import InferenceConfig, read_inference_config
 from ..modeling.meta_arch import AnchorDetector
-from ..yaml_files import add_trust_arguments, trust_from
+from ..utils.files import write_atomically
+from ..utils.state import seed_everything
+from .compare import write_text
 from .matching import SizeCounts, compared_matchers, matching_statistics
 
 Statistics = Mapping[str, Mapping[str, SizeCounts]]  # by origin of the predictions, then by rule

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..class_names import UNKNOWN, Classes, differences
+from ..utils.class_names import UNKNOWN, Classes, differences
 from .convert import find_class_names
 from .loading import load_checkpoint
 from .rules import CheckpointError, CheckpointMismatchError, shorten_list

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..files import write_atomically
+from ..utils.files import write_atomically
 from . import mmdet, yolof
 from .describe import describe
 from .fitting import COUNTER, ModelOrKeys, Shapes, fit_to_target, target_shapes

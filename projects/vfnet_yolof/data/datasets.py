@@ -19,7 +19,7 @@ from detectron2.data.build import (
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from ..class_names import Classes, differences, order_in
+from ..utils.class_names import Classes, differences, order_in
 from .annotations import MIN_BOX_SIDE, Annotations, load_annotations, read_categories
 from .faults import shown
 from .records import checked_records

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
+from ..config.options import ConfigError
 from ..data.loader import DataLoadingError
 from .ending import EvaluationStopped, OutputError
-from .options import ConfigError
 
 T = TypeVar("T")
 

@@ -13,21 +13,21 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..class_names import Classes
+from ..config.options import ConfigError
+from ..config.parts import built, built_model, config_errors
 from ..data.loader import DataLoadingError, check_pictures
 from ..modeling.by_size import BySize
 from ..optimization import optimize_training
+from ..utils.class_names import Classes
+from ..utils.state import seed_everything
 from .agreement import together
 from .checkpoints import CheckpointFiles
 from .classes import EvaluatorByName, check_num_classes, class_lookup, dataset_classes
 from .hooks import BestCheckpointHook, EarlyStoppingHook, EMAHook
 from .measures import Stop, ValidationLoss, evaluate_on, never
-from .options import ConfigError
-from .parts import built, built_model, config_errors
 from .recompute import recompute_backbone
 from .rounds import EvaluationRound, Measure
 from .saving import CheckpointHook
-from .state import seed_everything
 from .step import AMP_DTYPES, GradientClipping, TrainStep
 from .swa import build_swa_hook
 from .trainer import Trainer

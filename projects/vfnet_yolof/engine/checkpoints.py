@@ -12,10 +12,10 @@ import torch
 
 from ..checkpoint import CheckpointError, load_checkpoint
 from ..checkpoint.tensors import check_contents
-from ..files import leftovers, write_atomically
+from ..config.options import ConfigError
+from ..utils.files import leftovers, write_atomically
 from .agreement import together
 from .ending import writing
-from .options import ConfigError
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..class_names import Classes, differences, listed, order_in, pair_by_name
-from .options import ConfigError
+from ..config.options import ConfigError
+from ..utils.class_names import Classes, differences, listed, order_in, pair_by_name
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 

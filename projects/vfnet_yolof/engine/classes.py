@@ -14,8 +14,8 @@ from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
 
 from ..checkpoint import find_class_names
-from ..class_names import UNKNOWN, Classes, differences, order_in
-from .options import ConfigError
+from ..config.options import ConfigError
+from ..utils.class_names import UNKNOWN, Classes, differences, order_in
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..config.options import ConfigError
 from .agreement import has_lost_a_process
-from .options import ConfigError
 
 _LONGEST = 400  # characters of another library's message
 _ONE_VALUE = "more than 1 value per channel"  # torch's words for a norm with nothing to average

@@ -11,22 +11,16 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ..checkpoint import (
-    CheckpointError,
-    Weights,
-    find_weights,
-    load_checkpoint,
-    recognise_layout,
-)
+from ..checkpoint import CheckpointError, Weights, find_weights, load_checkpoint, recognise_layout
 from ..checkpoint.backbones import convert_backbone_state_dict, describe_pixels, is_backbone
 from ..checkpoint.convert import OWN_LAYOUT, rename
 from ..checkpoint.fitting import match_and_report, match_counters, target_shapes
 from ..checkpoint.tensors import fill
-from ..class_names import UNKNOWN, Classes
+from ..config.options import ConfigError
+from ..utils.class_names import UNKNOWN, Classes
 from .checkpoints import BEST, CheckpointFiles
 from .class_layer import follow_names, require_same_classes
 from .classes import checkpoint_classes, class_lookup
-from .options import ConfigError
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..checkpoint.fitting import load_whole
+from ..config.options import ConfigError
 from .checkpoints import BEST, CheckpointFiles
-from .options import ConfigError
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 

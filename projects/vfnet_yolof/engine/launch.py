@@ -19,9 +19,9 @@ import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from torch import multiprocessing as mp
 
-from ..compat import create_local_process_group
+from ..config.options import ConfigError
+from ..utils.compat import create_local_process_group
 from .ending import EXIT_SIGNAL
-from .options import ConfigError
 from .signals import handled, signal_name
 
 logger = logging.getLogger(f"detectron2.{__name__}")

@@ -18,11 +18,11 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from ..config.options import ConfigError
 from ..modeling.losses import each_worker_alone
+from ..utils.state import rng_state, set_rng_state
 from .agreement import agree, is_agreed
 from .ending import EvaluationStopped
-from .options import ConfigError
-from .state import rng_state, set_rng_state
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 

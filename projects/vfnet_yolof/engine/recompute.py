@@ -12,7 +12,7 @@ from detectron2.layers import CNNBlockBase
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .options import ConfigError
+from ..config.options import ConfigError
 
 
 def recompute_backbone(model: nn.Module) -> int:

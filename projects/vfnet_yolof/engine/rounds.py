@@ -10,12 +10,12 @@ from typing import Any
 
 from detectron2.engine import HookBase
 
+from ..config.options import ConfigError
 from ..data.loader import DataLoadingError
+from ..utils.state import rng_state, set_rng_state
 from .agreement import on_any
 from .ending import EvaluationStopped, OutputError
-from .options import ConfigError
 from .saving import CheckpointHook
-from .state import rng_state, set_rng_state
 from .swa import SWAHook
 
 logger = logging.getLogger(f"detectron2.{__name__}")

@@ -15,7 +15,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..checkpoint.fitting import load_whole
+from ..config.options import ConfigError
+from ..config.schedule import resumed_iteration
 from ..optimization import optimize
+from ..utils.state import seed_everything
 from .agreement import together
 from .build import Evaluation, build_hooks, build_model, build_trainer, build_tta
 from .checkpoints import FINAL, CheckpointFiles
@@ -29,12 +32,9 @@ from .classes import (
 from .ending import EXIT_SIGNAL, EvaluationFailed
 from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
 from .hooks import AveragingHook
-from .options import ConfigError
 from .run_folder import RunFolder
 from .saving import CheckpointHook
-from .schedule import resumed_iteration
 from .signals import StopRequest, handled, signal_name
-from .state import seed_everything
 from .trainer import Trainer
 from .writers import METRICS, append_metrics
 
@@ -56,7 +56,8 @@ def train_model(
         resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
         init_from: checkpoint to start from; classes that it does not have stay fresh.
         config_file: recorded in the checkpoints.
-        scaled: the config was scaled to this batch; see :func:`.schedule.resumed_iteration`.
+        scaled: the config was scaled to this batch; see
+            :func:`vfnet_yolof.config.schedule.resumed_iteration`.
         on_start: called when model, data and checkpoint are known to fit, before the first
             iteration; a run that cannot start leaves an earlier run's records alone.
 
@@ -173,7 +174,7 @@ def settle_seed(cfg: DictConfig, saved: dict[str, Any] | None = None) -> None:
 
 
 def _accepts(node: DictConfig, name: str) -> bool:
-    from .overrides import parameters_of
+    from ..config.overrides import parameters_of
 
     return name in (parameters_of(node) or {})
 

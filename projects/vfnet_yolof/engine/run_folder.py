@@ -17,9 +17,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..files import write_atomically
+from ..config.options import ConfigError
+from ..utils.files import write_atomically
 from .ending import require_writable, writing
-from .options import ConfigError
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 

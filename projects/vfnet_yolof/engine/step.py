@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.rules import shorten_list
+from ..config.options import ConfigError
 from ..modeling.losses.normalizer import batch_divisors, recorded_divisors, replayed_divisors
+from ..utils.state import rng_state, set_rng_state
 from .failures import names_images
-from .options import ConfigError
 from .recompute import kept_statistics
-from .state import rng_state, set_rng_state
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

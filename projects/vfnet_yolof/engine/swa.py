@@ -19,11 +19,11 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_swa_multi_avg_fn, update_bn
 
+from ..config.options import ConfigError
+from ..utils.state import rng_state, set_rng_state
 from .agreement import agreed_batches, together
 from .checkpoints import AVERAGE, AVERAGE_PART, BEST, CheckpointFiles
 from .hooks import AveragingHook
-from .options import ConfigError
-from .state import rng_state, set_rng_state
 from .trainer import Trainer
 
 logger = logging.getLogger(f"detectron2.{__name__}")

@@ -15,12 +15,12 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..config.options import ConfigError
 from ..data.loader import DataLoadingError
+from ..utils.state import StepState, rng_state, set_rng_state
 from .agreement import ProcessFailed, agreed_batches, has_lost_a_process, is_agreed
 from .ending import OutputError
-from .options import ConfigError
 from .saving import CheckpointHook
-from .state import StepState, rng_state, set_rng_state
 from .step import TrainStep
 
 logger = logging.getLogger(f"detectron2.{__name__}")

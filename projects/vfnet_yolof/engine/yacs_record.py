@@ -10,10 +10,10 @@ from detectron2.config import CfgNode
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
-from ..files import write_atomically
+from ..config.options import complete_train_options, flatten
+from ..config.yacs import build_yacs_model, components, num_classes_key, yacs_from_text
+from ..utils.files import write_atomically
 from .checkpoints import FINAL
-from .options import complete_train_options, flatten
-from .yacs_config import build_yacs_model, components, num_classes_key, yacs_from_text
 
 FILE_NAME = "config_yacs.yaml"
 

@@ -21,15 +21,8 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from ..data.faults import shown
-from ..files import write_atomically
-from .coco_ap import (
-    AREAS,
-    Curves,
-    DetectionArrays,
-    checked_backend,
-    coco_curves,
-    detection_limits,
-)
+from ..utils.files import write_atomically
+from .coco_ap import AREAS, Curves, DetectionArrays, checked_backend, coco_curves, detection_limits
 from .ground_truth import load_ground_truth
 
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers

@@ -22,11 +22,11 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from .. import __version__
 from ..checkpoint import convert_checkpoint, load_checkpoint, load_into
 from ..checkpoint.convert import file_sha256
-from ..configs import load_config
-from ..engine.overrides import apply_overrides
+from ..config.overrides import apply_overrides
+from ..config.packaged import load_config
+from ..utils import __version__
 from .files import WeightsUnavailableError, cache_dir, check_hash, find_weights
 from .table import ROWS, Pipeline, Row, Weights
 

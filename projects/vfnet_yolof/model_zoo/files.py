@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from ..checkpoint import CheckpointError
 from ..checkpoint.convert import file_sha256
-from ..files import write_atomically
+from ..utils.files import write_atomically
 from .table import Weights
 
 logger = logging.getLogger(f"detectron2.{__name__}")

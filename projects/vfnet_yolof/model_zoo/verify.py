@@ -16,12 +16,12 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..checkpoint import load_into
-from ..configs import load_config
+from ..config.inference import default_device
+from ..config.options import complete_train_options
+from ..config.packaged import load_config
 from ..data.datasets import register_coco_json
 from ..engine.classes import check_num_classes, checkpoint_classes
-from ..engine.options import complete_train_options
 from ..engine.run import Evaluation
-from ..inference_config import default_device
 from . import converted_weights, find_row, find_source, get_config, is_published
 from .table import ROWS, Pipeline
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..layers.deform_conv import DeformConv2d
-from ..layers.training_conv import has_fixed_statistics, is_plain_conv
+from .training_conv import has_fixed_statistics, is_plain_conv
 
 
 def fold_batch_norms(model: nn.Module) -> int:

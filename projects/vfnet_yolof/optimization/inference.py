@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..layers.fused_conv import FusedConv2d
-from ..layers.training_conv import is_plain_conv
-from ..layers.winograd import WinogradConv2d
 from .folding import fold_batch_norms, is_conv
+from .fused_conv import FusedConv2d
 from .replace import replace_modules
 from .residual import fuse_resnets
+from .training_conv import is_plain_conv
+from .winograd import WinogradConv2d
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.Mish, nn.Hardswish)

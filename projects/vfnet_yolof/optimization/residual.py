@@ -6,8 +6,8 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.fused_conv import FusedConv2d
 from ..modeling.backbones.resnet import DeformBottleneckBlock
+from .fused_conv import FusedConv2d
 
 BLOCKS = (BasicBlock, BottleneckBlock, DeformBottleneckBlock)
 

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from ..layers import winograd
-from ..layers.training_conv import TrainingConv2d, has_fixed_statistics, is_plain_conv
+from . import winograd
 from .replace import replace_modules
+from .training_conv import TrainingConv2d, has_fixed_statistics, is_plain_conv
 
 
 def optimize_training(model: nn.Module, *, use_winograd: bool | None = None) -> int:

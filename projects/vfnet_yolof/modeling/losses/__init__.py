@@ -8,11 +8,7 @@ from .focal import FocalLoss
 from .guided_focal import GuidedFocalLoss
 from .iou import aligned_iou, giou_loss
 from .normalizer import each_worker_alone, synced_mean
-from .quality_focal import (
-    QualityFocalLoss,
-    generalized_focal_loss,
-    quality_focal_loss,
-)
+from .quality_focal import QualityFocalLoss, generalized_focal_loss, quality_focal_loss
 from .varifocal import VarifocalLoss, varifocal_loss
 
 __all__ = [

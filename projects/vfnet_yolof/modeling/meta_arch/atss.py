@@ -65,8 +65,8 @@ class ATSS(PointDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.yacs`."""
-        from ...yacs import atss_arguments
+        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.modeling.yacs`."""
+        from ..yacs import atss_arguments
 
         return atss_arguments(cfg)
 

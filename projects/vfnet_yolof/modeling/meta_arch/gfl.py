@@ -97,8 +97,8 @@ class GFL(PointDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.yacs`."""
-        from ...yacs import gfl_arguments
+        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.modeling.yacs`."""
+        from ..yacs import gfl_arguments
 
         return gfl_arguments(cfg)
 

@@ -55,8 +55,8 @@ class VFNet(PointDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.yacs`."""
-        from ...yacs import vfnet_arguments
+        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.modeling.yacs`."""
+        from ..yacs import vfnet_arguments
 
         return vfnet_arguments(cfg)
 

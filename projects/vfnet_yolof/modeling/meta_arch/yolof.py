@@ -22,7 +22,7 @@ class YOLOF(AnchorDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.yacs`."""
-        from ...yacs import yolof_arguments
+        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.modeling.yacs`."""
+        from ..yacs import yolof_arguments
 
         return yolof_arguments(cfg)

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..yaml_files import Trust, add_trust_arguments, trust_from
-from .checkpoints import AVERAGE, AVERAGE_PART
+from ..config.experiment import load_lazy
+from ..config.options import ConfigError, complete_train_options
+from ..config.yaml_files import Trust, add_trust_arguments, trust_from
+from ..engine.checkpoints import AVERAGE, AVERAGE_PART
+from ..engine.run import evaluate_model, use_device
 from .compare import spread, write_text
-from .experiment import load_lazy
-from .options import ConfigError, complete_train_options
-from .run import evaluate_model, use_device
 
 
 class Scores(NamedTuple):

@@ -18,10 +18,12 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from ..checkpoint.rules import CheckpointError
+from ..config.experiment import prepare
+from ..config.options import ConfigError
+from ..config.yaml_files import add_trust_arguments
 from ..data.loader import DataLoadingError
-from ..yaml_files import add_trust_arguments
-from .agreement import ProcessFailed, is_agreed, together
-from .ending import (
+from ..engine.agreement import ProcessFailed, is_agreed, together
+from ..engine.ending import (
     EXIT_EVALUATION,
     EXIT_FAILED,
     EXIT_OUTPUT,
@@ -33,12 +35,11 @@ from .ending import (
     require_writable,
     writing,
 )
-from .experiment import prepare, save_run_record, versions
-from .failures import StepFailed
-from .launch import launch
-from .options import ConfigError
-from .run import evaluate_model, train_model, use_device
-from .run_folder import RunFolder
+from ..engine.failures import StepFailed
+from ..engine.launch import launch
+from ..engine.run import evaluate_model, train_model, use_device
+from ..engine.run_folder import RunFolder
+from ..engine.run_record import save_run_record, versions
 
 EXPECTED = (
     ConfigError,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog
 
-from .demo import collect_inputs, run_on_files, write_json
-from .engine.cli import command_line as train
-from .predictor import Predictor
+from ..inference.demo import collect_inputs, run_on_files, write_json
+from ..inference.predictor import Predictor
+from .training import command_line as train
 
 CONFIG = "vfnet/vfnet_small_shapes.py"
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
+from vfnet_yolof.layers.star_conv import StarConv2d, star_offsets
+from vfnet_yolof.modeling.postprocess import PostProcessor
+from vfnet_yolof.optimization import optimize, optimize_training
 
-from ..layers.star_conv import StarConv2d, star_offsets
-from ..modeling.postprocess import PostProcessor
-from ..optimization import optimize, optimize_training
 from .floor import FORMATS, record_products, replay
 from .models import build_model, pictures, random_boxes
 from .peers import PeerMissing, build_peer, peer_run
@@ -244,7 +244,7 @@ def losses_alone(model: nn.Module, inputs: list[dict[str, Any]]) -> Run:
 
 def star_convolution(settings: Settings) -> Report:
     """The star convolution of 256 channels on a map of 60 x 80 and torchvision's operator."""
-    from ..layers.deform_conv import deform_conv_implementation
+    from vfnet_yolof.layers.deform_conv import deform_conv_implementation
 
     generator = torch.Generator().manual_seed(0)
     device = torch.device(settings.device)
@@ -282,8 +282,8 @@ def star_convolution(settings: Settings) -> Report:
 
 def assignment(settings: Settings) -> Report:
     """ATSS and uniform matching with few and many boxes."""
-    from ..modeling.assigners import ATSSAssigner, UniformAssigner
-    from ..modeling.points import PointGenerator
+    from vfnet_yolof.modeling.assigners import ATSSAssigner, UniformAssigner
+    from vfnet_yolof.modeling.points import PointGenerator
 
     generator = torch.Generator().manual_seed(0)
     device = torch.device(settings.device)

@@ -17,8 +17,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torchvision import ops
-
-from ..checkpoint.convert import convert_state_dict
+from vfnet_yolof.checkpoint.convert import convert_state_dict
 
 CONFIGS = {
     "VFNet": "vfnet/vfnet_r50_fpn_1x_coco.py",

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
-from ..analysis.cost_report import analyze
-from ..configs import config_dir, load_config
-from ..engine.compare import write_text
-from .table import ROWS, Row
+from ..config.packaged import config_dir, load_config
+from ..model_zoo.table import ROWS, Row
+from .compare import write_text
+from .cost_report import analyze
 
 SIZE = (800, 1344)
 FILE = "MODEL_ZOO.md"

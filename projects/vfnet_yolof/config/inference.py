@@ -14,10 +14,10 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from .configs import find_config, is_yacs_file, load_config
-from .engine.overrides import apply_overrides
-from .engine.parts import built, built_model, config_errors
-from .engine.yacs_config import apply_yacs_overrides, load_yacs
+from .overrides import apply_overrides
+from .packaged import find_config, is_yacs_file, load_config
+from .parts import built, built_model, config_errors
+from .yacs import apply_yacs_overrides, load_yacs
 from .yaml_files import Trust
 
 Config = str | os.PathLike[str] | DictConfig | CfgNode

@@ -8,10 +8,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from PIL import Image
 
-from .data import dataset_class_names
-from .engine.parts import built, config_errors
-from .files import write_atomically
-from .visualization import draw_ground_truth
+from ..config.parts import built, config_errors
+from ..data import dataset_class_names
+from ..drawing.visualization import draw_ground_truth
+from ..utils.files import write_atomically
 
 
 def save_training_pictures(

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import instantiate
+from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.evaluation.coco_ap import Curves, coco_curves, default_backend
 
-from ..configs import load_config
-from ..evaluation.coco_ap import Curves, coco_curves, default_backend
-from ..evaluation.plain import plain_curves, synthetic_data
 from .measures import Report, Settings, model_and_batch, train_step
+from .plain_coco import plain_curves, synthetic_data
 from .timing import Comparison, Run, Timing, compare
 
 NUM_CLASSES = 80
@@ -103,7 +103,7 @@ import time
 import detectron2.config, detectron2.data, detectron2.engine, detectron2.evaluation
 import detectron2.modeling
 began = time.perf_counter()
-from vfnet_yolof.configs import load_config
+from vfnet_yolof.config.packaged import load_config
 load_config("vfnet/vfnet_r50_fpn_1x.py")
 print(time.perf_counter() - began)
 """

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 import torchvision
+from vfnet_yolof.utils.files import write_atomically
 
-from ..files import write_atomically
 from .measures import Report
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"

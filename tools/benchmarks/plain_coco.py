@@ -7,8 +7,7 @@ import io
 from typing import Any
 
 import numpy as np
-
-from .coco_ap import Curves, DetectionArrays, detection_limits
+from vfnet_yolof.evaluation.coco_ap import Curves, DetectionArrays, detection_limits
 
 
 def plain_curves(

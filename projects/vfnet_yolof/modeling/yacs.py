@@ -5,15 +5,15 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_anchor_generator, build_backbone
 
-from .layers.nms import NMS, HardNMS
-from .layers.soft_nms import SoftNMS
-from .modeling.assigners import ATSSAssigner, FCOSAssigner, UniformAssigner
-from .modeling.box_coders import ClampedDeltaCoder
-from .modeling.heads import AnchorHead, GFLHead, PointHead, VFNetHead
-from .modeling.losses import FocalLoss, QualityFocalLoss, VarifocalLoss
-from .modeling.points import PointGenerator
-from .modeling.postprocess import PostProcessor
-from .modeling.representations import GeneralDistribution
+from ..layers.nms import NMS, HardNMS
+from ..layers.soft_nms import SoftNMS
+from .assigners import ATSSAssigner, FCOSAssigner, UniformAssigner
+from .box_coders import ClampedDeltaCoder
+from .heads import AnchorHead, GFLHead, PointHead, VFNetHead
+from .losses import FocalLoss, QualityFocalLoss, VarifocalLoss
+from .points import PointGenerator
+from .postprocess import PostProcessor
+from .representations import GeneralDistribution
 
 
 def _add_common_keys(node: CfgNode) -> None:

@@ -15,9 +15,9 @@ from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamSc
 from omegaconf import DictConfig
 from torch import nn
 
-from ..yaml_files import Trust, check_bases
-from .optim import get_optimizer_params
+from ..solver import get_optimizer_params
 from .options import ConfigError, suggestion
+from .yaml_files import Trust, check_bases
 
 
 def load_yacs(path: str, overrides: Sequence[str] = (), trust: Trust | None = None) -> CfgNode:
@@ -30,7 +30,7 @@ def load_yacs(path: str, overrides: Sequence[str] = (), trust: Trust | None = No
             a value of a wrong type.
         FileNotFoundError: there is no such file, or none that ``_BASE_`` names.
     """
-    from vfnet_yolof.yacs import get_cfg_with_keys
+    from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 
     cfg = get_cfg_with_keys()
     known = list(yacs_keys(cfg))
@@ -71,7 +71,7 @@ def yacs_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
 
 def yacs_from_text(yaml: str) -> CfgNode:
     """A whole config from the text that ``CfgNode.dump`` gave."""
-    from vfnet_yolof.yacs import get_cfg_with_keys
+    from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 
     cfg = get_cfg_with_keys()
     cfg.merge_from_other_cfg(CfgNode.load_cfg(yaml))

@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import write_atomically
+from ..utils.files import write_atomically
 
-TRAIN = "import sys; from vfnet_yolof.engine.cli import command_line; sys.exit(command_line())"
+TRAIN = "import sys; from vfnet_yolof.cli.training import command_line; sys.exit(command_line())"
 DONE = "finished.json"
 
 

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from ..layers.deform_conv import DeformConv2d
+from vfnet_yolof.layers.deform_conv import DeformConv2d
 
 FORMATS = {"channels last": torch.channels_last, "NCHW": torch.contiguous_format}
 

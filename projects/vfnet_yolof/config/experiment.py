@@ -1,29 +1,21 @@
-"""From the command line to the config that is run: load, override, check, scale, save."""
+"""From the command line to the config that is run: load, override, check, scale."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import platform
-import subprocess
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
-import detectron2
-import torch
-from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..configs import find_config, is_yacs_file, load_config
-from ..files import replacing, write_atomically
-from ..yaml_files import Trust, trust_from
 from .options import ConfigError, complete_train_options
 from .overrides import apply_overrides
+from .packaged import find_config, is_yacs_file, load_config
 from .schedule import YACS_KEYS, auto_scale, small_batch, warn_about_batch_size
-from .yacs_record import write_yacs_record
+from .yaml_files import Trust, trust_from
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -42,7 +34,7 @@ def prepare(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     path = find_config(args.config_file)
     overrides = joined_pairs(args.overrides)
     if _is_yacs(path):
-        from .yacs_config import components, load_yacs
+        from .yacs import components, load_yacs
 
         upper = [o for o in overrides if o[:1].isupper()]
         cfg = components(load_yacs(path, upper, trust_from(args)))
@@ -79,7 +71,7 @@ def load_lazy(path: str, trust: Trust | None = None) -> DictConfig:
 
     Args:
         path: a ``.py`` or saved ``.yaml`` file.
-        trust: what a YAML file may call, see :class:`vfnet_yolof.yaml_files.Trust`.
+        trust: what a YAML file may call, see :class:`vfnet_yolof.config.yaml_files.Trust`.
 
     Raises:
         ConfigError: it cannot be read, or a section is missing.
@@ -202,65 +194,3 @@ def scale(cfg: DictConfig, args: argparse.Namespace, explicit: Collection[str]) 
         warn_about_batch_size(cfg, total_batch)
         changes = []
     return changes
-
-
-def save_run_record(cfg: DictConfig, changes: list[str]) -> None:
-    """Write ``config.yaml``, which ``--config-file`` takes again, and ``versions.txt``.
-
-    A config that came from yacs is written as ``config_yacs.yaml``, too, for other tools.
-
-    Raises:
-        ConfigError: the config cannot be saved as text.
-    """
-    if not comm.is_main_process():
-        return
-    folder = Path(cfg.train.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.yaml"
-    # LazyConfig writes in place and pickles what it cannot write as text, without an error.
-    with replacing(path) as scratch:
-        LazyConfig.save(cfg, str(scratch))
-        pickled = Path(f"{scratch}.pkl")
-        if pickled.exists():
-            pickled.unlink()
-            raise ConfigError(
-                "The config cannot be saved as text, so the run could not be repeated: it holds a "
-                "lambda or a local function. Use a function of a module instead."
-            )
-    write_yacs_record(cfg)
-    text = "".join(f"{line}\n" for line in [*versions(), "", "overrides:", *changes])
-    write_atomically(folder / "versions.txt", lambda file: file.write(text.encode()))
-    logger.info("Config saved to %s", path)
-
-
-def versions() -> list[str]:
-    """Versions of what a result depends on, one per line."""
-    from vfnet_yolof import __version__
-
-    lines = [
-        f"vfnet_yolof {__version__}",
-        f"detectron2 {detectron2.__version__}",
-        f"torch {torch.__version__}, CUDA {torch.version.cuda}",
-        f"python {platform.python_version()}",
-    ]
-    if torch.cuda.is_available():
-        lines.append(f"device {torch.cuda.get_device_name()}")
-    commit = _git("rev-parse", "HEAD")
-    if commit:
-        changed = "with local changes" if _git("status", "--porcelain", "-uno") else "clean"
-        lines.append(f"git {commit}, {changed}")
-    return lines
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()

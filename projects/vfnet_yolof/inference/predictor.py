@@ -16,19 +16,14 @@ from detectron2.structures import Instances
 from PIL import Image
 from torch import nn
 
-from .checkpoint import (
-    CheckpointMismatchError,
-    find_category_ids,
-    find_class_names,
-    load_into,
-)
-from .data.augment import AugInput
-from .data.images import pil_to_array, read_image
-from .inference_config import Config, default_device, read_inference_config
-from .modeling.by_size import detect_by_size
-from .optimization import optimize
-from .processes import require_own_threads
-from .yaml_files import Trust
+from ..checkpoint import CheckpointMismatchError, find_category_ids, find_class_names, load_into
+from ..config.inference import Config, default_device, read_inference_config
+from ..config.yaml_files import Trust
+from ..data.augment import AugInput
+from ..data.images import pil_to_array, read_image
+from ..modeling.by_size import detect_by_size
+from ..optimization import optimize
+from ..utils.processes import require_own_threads
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +45,7 @@ class Predictor:
     Several threads may use one predictor at once. Pickles and copies hold the model with its
     weights, so they need neither configuration nor checkpoint and give the same results (an
     optimised model on a CPU up to rounding, which there depends on the sizes that came before).
-    After a fork, see :mod:`.processes`.
+    After a fork, see :mod:`vfnet_yolof.utils.processes`.
 
     Attributes:
         model: in evaluation mode. cfg: the :class:`InferenceConfig`. device: where the model runs.
@@ -86,14 +81,15 @@ class Predictor:
         optimized: predict with the faster copy that :func:`vfnet_yolof.optimize` makes; else
             ``model`` has the checkpoint's weights under their names.
         allow: dotted prefixes of classes and functions that a YAML file ``config`` may name beyond
-            the usual ones, see :class:`.yaml_files.Trust`.
+            the usual ones, see :class:`vfnet_yolof.config.yaml_files.Trust`.
         trust_config: let the YAML file name anything, i.e. run any code.
 
         Raises:
             ValueError: no weights are given or named by the configuration, or a threshold or batch
                 size that cannot be.
-            FileNotFoundError, CheckpointError, CheckpointMismatchError: see :mod:`.checkpoint`.
-            RuntimeError: see :func:`.processes.require_own_threads`.
+            FileNotFoundError, CheckpointError, CheckpointMismatchError: as of
+                :func:`vfnet_yolof.checkpoint.load_into`.
+            RuntimeError: see :func:`vfnet_yolof.utils.processes.require_own_threads`.
         """
         require_own_threads()
         trust = Trust(tuple(allow), trust_config)
@@ -135,7 +131,8 @@ class Predictor:
         pixels of the given image, ``scores`` in descending order, ``pred_classes``.
 
         Raises ValueError or TypeError naming what is wrong with an image, FileNotFoundError,
-        ImageReadError; RuntimeError where a forked process lacks threads, see :mod:`.processes`.
+        ImageReadError; RuntimeError where a forked process lacks threads, see
+        :mod:`vfnet_yolof.utils.processes`.
         """
         return self._detect(images, input_format)
 
@@ -273,7 +270,7 @@ def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") ->
     """``image`` as an (H, W, 3) uint8 array in the channel order ``output_format``.
 
     ``input_format`` is the order of arrays; files and PIL images know theirs, and are read as
-    :func:`.data.images.read_image` has it.
+    :func:`vfnet_yolof.data.images.read_image` has it.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(os.fspath(image), output_format)

@@ -48,10 +48,10 @@ vfnet_yolof.data.loader.build_test_loader
 vfnet_yolof.data.loader.build_train_loader
 vfnet_yolof.data.mapper.DetectionMapper
 vfnet_yolof.data.mosaic.Mosaic
-vfnet_yolof.engine.optim.get_optimizer_params
+vfnet_yolof.solver.get_optimizer_params
 vfnet_yolof.engine.swa.CyclicCosineParamScheduler
-vfnet_yolof.engine.tta.DenseTTA
-vfnet_yolof.engine.yacs_config.build_yacs_model
+vfnet_yolof.inference.tta.DenseTTA
+vfnet_yolof.config.yacs.build_yacs_model
 vfnet_yolof.evaluation.coco.CocoEvaluator
 vfnet_yolof.layers.nms.HardNMS
 vfnet_yolof.layers.soft_nms.SoftNMS

@@ -21,11 +21,11 @@ from detectron2.structures import Instances
 from PIL import Image
 from tqdm import tqdm
 
-from .class_names import order_in
-from .data.images import ImageReadError
-from .files import replacing
+from ..data.images import ImageReadError
+from ..drawing.visualization import draw_distributions, draw_instances, draw_star
+from ..utils.class_names import order_in
+from ..utils.files import replacing
 from .predictor import Predictor, to_array
-from .visualization import draw_distributions, draw_instances, draw_star
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")

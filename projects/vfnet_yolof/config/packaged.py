@@ -25,7 +25,7 @@ def config_dir() -> Path:
     Raises:
         FileNotFoundError: the installation is incomplete.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "_configs", package.parents[1] / "configs"):
         if (folder / "common").is_dir():
             return folder

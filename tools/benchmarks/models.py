@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
-
-from ..inference_config import Config, read_inference_config
+from vfnet_yolof.config.inference import Config, read_inference_config
 
 # Of random weights nobody knows how many boxes they find; with this many above the threshold the
 # suppression of duplicates has as much to do as in a crowded picture.

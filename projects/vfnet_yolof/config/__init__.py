@@ -1,0 +1,1 @@
+"""Configurations, LazyConfig and yacs: found, read, changed, checked and scaled."""

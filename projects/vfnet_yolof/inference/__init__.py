@@ -1,0 +1,1 @@
+"""Detections for pictures, files and videos, with a trained model."""
