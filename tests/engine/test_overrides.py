@@ -161,7 +161,7 @@ def test_a_run_saved_while_there_was_an_option_goes_on(toy, capsys):
     capsys.readouterr()
     trusted = ["--resume", "--trust-config"]
     assert toy.run(*trusted, "train.max_iter=4") == 0
-    assert "optimize" not in capsys.readouterr().err + saved.read_text()
+    assert "optimize:" not in capsys.readouterr().err + saved.read_text()
     assert toy.run(*trusted, "train.optimize=True") == 2
     assert "error: Unknown key train.optimize. It was removed" in capsys.readouterr().err
 
