@@ -219,7 +219,7 @@ def _use_own_data(cfg: DictConfig, run: RunFlags) -> list[str]:
         user = register_user_datasets(*flags)
         if comm.is_main_process():  # the others end with it
             for json_file, images in (flags[:2], flags[2:]):
-                if json_file is not None:
+                if json_file is not None and images is not None:
                     report = validate_coco(json_file, images)
                     logger.info("%s", report.format())
                     report.raise_if_errors()
