@@ -17,7 +17,7 @@ from golden_recipe import reference_state_dict
 from vfnet_yolof.checkpoint.mmdet import FPN_RULES, RESNET_RULES, TOWER_RULES
 from vfnet_yolof.checkpoint.rules import Rule, apply_rules
 from vfnet_yolof.config.packaged import load_config
-from vfnet_yolof.modeling.box_coders import ClampedDeltaCoder, boxes_to_distances
+from vfnet_yolof.modeling.boxes import ClampedDeltaCoder, boxes_to_distances
 from vfnet_yolof.modeling.heads import PointHead, PointPredictions
 from vfnet_yolof.modeling.losses import FocalLoss, QualityFocalLoss
 

@@ -9,20 +9,21 @@ from detectron2.utils.events import EventStorage
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from vfnet_yolof.modeling.box_coders import boxes_to_distances, integral
+from vfnet_yolof.modeling.boxes import boxes_to_distances
 from vfnet_yolof.modeling.losses import aligned_iou, centerness_target, distribution_focal_loss
-from vfnet_yolof.modeling.quality import (
+from vfnet_yolof.modeling.meta_arch import (
     CenternessTarget,
     EqualQuality,
     IoUTarget,
     Positives,
     PredictedScore,
 )
-from vfnet_yolof.modeling.range_monitor import RangeMonitor
+from vfnet_yolof.modeling.meta_arch.gfl import RangeMonitor
 from vfnet_yolof.modeling.representations import (
     DiracDelta,
     GaussianDistribution,
     GeneralDistribution,
+    integral,
 )
 
 EVERY = [GeneralDistribution(), GeneralDistribution(8, 2.0), DiracDelta(), GaussianDistribution()]
