@@ -15,18 +15,19 @@ from vfnet_yolof.modeling.meta_arch import (
     CenternessTarget,
     EqualQuality,
     IoUTarget,
-    Positives,
     PredictedScore,
 )
-from vfnet_yolof.modeling.meta_arch.gfl import RangeMonitor
+from vfnet_yolof.modeling.meta_arch.gfl import Positives, RangeMonitor
 from vfnet_yolof.modeling.representations import (
+    AnchorDeltas,
     DiracDelta,
     GaussianDistribution,
     GeneralDistribution,
     integral,
 )
 
-EVERY = [GeneralDistribution(), GeneralDistribution(8, 2.0), DiracDelta(), GaussianDistribution()]
+POINTS = [DiracDelta(), DiracDelta(8.0), AnchorDeltas()]
+EVERY = [GeneralDistribution(), GeneralDistribution(8, 2.0), GaussianDistribution(), *POINTS]
 
 
 def raw_numbers(representation, rows: int = 5, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -3,9 +3,9 @@
     python tools/benchmarks/code_path.py vfnet/vfnet_r50_fpn_1x.py gfl/gfl_r50_fpn_1x.py
     python tools/benchmarks/code_path.py --fcos
 
-Only files of the package count: those with a function that was called, and a change is a call or a
-return after which the current file of the package is another one. Code of libraries in between is
-passed over.
+Files of ``modeling`` without its backbones count, for a batch of one picture: those with a function
+that was called, and a change is a call or a return after which the current one of these files is
+another. Other code in between is passed over.
 """
 
 import argparse
@@ -22,13 +22,14 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
+from vfnet_yolof.config.packaged import find_config
 
 
 class CodePath:
-    """Files of a package in the order in which a profiled call enters them.
+    """Files of a folder in the order in which a profiled call enters them.
 
     Args:
-        root: folder of the package.
+        root: folder ``modeling`` of a package.
     """
 
     def __init__(self, root: Path) -> None:
@@ -42,6 +43,8 @@ class CodePath:
         name = frame.f_code.co_filename
         if event not in ("call", "return") or not name.startswith(self.root):
             return
+        if name.startswith((f"{self.root}/backbone", f"{self.root}/necks")):
+            return
         if event == "call":
             self.files[name.removeprefix(self.root).lstrip("/")] += 1
             self.changes += bool(self._stack) and self._stack[-1] != name
@@ -52,15 +55,12 @@ class CodePath:
 
 
 def inputs() -> list[dict[str, Any]]:
-    """Two pictures of 96 x 128 pixels with two boxes each."""
-    result = []
-    for shift in (0.0, 8.0):
-        instances = Instances((96, 128))
-        boxes = [[8.0 + shift, 8.0, 60.0 + shift, 70.0], [40.0, 30.0 + shift, 110.0, 90.0]]
-        instances.gt_boxes = Boxes(torch.tensor(boxes))
-        instances.gt_classes = torch.tensor([0, 1])
-        result.append({"image": torch.zeros(3, 96, 128), "instances": instances})
-    return result
+    """One picture of 96 x 128 pixels with two boxes."""
+    instances = Instances((96, 128))
+    boxes = [[8.0, 8.0, 60.0, 70.0], [40.0, 30.0, 110.0, 90.0]]
+    instances.gt_boxes = Boxes(torch.tensor(boxes))
+    instances.gt_classes = torch.tensor([0, 1])
+    return [{"image": torch.zeros(3, 96, 128), "instances": instances}]
 
 
 def trace(model: nn.Module, root: Path) -> CodePath:
@@ -80,10 +80,7 @@ def trace(model: nn.Module, root: Path) -> CodePath:
 
 def build(name: str) -> nn.Module:
     """The detector of a configuration below ``configs/``."""
-    config = LazyConfig.load(name)
-    if "backbone" in config.model and "bottom_up" in config.model.backbone:
-        config.model.backbone.bottom_up.freeze_at = 0
-    return instantiate(config.model)
+    return instantiate(LazyConfig.load(find_config(name)).model)
 
 
 def main() -> None:
@@ -91,13 +88,15 @@ def main() -> None:
     parser.add_argument("configs", nargs="*", help="configuration files")
     parser.add_argument("--fcos", action="store_true", help="Detectron2's own FCOS, in detectron2")
     args = parser.parse_args()
-    own = Path(vfnet_yolof.__file__).parent
+    own = Path(vfnet_yolof.__file__).parent / "modeling"
     paths = {name: trace(build(name), own) for name in args.configs}
     if args.fcos:
         from detectron2 import model_zoo
 
         fcos = model_zoo.get_config("COCO-Detection/fcos_R_50_FPN_1x.py").model
-        paths["detectron2 FCOS"] = trace(instantiate(fcos), Path(detectron2.__file__).parent)
+        paths["detectron2 FCOS"] = trace(
+            instantiate(fcos), Path(detectron2.__file__).parent / "modeling"
+        )
     for name, path in paths.items():
         print(f"{name}: {len(path.files)} files, {path.changes} changes")
         for file, calls in path.files.items():
