@@ -6,7 +6,7 @@ Detectron2's checkpointer read ``.pkl`` files without running their code.
 
 from typing import Any
 
-__all__ = ["Predictor", "__version__", "optimize", "optimize_training"]
+__all__ = ["Predictor", "__version__", "optimize"]
 
 # First of all: Detectron2 may be told to load `detectron2_setup`, which needs modules of this
 # package whole, and not in the middle of their own import.
@@ -27,8 +27,8 @@ def __getattr__(name: str) -> Any:
         from .inference.predictor import Predictor
 
         return Predictor
-    if name in ("optimize", "optimize_training"):
-        from . import optimization
+    if name == "optimize":
+        from .optimization import optimize
 
-        return getattr(optimization, name)
+        return optimize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Several configs, several seeds, one table; resumable."""
+"""Tables of several runs: configs trained with several seeds, or averages beside their parts."""
 
 from __future__ import annotations
 
@@ -12,42 +12,89 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from omegaconf import DictConfig, OmegaConf
+
+from ..config.experiment import load_lazy
+from ..config.options import ConfigError, complete_train_options
+from ..config.yaml_files import Trust, add_trust_arguments, trust_from
+from ..engine.checkpoints import AVERAGE, AVERAGE_PART
+from ..engine.run import evaluate_model, use_device
 from ..utils.files import write_atomically
 
 TRAIN = "import sys; from vfnet_yolof.cli.training import command_line; sys.exit(command_line())"
 DONE = "finished.json"
 
 
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """Arguments of ``tools/compare_runs.py``, without those behind ``--``."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--configs", nargs="+", help="files or packaged names, to be trained")
+    what.add_argument(
+        "--average",
+        nargs="+",
+        metavar="RUN",
+        help="output folders of runs with train.swa.keep_parts, whose average and parts to test",
+    )
+    training = parser.add_argument_group("with --configs")
+    training.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    training.add_argument("--output", help="folder of all runs; needed")
+    training.add_argument(
+        "--metrics", nargs="+", default=["bbox/AP", "bbox/AP50", "bbox/AP75"], help="columns"
+    )
+    averages = parser.add_argument_group("with --average")
+    averages.add_argument("--metric", default="AP", help="of the boxes; AP by default")
+    parser.add_argument("--markdown", help="write the table to this file as well")
+    add_trust_arguments(parser)
+    return parser
+
+
 def command_line(description: str, arguments: Sequence[str] | None = None) -> int:
     """``tools/compare_runs.py``; returns the exit status of the first run that fails, else 0."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     split = arguments.index("--") if "--" in arguments else len(arguments)
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--configs", nargs="+", required=True, help="files or packaged names")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--output", required=True, help="folder of all runs")
-    parser.add_argument(
-        "--metrics", nargs="+", default=["bbox/AP", "bbox/AP50", "bbox/AP75"], help="columns"
-    )
-    parser.add_argument("--markdown", help="write the table to this file as well")
+    parser = argument_parser(description)
     args = parser.parse_args(arguments[:split])
     common = arguments[split + 1 :]
-
-    # Seeds in the outer loop: every config has had as many runs as the others at any time.
-    for seed in args.seeds:
-        for config in args.configs:
-            status = run(config, seed, run_folder(args.output, config, seed), common)
-            if status:
-                print(f"error: {config}, seed {seed} failed ({status})", file=sys.stderr)
-                return status
-    text = table(args.configs, args.seeds, args.output, args.metrics)
+    if args.average:
+        if common:
+            parser.error("--average trains nothing: leave out what follows --")
+        try:
+            scores = [scores_of(Path(x), args.metric, trust_from(args)) for x in args.average]
+        except (ConfigError, FileNotFoundError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        text = average_table(args.average, scores)
+    else:
+        if not args.output:
+            parser.error("--configs needs --output, the folder of all runs")
+        if args.trust_config or args.allow:
+            parser.error("with --configs, --trust-config and --allow belong behind --")
+        if status := run_all(args.configs, args.seeds, args.output, common):
+            return status
+        text = table(args.configs, args.seeds, args.output, args.metrics)
     print(text)
     if args.markdown:
         command = f"python tools/compare_runs.py {shlex.join(arguments)}"
         write_text(args.markdown, f"{text}\n\nMade by\n\n    {command}\n")
+    return 0
+
+
+def run_all(
+    configs: Sequence[str], seeds: Sequence[int], output: str, common: Sequence[str]
+) -> int:
+    """Train every config with every seed; the exit status of the first that fails, else 0."""
+    # Seeds in the outer loop: every config has had as many runs as the others at any time.
+    for seed in seeds:
+        for config in configs:
+            status = run(config, seed, run_folder(output, config, seed), common)
+            if status:
+                print(f"error: {config}, seed {seed} failed ({status})", file=sys.stderr)
+                return status
     return 0
 
 
@@ -114,6 +161,64 @@ def spread(values: Sequence[float]) -> str:
     if len(values) < 2:
         return each
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} ({each})"
+
+
+class Scores(NamedTuple):
+    """One metric of the parts, in their order, and of the average."""
+
+    parts: list[float]
+    average: float
+
+
+def scores_of(run: Path, metric: str, trust: Trust | None = None) -> Scores:
+    """Evaluate all parts and the average of a run, as its own config says.
+
+    Raises:
+        FileNotFoundError: the folder lacks the config, the parts or the average.
+        ConfigError: the evaluation does not give the metric.
+    """
+    parts = sorted(run.glob(f"{AVERAGE_PART.format(0)[:-2]}*.pth"))
+    needed = [run / "config.yaml", run / f"{AVERAGE}.pth"]
+    missing = [str(path) for path in needed if not path.is_file()]
+    if missing or not parts:
+        raise FileNotFoundError(
+            f"{run}: {', '.join(missing) or 'the parts'} not found; train with "
+            "train.swa.enabled=True train.swa.keep_parts=True to the end."
+        )
+    cfg = load_lazy(str(run / "config.yaml"), trust)
+    complete_train_options(cfg)
+    use_device(cfg)
+    *of_parts, average = [_score(cfg, run, path, metric) for path in [*parts, needed[1]]]
+    return Scores(of_parts, average)
+
+
+def _score(cfg: DictConfig, run: Path, path: Path, metric: str) -> float:
+    cfg = cfg.copy()
+    OmegaConf.update(cfg, "train.init_checkpoint", str(path))
+    OmegaConf.update(cfg, "train.output_dir", str(run / "evaluated" / path.stem))
+    results = evaluate_model(cfg).get("bbox", {})
+    if metric not in results:
+        raise ConfigError(f"{run}: the evaluation gives no {metric}, but {sorted(results)[:8]}.")
+    return results[metric]
+
+
+def average_table(runs: Sequence[str], scores: Sequence[Scores]) -> str:
+    """Markdown: a line for each run, and mean and spread over the runs."""
+    lines = [
+        "| run | parts | mean of the parts (lowest to highest) | last part | average | gain |",
+        "|---" * 6 + "|",
+    ]
+    means = [statistics.mean(x.parts) for x in scores]
+    gains = [x.average - mean for x, mean in zip(scores, means, strict=True)]
+    for run, x, mean, gain in zip(runs, scores, means, gains, strict=True):
+        lines.append(
+            f"| {Path(run).name} | {len(x.parts)} | {mean:.2f} ({min(x.parts):.2f} to "
+            f"{max(x.parts):.2f}) | {x.parts[-1]:.2f} | {x.average:.2f} | {gain:+.2f} |"
+        )
+    if len(scores) > 1:
+        columns = [means, [x.parts[-1] for x in scores], [x.average for x in scores], gains]
+        lines.append("| all | | " + " | ".join(spread(column) for column in columns) + " |")
+    return "\n".join(lines)
 
 
 def write_text(path: str | Path, text: str) -> None:
