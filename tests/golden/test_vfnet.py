@@ -48,7 +48,7 @@ def test_head_outputs(model, golden: Path, numbers: dict) -> None:
     for i, level in enumerate(LEVELS):
         checks.check_map(got.logits[i], numbers, f"head/cls_logits/{level}")
         checks.check_map(got.ltrb_init[i], numbers, f"head/bbox_pred_init/{level}")
-        checks.check_map(got.ltrb[i], numbers, f"head/bbox_pred_refine/{level}")
+        checks.check_map(got.sides[i], numbers, f"head/bbox_pred_refine/{level}")
 
 
 @pytest.mark.parametrize("case", CASES)
