@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -28,7 +28,7 @@ from .yaml_files import Trust
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
-ConfigSource = str | os.PathLike[str] | DictConfig | CfgNode
+ConfigSource: TypeAlias = str | os.PathLike[str] | DictConfig | CfgNode
 
 _SECTIONS = ("model", "optimizer", "lr_multiplier", "dataloader")
 
