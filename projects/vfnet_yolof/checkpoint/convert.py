@@ -22,6 +22,7 @@ from .describe import describe
 from .fitting import COUNTER, ModelOrKeys, Shapes, fit_to_target, target_shapes
 from .loading import load_checkpoint
 from .rules import (
+    RENAMED_RULES,
     SURROUNDING_RULES,
     CheckpointError,
     CheckpointMismatchError,
@@ -40,7 +41,7 @@ OWN_LAYOUT = Layout(
     project="Detectron2-style",
     detector="",
     signature=(r"head\..*", r"backbone\.bottom_up\.stem\..*"),
-    rules=(*SURROUNDING_RULES, Rule(r".*", r"\g<0>")),
+    rules=(*SURROUNDING_RULES, *RENAMED_RULES, Rule(r".*", r"\g<0>")),
 )
 LAYOUTS: tuple[Layout, ...] = (*mmdet.LAYOUTS, *yolof.LAYOUTS, OWN_LAYOUT)
 

@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 
 from .pickles import BoundedStream, Budget, Unreadable
 from .restricted import RestrictedUnpickler, plain
-from .rules import CheckpointError, shorten_list
+from .rules import CheckpointError, present_names, shorten_list
 from .torch_files import is_torch_file, read_torch
 
 _DAMAGED = "the file is cut short or damaged; fetch it again"
@@ -27,6 +27,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     code of the file runs. What the file announces is compared with what it has before anything is
     allocated, and checksums are compared where the format has them (zip). The result is what the
     file holds, not yet unwrapped: see :func:`~.tensors.find_weights`, which checks the numbers.
+    Tensors that this project called otherwise in earlier releases have their present names.
 
     path: a file, or an address that Detectron2 knows (``detectron2://``, ``https://``).
 
@@ -35,7 +36,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     local = local_file(path)
     try:
-        checkpoint = _load(local)
+        checkpoint = present_names(
+            {k: present_names(v) if isinstance(v, dict) else v for k, v in _load(local).items()}
+        )
     except CheckpointError as error:
         raise type(error)(f"{path}: {error}") from error
     except Exception as error:

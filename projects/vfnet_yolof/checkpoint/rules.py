@@ -6,10 +6,12 @@ decides what happens to it; a key that no rule matches is reported, never lost.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -57,6 +59,28 @@ SURROUNDING_RULES: tuple[Rule, ...] = (
         "pixel mean and std, set by the configuration",
     ),
 )
+
+
+# Names that this project's own files had in earlier releases.
+RENAMED_RULES: tuple[Rule, ...] = (
+    Rule(r"((?:.*\.)?head)\.centerness\.(weight|bias)", r"\1.quality.\2"),
+)
+
+
+def present_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping whose keys are by :data:`RENAMED_RULES`; others, and the values, are as they were.
+
+    Raises:
+        CheckpointError: it has a tensor under its old name and its present one.
+    """
+    result = dict(content)
+    for key, rule in itertools.product(content, RENAMED_RULES):
+        if isinstance(key, str) and (match := re.fullmatch(rule.pattern, key)):
+            name = match.expand(str(rule.replacement))
+            if name in content:
+                raise CheckpointError(f"has {key!r} and {name!r}, which is its name now")
+            result[name] = result.pop(key)
+    return result
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Boxes as numbers that a network predicts."""
+"""Boxes: as distances from points, as deltas of anchors, in an image, and how they overlap."""
 
 import math
 
@@ -32,25 +32,54 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     )
 
 
-def integral(logits: Tensor, interval: float = 1.0) -> Tensor:
-    """Expectation of a distribution over evenly spaced values (GFL, equation 5).
+def aligned_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
+    """IoU of each box with its counterpart: (..., 4) and (..., 4) xyxy -> (...).
 
-    Args:
-        logits: (..., bins) before the softmax. interval: distance of neighbouring values, the
-            first of which is 0.
-
-    Returns:
-        (...) in [0, (bins - 1) * interval].
+    ``eps`` is the smallest union that is divided by, so that two empty boxes give 0.
     """
-    # A sum, not a matrix product: tools that count or convert operators know no product of a
-    # tensor with a vector.
-    return (logits.softmax(-1) * bin_values(logits, interval)).sum(-1)
+    intersection, union = _intersection_and_union(boxes, others)
+    return intersection / union.clamp(min=eps)
 
 
-def bin_values(logits: Tensor, interval: float = 1.0) -> Tensor:
-    """The values (bins,) that the last dimension of ``logits`` stands for."""
-    bins = torch.arange(logits.shape[-1], device=logits.device, dtype=logits.dtype)
-    return bins * interval
+def giou_loss(boxes: Tensor, targets: Tensor, eps: float = 1e-6) -> Tensor:
+    """1 - generalised IoU of each box with its target: (P, 4) and (P, 4) xyxy -> (P,).
+
+    GIoU, algorithm 1. ``eps`` is the smallest union and enclosing area that is divided by,
+    which is how the VFNet and GFL references treat degenerate boxes.
+    """
+    return giou_loss_and_iou(boxes, targets, eps)[0]
+
+
+def giou_loss_and_iou(boxes: Tensor, targets: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """:func:`giou_loss`, and the :func:`aligned_iou` of the same boxes without gradient."""
+    intersection, union = _intersection_and_union(boxes, targets)
+    union = union.clamp(min=eps)
+    enclosing = torch.maximum(boxes[..., 2:], targets[..., 2:]) - torch.minimum(
+        boxes[..., :2], targets[..., :2]
+    )
+    area = enclosing.clamp(min=0).prod(-1).clamp(min=eps)
+    iou = intersection / union
+    return 1 - iou + (area - union) / area, iou.detach()
+
+
+def _intersection_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    low = torch.maximum(boxes[..., :2], others[..., :2])
+    high = torch.minimum(boxes[..., 2:], others[..., 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)
+    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    other_area = (others[..., 2:] - others[..., :2]).prod(-1)
+    return intersection, area + other_area - intersection
+
+
+def centerness_target(ltrb: Tensor) -> Tensor:
+    """How central a point lies in its box: distances (..., 4) to the sides -> (...) in [0, 1].
+
+    A point on a side, or outside of the box, has centerness 0 (FCOS, section 3.3, equation 3).
+    """
+    left, top, right, bottom = ltrb.clamp(min=0).unbind(-1)
+    horizontal = left.minimum(right) / left.maximum(right).clamp(min=1e-6)
+    vertical = top.minimum(bottom) / top.maximum(bottom).clamp(min=1e-6)
+    return (horizontal * vertical).sqrt()
 
 
 class ClampedDeltaCoder:
