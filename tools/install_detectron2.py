@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
-from vfnet_yolof.installer.install import main  # noqa: E402  (not installed yet)
+from vfnet_yolof.installer.install import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from vfnet_yolof.installer import install as installer
-from vfnet_yolof.installer.repairs import REPAIRS
 from torch import nn
 from vfnet_yolof.checkpoint import CheckpointError
+from vfnet_yolof.installer import install as installer
+from vfnet_yolof.installer.repairs import REPAIRS
 
 MODULE = "detectron2/checkpoint/detection_checkpoint.py"
 

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from vfnet_yolof.installer.repairs import PYPROJECT, REPAIRS, STAND_IN, Repair
 from vfnet_yolof.installer import install as installer
 from vfnet_yolof.installer.install import Installed, InstallError
+from vfnet_yolof.installer.repairs import PYPROJECT, REPAIRS, STAND_IN, Repair
 
 
 def write_archive(path: Path, members: Iterable[tarfile.TarInfo]) -> Path:

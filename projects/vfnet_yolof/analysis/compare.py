@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import shlex
 import statistics
 import subprocess
 import sys
@@ -19,35 +17,43 @@ TRAIN = "import sys; from vfnet_yolof.cli.training import command_line; sys.exit
 DONE = "finished.json"
 
 
-def command_line(description: str, arguments: Sequence[str] | None = None) -> int:
-    """``tools/compare_runs.py``; returns the exit status of the first run that fails, else 0."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    split = arguments.index("--") if "--" in arguments else len(arguments)
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--configs", nargs="+", required=True, help="files or packaged names")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--output", required=True, help="folder of all runs")
-    parser.add_argument(
-        "--metrics", nargs="+", default=["bbox/AP", "bbox/AP50", "bbox/AP75"], help="columns"
-    )
-    parser.add_argument("--markdown", help="write the table to this file as well")
-    args = parser.parse_args(arguments[:split])
-    common = arguments[split + 1 :]
+def compare(
+    configs: Sequence[str],
+    seeds: Sequence[int],
+    output: str,
+    metrics: Sequence[str],
+    common: Sequence[str],
+    markdown: str | None,
+    command: str,
+) -> int:
+    """Train and print the table; returns the exit status of the first run that fails, else 0.
 
+    Args:
+        configs: files or packaged names. output: folder of all runs.
+        metrics: columns of the table, as ``metrics.json`` names them.
+        common: arguments of ``tools/train_net.py`` that all runs get.
+        markdown: file for the table and the ``command`` that made it, or None.
+
+    Raises:
+        ValueError: two configs would share a run's folder.
+    """
+    stems = [Path(config).stem for config in configs]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise ValueError(
+            f"{', '.join(twice)}: several configs have this name and would share a folder below "
+            f"{output}; each must have a name of its own."
+        )
     # Seeds in the outer loop: every config has had as many runs as the others at any time.
-    for seed in args.seeds:
-        for config in args.configs:
-            status = run(config, seed, run_folder(args.output, config, seed), common)
+    for seed in seeds:
+        for config in configs:
+            status = run(config, seed, run_folder(output, config, seed), common)
             if status:
                 print(f"error: {config}, seed {seed} failed ({status})", file=sys.stderr)
                 return status
-    text = table(args.configs, args.seeds, args.output, args.metrics)
+    text = table(configs, seeds, output, metrics)
     print(text)
-    if args.markdown:
-        command = f"python tools/compare_runs.py {shlex.join(arguments)}"
-        write_text(args.markdown, f"{text}\n\nMade by\n\n    {command}\n")
+    if markdown:
+        write_text(markdown, f"{text}\n\nMade by\n\n    {command}\n")
     return 0
 
 

@@ -342,4 +342,3 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         print(f"install_detectron2: {error}", file=sys.stderr)
         return 1
     return 0
-
