@@ -86,9 +86,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from .model import resolve
 
+    model = resolve(args.model, "predict")
     if bool(args.operands) == (args.webcam is not None):
         raise ConfigError("Name pictures, videos or folders after MODEL, or --webcam: one of both.")
-    model = resolve(args.model, "predict")
     return predict(args, model.config, model.weights(args.weights))
 
 
