@@ -2,6 +2,7 @@
 # make test       the test suite, without the tests marked slow
 # make test-slow  the tests marked slow
 # make lint       ruff, and the contract of which room may import which
+# make release    build wheel and source distribution, and test the wheel (tools/release.sh)
 # make setup      only the environment
 # make clean      remove the environment and the caches
 #
@@ -22,7 +23,7 @@ STAMP := $(VENV)/.installed
 # One thread for each test process: more only get into each other's way.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-.PHONY: help demo test test-slow lint setup clean
+.PHONY: help demo test test-slow lint release setup clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/,$$d'
@@ -40,6 +41,9 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+
+release:
+	@tools/release.sh
 
 setup: $(STAMP)
 	@echo "The environment in $(VENV) is ready."

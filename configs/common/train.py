@@ -27,7 +27,6 @@ train = dict(
     val_loss=dict(enabled=False),
     accumulate=1,
     channels_last=False,
-    optimize=False,
     activation_checkpointing=False,
     reference_batch_size=16,
     auto_scale=False,

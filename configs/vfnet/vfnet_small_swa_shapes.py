@@ -2,8 +2,8 @@
 
 Each cycle takes the learning rate from 1 to 0.01 of its base along a half cosine, as VFNet-X does
 in its last 18 epochs. A run of its own has a new optimizer; it starts from the last weights, since
-the training before is too short for a best. ``tools/compare_average.py`` compares the average
-with its parts.
+the training before is too short for a best. ``tools/compare_runs.py --average`` compares the
+average with its parts.
 
     python tools/train_net.py --config-file vfnet/vfnet_small_swa_shapes.py \\
         train.init_checkpoint=output/vfnet_small_shapes/model_final.pth

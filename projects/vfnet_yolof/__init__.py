@@ -13,9 +13,9 @@ from .utils import __version__
 
 if TYPE_CHECKING:
     from .inference.predictor import Predictor
-    from .optimization import optimize, optimize_training
+    from .optimization import optimize
 
-__all__ = ["Predictor", "__version__", "optimize", "optimize_training"]
+__all__ = ["Predictor", "__version__", "optimize"]
 
 register()
 find_moved_modules()
@@ -26,10 +26,10 @@ def __getattr__(name: str) -> Any:
         from .inference.predictor import Predictor
 
         return Predictor
-    if name in ("optimize", "optimize_training"):
-        from . import optimization
+    if name == "optimize":
+        from .optimization import optimize
 
-        return getattr(optimization, name)
+        return optimize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -164,6 +164,12 @@ def test_compare(tmp_path: Path, capsys: Output) -> None:
     copy.touch()
     assert main(["compare", arguments[0], str(copy), *arguments[1:]]) == 2
     assert "would share a folder" in capsys.readouterr().err
+    assert main(["compare", arguments[0], "--seeds", "0"]) == 2
+    assert "--output is missing" in capsys.readouterr().err
+    (tmp_path / "config.yaml").touch()
+    assert main(["compare", str(tmp_path), "--average"]) == 2
+    assert "model_swa.pth not found" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path), "--average", "train.max_iter=3"]) == 2
 
 
 def test_zoo(tmp_path: Path, capsys: Output) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from engine_toy import report_ranks
 from vfnet_yolof.config.options import ConfigError
-from vfnet_yolof.engine.launch import Ranks, first_host, launch, ranks_from_environment
+from vfnet_yolof.engine.launch import Ranks, launch, ranks_from_environment
 
 TORCHRUN = {
     "RANK": "3",
@@ -22,7 +22,7 @@ SLURM = {
     "SLURM_STEP_NUM_TASKS": "8",
     "SLURM_LOCALID": "1",
     "SLURM_JOB_ID": "123456",
-    "SLURM_JOB_NODELIST": "gpu[07-10]",
+    "SLURM_STEP_NUM_NODES": "2",
     "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
 }
 
@@ -34,11 +34,23 @@ def test_ranks_of_torchrun():
 
 
 def test_ranks_of_slurm():
-    assert ranks_from_environment(SLURM) == Ranks(5, 8, 1, 4, "tcp://gpu07:23456")
-    given = {**SLURM, "MASTER_ADDR": "login", "MASTER_PORT": "9"}
-    assert ranks_from_environment(given).init_method == "tcp://login:9"
-    with pytest.raises(ConfigError, match="same number"):
-        ranks_from_environment({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4,3"})
+    given = {**SLURM, "MASTER_ADDR": "gpu07"}
+    assert ranks_from_environment(given) == Ranks(5, 8, 1, 4, "tcp://gpu07:23456")
+    given["MASTER_PORT"] = "9"
+    assert ranks_from_environment(given).init_method == "tcp://gpu07:9"
+    assert ranks_from_environment(given, "tcp://a:1").init_method == "tcp://a:1"
+    for tasks in ("4,3", "4(x3)", "5,3", "8"):
+        with pytest.raises(ConfigError, match="same number"):
+            ranks_from_environment({**given, "SLURM_STEP_TASKS_PER_NODE": tasks})
+    with pytest.raises(ConfigError, match="srun.*SLURM_LOCALID"):
+        ranks_from_environment({k: v for k, v in given.items() if k != "SLURM_LOCALID"})
+
+
+def test_slurm_is_told_where_its_processes_meet():
+    with pytest.raises(ConfigError, match=r"export MASTER_ADDR=\$\(scontrol.*; or give --dist-url"):
+        ranks_from_environment(SLURM)
+    one = {**SLURM, "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_TASKS_PER_NODE": "8"}
+    assert ranks_from_environment(one) == Ranks(5, 8, 1, 8, "tcp://127.0.0.1:23456")
 
 
 def test_a_process_alone_has_no_ranks():
@@ -46,20 +58,6 @@ def test_a_process_alone_has_no_ranks():
     # the script of a batch job: it is one process, whatever the job may start
     batch = {k: v for k, v in SLURM.items() if not k.startswith("SLURM_STEP")}
     assert ranks_from_environment(batch) is None
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [
-        ("n1", "n1"),
-        ("n1,n2", "n1"),
-        ("n[3-7]", "n3"),
-        ("n[03,05]-ib,x", "n03-ib"),
-        ("a,b[1-2]", "a"),
-    ],
-)
-def test_first_host(nodes, first):
-    assert first_host(nodes) == first
 
 
 def test_one_process_runs_here():
@@ -118,6 +116,25 @@ def test_ctrl_c_stops_all_processes_at_the_same_iteration(toy):
 def test_torchrun_starts_it_too(toy):
     done = toy.start("--num-gpus", "0", "train.max_iter=2", torchrun=2)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert toy.load()["trainer"]["schedule"]["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_srun_starts_it_too(toy):
+    """Its variables, as two processes of one step have them."""
+    step = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_JOB_ID": str(os.getpid()),
+    }
+    step["SLURM_STEP_TASKS_PER_NODE"] = "2"
+    processes = [
+        toy.begin("--num-gpus", "0", "train.max_iter=2", SLURM_PROCID=n, SLURM_LOCALID=n, **step)
+        for n in "01"
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors[-2000:]
     assert toy.load()["trainer"]["schedule"]["world_size"] == 2
 
 

@@ -135,6 +135,7 @@ def test_mistakes(cfg, override, message):
         ({"amp": {"dtype": "float8"}}, r"must be one of float16, bfloat16"),
         ({"max_iter": 0}, "greater than 0"),
         ({"early_stopping": {"patience": None}}, "int expected"),
+        ({"optimize": True}, r"removed; train\.amp\.enabled=True train\.amp\.dtype=bfloat16"),
     ],
 )
 def test_mistakes_in_the_train_section_of_a_file(train, message):
@@ -148,6 +149,21 @@ def test_what_the_train_section_leaves_out_gets_its_default():
     assert cfg.train.max_iter == 5
     assert cfg.train.checkpointer == {"period": 7, "max_to_keep": 3}
     assert cfg.train.best_checkpoint.metric == "bbox/AP"
+
+
+def test_a_run_saved_while_there_was_an_option_goes_on(toy, capsys):
+    assert toy.run("train.max_iter=2") == 0
+    saved = toy.output_dir / "config.yaml"
+    text = saved.read_text()
+    saved.write_text(text.replace("\ntrain:\n", "\ntrain:\n  optimize: false\n"))
+    assert saved.read_text() != text
+    toy.config = str(saved)
+    capsys.readouterr()
+    trusted = ["--resume", "--trust-config"]
+    assert toy.run(*trusted, "train.max_iter=4") == 0
+    assert "optimize:" not in capsys.readouterr().err + saved.read_text()
+    assert toy.run(*trusted, "train.optimize=True") == 2
+    assert "error: Unknown key train.optimize. It was removed" in capsys.readouterr().err
 
 
 def test_a_typo_in_a_file_or_on_the_command_line_ends_with_one_line(toy, capsys, tmp_path):

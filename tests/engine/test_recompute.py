@@ -126,9 +126,7 @@ def test_options_reach_the_run(make_toy, capsys) -> None:
     assert not a["conv.weight"].is_contiguous(memory_format=torch.channels_last)
     assert all(torch.allclose(a[k].float(), b[k].float(), atol=1e-5) for k in a)
     assert last.run("--resume", "train.max_iter=4", "train.channels_last=True") == 0
-    assert last.run("--resume", "train.max_iter=6", "train.optimize=True") == 0
-    for iterations in (4, 6):
-        assert plain.run("--resume", f"train.max_iter={iterations}") == 0
+    assert plain.run("--resume", "train.max_iter=4") == 0
     a, b = plain.load()["model"], last.load()["model"]
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[k].float(), b[k].float(), atol=1e-5) for k in a)

@@ -9,8 +9,8 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from engine_toy import ToyDetector, toy_mapper, toy_records
 from torch import nn
-from vfnet_yolof.analysis import compare_average
-from vfnet_yolof.analysis.compare_average import Scores
+from vfnet_yolof.analysis import compare
+from vfnet_yolof.analysis.compare import Scores
 from vfnet_yolof.checkpoint.average import average_checkpoints
 from vfnet_yolof.config.packaged import config_dir
 from vfnet_yolof.engine.swa import CyclicCosineParamScheduler, cycle_ends, refresh_batch_norm
@@ -285,12 +285,27 @@ class TestTool:
 
 def test_table_of_averages():
     scores = [Scores([40.0, 42.0], 43.5), Scores([50.0, 51.0], 50.0)]
-    lines = compare_average.table(["out/a", "out/b"], scores).splitlines()
+    lines = compare.average_table(["out/a", "out/b"], scores).splitlines()
     assert lines[2] == "| a | 2 | 41.00 (40.00 to 42.00) | 42.00 | 43.50 | +2.50 |"
     assert lines[3] == "| b | 2 | 50.50 (50.00 to 51.00) | 51.00 | 50.00 | -0.50 |"
     assert lines[4].startswith("| all | | 45.8 ± 6.7 (41.0, 50.5) |")
 
 
 def test_comparison_needs_the_parts(tmp_path, capsys):
-    assert compare_average.command_line("", [str(tmp_path)]) == 2
+    assert compare.command_line("", ["--average", str(tmp_path)]) == 2
     assert "train.swa.keep_parts=True" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of the arguments --configs --average is required"),
+        (["--configs", "a.py"], "needs --output"),
+        (["--configs", "a.py", "--output", "o", "--trust-config"], "belong behind --"),
+        (["--average", "a", "--", "train.max_iter=5"], "trains nothing"),
+    ],
+)
+def test_comparison_refuses_what_it_would_not_use(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        compare.command_line("", arguments)
+    assert message in capsys.readouterr().err

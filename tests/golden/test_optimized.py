@@ -1,6 +1,5 @@
 """The reference numbers of MMDetection 3.3 after our models were made faster."""
 
-import copy
 from pathlib import Path
 
 import golden_checks as checks
@@ -14,8 +13,8 @@ from vfnet_yolof.optimization import winograd
 pytestmark = pytest.mark.golden
 
 MODELS = {
-    "vfnet_r50_fpn": ("vfnet/vfnet_r50_fpn_1x.py", ("loss_cls", "loss_bbox", "loss_bbox_rf")),
-    "gfl_r50_fpn": ("gfl/gfl_r50_fpn_1x.py", ("loss_cls", "loss_bbox", "loss_dfl")),
+    "vfnet_r50_fpn": "vfnet/vfnet_r50_fpn_1x.py",
+    "gfl_r50_fpn": "gfl/gfl_r50_fpn_1x.py",
 }
 
 
@@ -36,23 +35,13 @@ def source(golden: Path, name: str) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def model(name: str, source: dict[str, torch.Tensor]) -> torch.nn.Module:
-    return checks.converted_model(MODELS[name][0], source)
+    return checks.converted_model(MODELS[name], source)
 
 
 @pytest.fixture(autouse=True)
 def winograd_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures and maps of the reference are small."""
     monkeypatch.setattr(winograd, "MIN_TILES", 1)
-    monkeypatch.setattr(winograd, "MIN_TILES_IN_TRAINING", 1)
-
-
-def test_training(model, source, golden: Path, numbers: dict, name: str) -> None:
-    trained = copy.deepcopy(model)
-    assert vfnet_yolof.optimize_training(trained) > 50
-    losses = checks.training_losses(trained, golden, "main")
-    wanted = [float(numbers[f"main/loss/{one}"]) for one in MODELS[name][1]]
-    np.testing.assert_allclose(sorted(losses.values()), sorted(wanted), rtol=1e-4)
-    checks.check_gradients(trained, source, golden, numbers)
 
 
 @pytest.mark.parametrize("case", ["main", "uneven"])

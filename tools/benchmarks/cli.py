@@ -31,7 +31,7 @@ def argument_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (
         ("inference", "a detector: eager, optimised, MMDetection's, and its convolution floor"),
-        ("train", "a training step: eager, channels last, optimised, and what the losses take"),
+        ("train", "a training step: eager, channels last, bfloat16, both; what the losses take"),
         ("assign", "assignment with few and many boxes"),
         ("losses", "assignment and losses with few and many boxes"),
         ("postprocess", "candidates and suppression"),

@@ -12,7 +12,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from vfnet_yolof.layers.star_conv import StarConv2d, star_offsets
 from vfnet_yolof.modeling.postprocess import PostProcessor
-from vfnet_yolof.optimization import optimize, optimize_training
+from vfnet_yolof.optimization import optimize
 
 from .floor import FORMATS, record_products, replay
 from .models import build_model, pictures, random_boxes
@@ -137,14 +137,19 @@ def idle_share(run: Run, device: torch.device) -> float | None:
     return max(0.0, 1.0 - busy / min(time_once(run, device) for _ in range(5)))
 
 
-def train_step(model: nn.Module, inputs: list[dict[str, Any]]) -> Run:
-    """Forward, backward and update of ``model``, which is changed."""
+def train_step(
+    model: nn.Module, inputs: list[dict[str, Any]], *, amp_dtype: torch.dtype | None = None
+) -> Run:
+    """Forward, backward and update of ``model``, which is changed; see ``train.amp``."""
     model.train()
+    device = next(model.parameters()).device.type
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-5, momentum=0.9)
 
     def run() -> None:
-        loss = sum(model(inputs).values())
+        with torch.autocast(device, dtype=amp_dtype, enabled=amp_dtype is not None):
+            losses = model(inputs)
+        loss = sum(losses.values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -168,35 +173,49 @@ def model_and_batch(
 
 
 def training(config: str, settings: Settings) -> Report:
-    """A training step, plain and optimised, and the share of assignment and losses."""
+    """A training step by what ``train.channels_last`` and ``train.amp`` change, and its losses."""
     model, inputs = model_and_batch(config, settings, settings.boxes)
-    channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    channels_last.backbone.register_forward_pre_hook(
-        lambda module, args: (args[0].contiguous(memory_format=torch.channels_last),)
-    )
-    optimised = copy.deepcopy(model)
-    optimize_training(optimised)
-    notes = {"agreement with eager": gradient_agreement(optimised, model, inputs)}
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    ways: dict[str, tuple[nn.Module, torch.dtype | None]] = {
+        "eager": (model, None),
+        "channels last": (last, None),
+        "bfloat16": (copy.deepcopy(model), torch.bfloat16),
+        "bfloat16, channels last": (copy.deepcopy(last), torch.bfloat16),
+    }
+    notes = {
+        "agreement with eager": {
+            name: gradient_agreement(one, model, inputs, amp_dtype=dtype)
+            for name, (one, dtype) in ways.items()
+            if name != "eager"
+        }
+    }
     losses = losses_alone(model, inputs)
     variants = {
-        "eager": train_step(model, inputs),
-        "channels last": train_step(channels_last, inputs),
-        "optimised": train_step(optimised, inputs),
-        "assignment and losses": losses,
+        name: train_step(one, inputs, amp_dtype=dtype) for name, (one, dtype) in ways.items()
     }
+    variants["assignment and losses"] = losses
     return Report(f"training step {config}", settings.compare(variants), notes)
 
 
 def gradient_agreement(
-    model: nn.Module, reference: nn.Module, inputs: list[dict[str, Any]]
+    model: nn.Module,
+    reference: nn.Module,
+    inputs: list[dict[str, Any]],
+    *,
+    amp_dtype: torch.dtype | None = None,
 ) -> dict[str, float]:
-    """Largest relative difference of a loss, and of the norm of all gradients as one vector."""
+    """Largest relative difference of a loss, and of the norm of all gradients as one vector.
+
+    amp_dtype: of ``model``; the reference computes in float32.
+    """
     from detectron2.utils.events import EventStorage
 
     found = []
-    for one in (model, reference):
+    for one, dtype in ((model, amp_dtype), (reference, None)):
         one.train()
-        with EventStorage():
+        device = next(one.parameters()).device.type
+        autocast = torch.autocast(device, dtype=dtype, enabled=dtype is not None)
+        with EventStorage(), autocast:
             losses = one(inputs)
         names = [name for name, p in one.named_parameters() if p.requires_grad]
         parameters = dict(one.named_parameters())

@@ -1,4 +1,4 @@
-"""Several configs, several seeds, one table; resumable."""
+"""Tables of several runs: configs trained with several seeds, or averages beside their parts."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from omegaconf import DictConfig, OmegaConf
+
+from ..config.options import ConfigError
+from ..config.read import RunFlags, read
+from ..config.yaml_files import Trust
+from ..engine.checkpoints import AVERAGE, AVERAGE_PART
+from ..engine.run import evaluate_model, use_device
 from ..utils.files import write_atomically
 
 TRAIN = "import sys; from vfnet_yolof.cli.training import command_line; sys.exit(command_line())"
 DONE = "finished.json"
 
 
-def compare(
-    configs: Sequence[str],
-    seeds: Sequence[int],
-    output: str,
-    metrics: Sequence[str],
-    common: Sequence[str],
-    markdown: str | None,
-    command: str,
+def run_all(
+    configs: Sequence[str], seeds: Sequence[int], output: str, common: Sequence[str]
 ) -> int:
-    """Train and print the table; returns the exit status of the first run that fails, else 0.
+    """Train every config with every seed; the exit status of the first that fails, else 0.
 
     Args:
         configs: files or packaged names. output: folder of all runs.
-        metrics: columns of the table, as ``metrics.json`` names them.
         common: arguments of ``tools/train_net.py`` that all runs get.
-        markdown: file for the table and the ``command`` that made it, or None.
 
     Raises:
         ValueError: two configs would share a run's folder.
@@ -50,10 +50,6 @@ def compare(
             if status:
                 print(f"error: {config}, seed {seed} failed ({status})", file=sys.stderr)
                 return status
-    text = table(configs, seeds, output, metrics)
-    print(text)
-    if markdown:
-        write_text(markdown, f"{text}\n\nMade by\n\n    {command}\n")
     return 0
 
 
@@ -120,6 +116,63 @@ def spread(values: Sequence[float]) -> str:
     if len(values) < 2:
         return each
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} ({each})"
+
+
+class Scores(NamedTuple):
+    """One metric of the parts, in their order, and of the average."""
+
+    parts: list[float]
+    average: float
+
+
+def scores_of(run: Path, metric: str, trust: Trust | None = None) -> Scores:
+    """Evaluate all parts and the average of a run, as its own config says.
+
+    Raises:
+        FileNotFoundError: the folder lacks the config, the parts or the average.
+        ConfigError: the evaluation does not give the metric.
+    """
+    parts = sorted(run.glob(f"{AVERAGE_PART.format(0)[:-2]}*.pth"))
+    needed = [run / "config.yaml", run / f"{AVERAGE}.pth"]
+    missing = [str(path) for path in needed if not path.is_file()]
+    if missing or not parts:
+        raise FileNotFoundError(
+            f"{run}: {', '.join(missing) or 'the parts'} not found; train with "
+            "train.swa.enabled=True train.swa.keep_parts=True to the end."
+        )
+    cfg = read(run / "config.yaml", flags=RunFlags(eval_only=True), trust=trust).cfg
+    use_device(cfg)
+    *of_parts, average = [_score(cfg, run, path, metric) for path in [*parts, needed[1]]]
+    return Scores(of_parts, average)
+
+
+def _score(cfg: DictConfig, run: Path, path: Path, metric: str) -> float:
+    cfg = cfg.copy()
+    OmegaConf.update(cfg, "train.init_checkpoint", str(path))
+    OmegaConf.update(cfg, "train.output_dir", str(run / "evaluated" / path.stem))
+    results = evaluate_model(cfg).get("bbox", {})
+    if metric not in results:
+        raise ConfigError(f"{run}: the evaluation gives no {metric}, but {sorted(results)[:8]}.")
+    return results[metric]
+
+
+def average_table(runs: Sequence[str], scores: Sequence[Scores]) -> str:
+    """Markdown: a line for each run, and mean and spread over the runs."""
+    lines = [
+        "| run | parts | mean of the parts (lowest to highest) | last part | average | gain |",
+        "|---" * 6 + "|",
+    ]
+    means = [statistics.mean(x.parts) for x in scores]
+    gains = [x.average - mean for x, mean in zip(scores, means, strict=True)]
+    for run, x, mean, gain in zip(runs, scores, means, gains, strict=True):
+        lines.append(
+            f"| {Path(run).name} | {len(x.parts)} | {mean:.2f} ({min(x.parts):.2f} to "
+            f"{max(x.parts):.2f}) | {x.parts[-1]:.2f} | {x.average:.2f} | {gain:+.2f} |"
+        )
+    if len(scores) > 1:
+        columns = [means, [x.parts[-1] for x in scores], [x.average for x in scores], gains]
+        lines.append("| all | | " + " | ".join(spread(column) for column in columns) + " |")
+    return "\n".join(lines)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -6,9 +6,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments, trust_from
-from .arguments import Command, add_batch_size, add_data, add_device, add_model, add_output
+from .arguments import Command, add_batch_size, add_data, add_device, add_model
 from .data import data_paths
 from .main import PROG, told
 from .train import training_options
@@ -69,21 +71,42 @@ def _configs(args: argparse.Namespace, command: str) -> list[str]:
     return [x.config if x.run else name for name in names for x in [resolve(name, command)]]
 
 
-def _add_table(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add_output(parser, "folder of all runs", required=True)
-    parser.add_argument(
+def _add_table(training: argparse._ActionsContainer, averages: argparse._ActionsContainer) -> None:
+    training.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    training.add_argument("--output", metavar="DIR", help="folder of all runs; needed")
+    training.add_argument(
         "--metrics", nargs="+", default=["bbox/AP", "bbox/AP50", "bbox/AP75"], help="columns"
     )
-    parser.add_argument("--markdown", help="write the table to this file as well")
+    averages.add_argument("--metric", default="AP", help="of the boxes; AP by default")
+    averages.add_argument("--markdown", help="write the table to this file as well")
 
 
 def _compare(
     args: argparse.Namespace, configs: Sequence[str], common: Sequence[str], command: str
 ) -> int:
-    from ..analysis.compare import compare
+    from ..analysis.compare import run_all, table
 
-    return compare(configs, args.seeds, args.output, args.metrics, common, args.markdown, command)
+    if not args.output:
+        raise ConfigError("--output is missing, the folder of all runs.")
+    if status := run_all(configs, args.seeds, args.output, common):
+        return status
+    return _tell(args, table(configs, args.seeds, args.output, args.metrics), command)
+
+
+def _compare_averages(args: argparse.Namespace, runs: Sequence[str], command: str) -> int:
+    from ..analysis.compare import average_table, scores_of
+
+    scores = [scores_of(Path(run), args.metric, trust_from(args)) for run in runs]
+    return _tell(args, average_table(runs, scores), command)
+
+
+def _tell(args: argparse.Namespace, text: str, command: str) -> int:
+    from ..analysis.compare import write_text
+
+    print(text)
+    if args.markdown:
+        write_text(args.markdown, f"{text}\n\nMade by\n\n    {command}\n")
+    return 0
 
 
 def compare_tool(description: str | None, arguments: Sequence[str] | None = None) -> int:
@@ -93,16 +116,37 @@ def compare_tool(description: str | None, arguments: Sequence[str] | None = None
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--configs", nargs="+", required=True, help="files or packaged names")
-    _add_table(parser)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--configs", nargs="+", help="files or packaged names, to be trained")
+    what.add_argument(
+        "--average",
+        nargs="+",
+        metavar="RUN",
+        help="output folders of runs with train.swa.keep_parts, whose average and parts to test",
+    )
+    _add_table(parser.add_argument_group("with --configs"), parser)
+    add_trust_arguments(parser)
     args = parser.parse_args(given[:split])
+    common = given[split + 1 :]
     command = f"python tools/compare_runs.py {shlex.join(given)}"
-    return told(lambda: _compare(args, args.configs, given[split + 1 :], command))
+    if args.average:
+        if common:
+            parser.error("--average trains nothing: leave out what follows --")
+        return told(lambda: _compare_averages(args, args.average, command))
+    if args.trust_config or args.allow:
+        parser.error("with --configs, --trust-config and --allow belong behind --")
+    return told(lambda: _compare(args, args.configs, common, command))
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "MODEL", "more of them")
-    _add_table(parser)
+    parser.add_argument(
+        "--average",
+        action="store_true",
+        help="train nothing: MODELs are runs with train.swa.keep_parts, whose average and parts "
+        "are evaluated",
+    )
+    _add_table(parser, parser)
     add_data(parser)
     add_batch_size(parser)
     add_device(parser)
@@ -111,8 +155,13 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 def _run_compare(args: argparse.Namespace) -> int:
     configs = _configs(args, "compare")
+    command = f"{PROG} {shlex.join(sys.argv[1:])}"
     common = training_options(args, data_paths(args, needed="train"))
-    return _compare(args, configs, common, f"{PROG} {shlex.join(sys.argv[1:])}")
+    if not args.average:
+        return _compare(args, configs, common, command)
+    if args.changes or args.output or args.data or args.device:
+        raise ConfigError("--average evaluates runs as they are: leave the other options out.")
+    return _compare_averages(args, [args.model, *args.operands], command)
 
 
 ANALYZE = Command(
@@ -128,7 +177,8 @@ COMPARE = Command(
     "Train several configs with several seeds on the same data and tabulate the results.\n"
     "A finished run is not repeated, an interrupted one goes on where it stopped.",
     "  %(prog)s vfnet/vfnet_small.py baselines/fcos_small.py --seeds 0 1 2 \\\n"
-    "      --data datasets/birds --output output/birds --markdown birds.md",
+    "      --data datasets/birds --output output/birds --markdown birds.md\n"
+    "  %(prog)s output/vfnet_small_swa_shapes --average",
     _add_compare,
     _run_compare,
 )

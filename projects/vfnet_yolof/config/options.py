@@ -43,11 +43,15 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "val_loss": {"enabled": False},
     "accumulate": 1,
     "channels_last": False,
-    "optimize": False,
     "activation_checkpointing": False,
     "reference_batch_size": 16,
     "auto_scale": False,
     "cudnn_benchmark": False,
+}
+# What to set in place of options that there are no longer.
+_REMOVED = {
+    "train.optimize": "train.amp.enabled=True train.amp.dtype=bfloat16 train.channels_last=True "
+    "take less time",
 }
 # Options that may be None as well.
 NULLABLE: dict[str, type] = {"seed": int, "checkpointer.max_to_keep": int}
@@ -67,7 +71,12 @@ class ConfigError(ValueError):
 
 
 def suggestion(key: str, known: list[str]) -> str:
-    """`` Did you mean ...?`` with the nearest of the known dotted keys, or nothing."""
+    """`` Did you mean ...?`` with the nearest of the known dotted keys, or nothing.
+
+    Of an option that was removed, what takes its place.
+    """
+    if key in _REMOVED:
+        return f" It was removed; {_REMOVED[key]}."
     known = list(dict.fromkeys(known))
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     if not near:  # right name in the wrong place, or only the last part misspelt
@@ -97,6 +106,8 @@ def complete_train_options(cfg: DictConfig) -> None:
         raise ConfigError(
             f"{key if 'train' in key else 'train'} cannot be resolved: {str(error).splitlines()[0]}"
         ) from error
+    if content.get("optimize") is False:  # in what older runs have saved
+        del content["optimize"], cfg.train["optimize"]
     given = flatten(content)
     known = flatten(TRAIN_DEFAULTS)
     names = [f"train.{key}" for key in known]

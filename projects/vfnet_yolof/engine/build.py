@@ -17,7 +17,6 @@ from ..config.options import ConfigError
 from ..config.parts import built, built_model, config_errors
 from ..data.loader import DataLoadingError, check_pictures
 from ..modeling.by_size import BySize
-from ..optimization import optimize_training
 from ..utils.class_names import Classes
 from ..utils.state import seed_everything
 from .agreement import together
@@ -137,8 +136,6 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> Trainer:
     """Optimizer, loader and step; hooks come later."""
     if cfg.train.channels_last:  # convolutions pass it on from their weights to their outputs
         model.to(memory_format=torch.channels_last)
-    if cfg.train.optimize:
-        optimize_training(model)
     if cfg.train.activation_checkpointing:
         recompute_backbone(model)
     with config_errors("optimizer"):

@@ -6,9 +6,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import re
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -18,6 +16,7 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from torch import multiprocessing as mp
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from ..config.options import ConfigError
 from ..utils.compat import create_local_process_group
@@ -39,8 +38,13 @@ class Ranks(NamedTuple):
     init_method: str
 
 
-def ranks_from_environment(env: Mapping[str, str] = os.environ) -> Ranks | None:
+def ranks_from_environment(
+    env: Mapping[str, str] = os.environ, dist_url: str = "auto"
+) -> Ranks | None:
     """What torchrun or srun says about this process; None if it was started alone.
+
+    Args:
+        dist_url: where processes that srun has started meet; "auto": at ``MASTER_ADDR``.
 
     Raises:
         ConfigError: the variables are incomplete.
@@ -50,20 +54,21 @@ def ranks_from_environment(env: Mapping[str, str] = os.environ) -> Ranks | None:
         world = int(env["WORLD_SIZE"])
         local = int(env.get("LOCAL_WORLD_SIZE", world))
         return Ranks(int(env["RANK"]), world, int(env["LOCAL_RANK"]), local, "env://")
-    # In a batch script SLURM_NTASKS is set for the one process of the script, too; the variable of
-    # the step is not.
+    # In a batch script SLURM_NTASKS is set for the one process of the script, too; the variables
+    # of the step are not.
     tasks = int(env.get("SLURM_STEP_NUM_TASKS", env.get("SLURM_NTASKS", "1")))
     in_step = "SLURM_STEP_NUM_TASKS" in env or "SLURM_STEP_ID" in env
     if "SLURM_PROCID" not in env or tasks <= 1 or not in_step:
         return None
-    _require(env, "Slurm", "SLURM_LOCALID")
-    address = env.get("MASTER_ADDR") or first_host(
-        env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST", "")
-    )
-    port = env.get("MASTER_PORT") or str(20000 + int(env.get("SLURM_JOB_ID", "0")) % 20000)
-    local = _tasks_per_node(env, tasks)
+    _require(env, "srun", "SLURM_LOCALID", "SLURM_STEP_NUM_NODES", "SLURM_STEP_TASKS_PER_NODE")
     rank, local_rank = int(env["SLURM_PROCID"]), int(env["SLURM_LOCALID"])
-    return Ranks(rank, tasks, local_rank, local, f"tcp://{address}:{port}")
+    nodes = int(env["SLURM_STEP_NUM_NODES"])
+    local, spec = tasks // nodes, env["SLURM_STEP_TASKS_PER_NODE"]
+    if spec != (f"{local}(x{nodes})" if nodes > 1 else f"{local}"):
+        raise ConfigError(f"All nodes must run the same number of tasks; Slurm has {spec}.")
+    if dist_url == "auto":
+        dist_url = _slurm_url(env, nodes)
+    return Ranks(rank, tasks, local_rank, local, dist_url)
 
 
 def _require(env: Mapping[str, str], starter: str, *names: str) -> None:
@@ -72,21 +77,17 @@ def _require(env: Mapping[str, str], starter: str, *names: str) -> None:
         raise ConfigError(f"Started by {starter}, but {', '.join(missing)} is not set.")
 
 
-def first_host(nodelist: str) -> str:
-    """First host of a Slurm node list: ``"gpu[03-07,11],cpu1"`` -> ``"gpu03"``."""
-    match = re.match(r"([^,\[]+)(?:\[([^\],-]+)[^\]]*\]([^,\[]*))?", nodelist)
-    if match is None:
-        raise ConfigError("Started by Slurm, but neither MASTER_ADDR nor a node list is set.")
-    prefix, first, suffix = match.groups()
-    return prefix + (first or "") + (suffix or "")
-
-
-def _tasks_per_node(env: Mapping[str, str], tasks: int) -> int:
-    spec = env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE") or str(tasks)
-    counts = re.findall(r"(\d+)(?:\(x\d+\))?", spec)
-    if len(set(counts)) != 1:
-        raise ConfigError(f"All nodes must run the same number of tasks; Slurm has {spec}.")
-    return int(counts[0])
+def _slurm_url(env: Mapping[str, str], nodes: int) -> str:
+    address = env.get("MASTER_ADDR") or ("127.0.0.1" if nodes == 1 else "")
+    if not address:
+        raise ConfigError(
+            f"Started by srun on {nodes} machines, but MASTER_ADDR, where they meet, is not set. "
+            'Before srun: export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | '
+            "head -n1); or give --dist-url tcp://<first machine>:<port>."
+        )
+    # Jobs that share a machine have ports of their own.
+    port = env.get("MASTER_PORT") or str(20000 + int(env.get("SLURM_JOB_ID", "0")) % 20000)
+    return f"tcp://{address}:{port}"
 
 
 def launch(
@@ -112,7 +113,7 @@ def launch(
         ConfigError: more GPUs asked for than there are.
         SystemExit: with a process's status, if it ended with one.
     """
-    ranks = ranks_from_environment()
+    ranks = ranks_from_environment(dist_url=dist_url)
     if ranks is not None:
         use_cuda = num_gpus > 0 and torch.cuda.is_available()
         return _run_as_rank(ranks, function, args, use_cuda=use_cuda)
@@ -130,13 +131,13 @@ def launch(
     if dist_url == "auto":
         if num_machines > 1:
             raise ConfigError("Several machines need --dist-url tcp://<first machine>:<port>.")
-        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+        dist_url = f"tcp://127.0.0.1:{get_free_port()}"
     with handled(_pass_on):
         try:
             if on_cpu:
-                world = per_machine * num_machines
-                spawned = (machine_rank, per_machine, world, dist_url, function, args)
-                mp.spawn(_cpu_worker, nprocs=per_machine, args=spawned)
+                world, first = per_machine * num_machines, per_machine * machine_rank
+                ranks = Ranks(first, world, 0, per_machine, dist_url)
+                mp.spawn(_cpu_worker, nprocs=per_machine, args=(ranks, function, args))
             else:
                 detectron2_launch(
                     _exit_with_status,
@@ -174,18 +175,23 @@ def _run_as_rank(
     if use_cuda:
         # Slurm may show each task its own GPU only.
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
+    _join(ranks, "nccl" if use_cuda else "gloo")
+    try:
+        return function(*args)
+    finally:
+        dist.destroy_process_group()
+
+
+def _join(ranks: Ranks, backend: str) -> None:
+    """Meet the other processes."""
     dist.init_process_group(
-        "nccl" if use_cuda else "gloo",
+        backend,
         store=_store(ranks),
         rank=ranks.rank,
         world_size=ranks.world_size,
         timeout=TIMEOUT,
     )
-    try:
-        create_local_process_group(ranks.local_world_size)
-        return function(*args)
-    finally:
-        dist.destroy_process_group()
+    create_local_process_group(ranks.local_world_size)
 
 
 def _store(ranks: Ranks) -> dist.Store:
@@ -202,20 +208,11 @@ def _store(ranks: Ranks) -> dist.Store:
 
 
 def _cpu_worker(
-    local_rank: int,
-    machine_rank: int,
-    per_machine: int,
-    world_size: int,
-    dist_url: str,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
+    local_rank: int, first: Ranks, function: Callable[..., Any], args: tuple[Any, ...]
 ) -> None:
-    rank = machine_rank * per_machine + local_rank
+    """first: the place of the process of this machine whose ``local_rank`` is 0."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    dist.init_process_group(
-        "gloo", init_method=dist_url, rank=rank, world_size=world_size, timeout=TIMEOUT
-    )
-    create_local_process_group(per_machine)
+    _join(first._replace(rank=first.rank + local_rank, local_rank=local_rank), "gloo")
     try:
         status = function(*args)
     except SystemExit as error:
@@ -247,9 +244,3 @@ def _pass_on(signum: int, frame: Any) -> None:
     for process in multiprocessing.active_children():
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signum)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]

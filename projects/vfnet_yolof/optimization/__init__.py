@@ -1,6 +1,5 @@
-"""Detectors that do the same in less time: for inference a copy, for training the model itself."""
+"""Detectors for inference: copies that do the same in less time."""
 
 from .inference import optimize
-from .training import optimize_training
 
-__all__ = ["optimize", "optimize_training"]
+__all__ = ["optimize"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..layers.deform_conv import DeformConv2d
-from .training_conv import has_fixed_statistics, is_plain_conv
 
 
 def fold_batch_norms(model: nn.Module) -> int:
@@ -43,6 +44,22 @@ def _conv_norm_pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, s
             for name in ("norm", "bn"):
                 if has_fixed_statistics(getattr(module, name, None)):
                     yield module.conv, module, name
+
+
+def is_plain_conv(module: object) -> bool:
+    """A convolution of torch's or Detectron2's that is computed in their way.
+
+    Subclasses with a ``forward`` of their own do something else to weight or input.
+    """
+    plain = (nn.Conv2d.forward, Conv2d.forward)
+    return isinstance(module, nn.Conv2d) and type(module).forward in plain
+
+
+def has_fixed_statistics(norm: object) -> bool:
+    """Whether a norm is, as things stand, a factor and a summand for each channel."""
+    if isinstance(norm, FrozenBatchNorm2d):
+        return True
+    return isinstance(norm, _BatchNorm) and norm.running_mean is not None and not norm.training
 
 
 def is_conv(module: object) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .training_conv import is_plain_conv
+from .folding import is_plain_conv
 
 MIN_WEIGHTS = 2**18  # smaller weights are rearranged in no time
 

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .folding import fold_batch_norms, is_conv
+from .folding import fold_batch_norms, is_conv, is_plain_conv
 from .fused_conv import FusedConv2d
 from .replace import replace_modules
 from .residual import fuse_resnets
-from .training_conv import is_plain_conv
 from .winograd import WinogradConv2d
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -5,14 +5,11 @@ from collections.abc import Callable
 from torch import nn
 
 
-def replace_modules(network: nn.Module, make: Callable[[nn.Module], nn.Module | None]) -> int:
+def replace_modules(network: nn.Module, make: Callable[[nn.Module], nn.Module | None]) -> None:
     """Put what ``make`` returns for a module, unless it is None, into all of its places.
 
     Places are attributes, and the plain lists in which Detectron2's FPN keeps its convolutions a
     second time. ``network`` itself stays.
-
-    Returns:
-        How many modules were replaced.
     """
     made: dict[nn.Module, nn.Module] = {}
     modules = list(network.modules())
@@ -26,4 +23,3 @@ def replace_modules(network: nn.Module, make: Callable[[nn.Module], nn.Module | 
         for value in vars(module).values():
             if isinstance(value, list):
                 value[:] = [made.get(x, x) if isinstance(x, nn.Module) else x for x in value]
-    return len(made)

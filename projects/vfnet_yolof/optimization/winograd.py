@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 TILE = 4  # outputs of a tile along each axis
@@ -23,7 +22,6 @@ POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)  # exact in binary
 MIN_CHANNELS = 192
 MAX_PAIRS = 2**17  # of an input and an output channel
 MIN_TILES = 64
-MIN_TILES_IN_TRAINING = 100  # where the kernel is transformed in every step
 # Enough for a product to be worth reading the kernel, and few enough for the cache.
 TILES_AT_ONCE = 100
 
@@ -64,24 +62,8 @@ def transforms() -> tuple[Tensor, Tensor, Tensor]:
 def _both_axes(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """The matrices for both axes at once: (36, 36) of inputs, (36, 9) of kernels, (16, 36) of
     outputs. One product with a small matrix reads and writes memory once."""
-    with torch.inference_mode(False):  # such tensors could not be used in training
+    with torch.inference_mode(False):  # such tensors could not be used outside of it
         return tuple(torch.kron(x, x).to(device, dtype) for x in transforms())
-
-
-def suits(conv: nn.Module) -> bool:
-    """Whether a convolution's product can be computed so, and gains by it on maps large enough."""
-    return (
-        isinstance(conv, nn.Conv2d)
-        and conv.kernel_size == (3, 3)
-        and conv.stride == (1, 1)
-        and conv.dilation == (1, 1)
-        and conv.groups == 1
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str)
-        and conv.weight.dtype == torch.float32
-        and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
-        and conv.in_channels * conv.out_channels <= MAX_PAIRS
-    )
 
 
 def tiles_of(x: Tensor, padding: tuple[int, int]) -> int:
@@ -123,30 +105,6 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, padding: tuple[int,
     if output.shape[2:] == (height, width):
         return output
     return output[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
-
-
-def kernel_gradient(x: Tensor, grad: Tensor, padding: tuple[int, int]) -> Tensor:
-    """Gradient (O, I, 3, 3) from the input (N, I, H, W) and that of the output (N, O, Ho, Wo).
-
-    Each step of :func:`convolve` is linear; this goes through their transposes.
-    """
-    rows, columns = _tiles(grad.shape[2:])
-    padded = _padded(x, rows, columns, padding)
-    grad = grad.permute(0, 2, 3, 1)
-    grad = F.pad(grad, (0, 0, 0, TILE * columns - grad.shape[2], 0, TILE * rows - grad.shape[1]))
-    in_channels, out_channels = padded.shape[-1], grad.shape[-1]
-    inputs, kernels, outputs = _both_axes(x.device, x.dtype)
-    total = x.new_zeros(REACH**2, in_channels, out_channels)
-    for image, band in _bands(len(x), rows, columns):
-        tiles = torch.mm(inputs, _overlapping(padded[image, band.start : band.stop + 2]))
-        pieces = grad[image, band].unflatten(0, (-1, TILE)).unflatten(2, (columns, TILE))
-        pieces = torch.mm(outputs.t(), pieces.permute(1, 3, 0, 2, 4).reshape(TILE**2, -1))
-        total.baddbmm_(
-            tiles.view(REACH**2, -1, in_channels).transpose(1, 2),
-            pieces.view(REACH**2, -1, out_channels),
-        )
-    taps = torch.mm(kernels.t(), total.view(REACH**2, -1))
-    return taps.view(3, 3, in_channels, out_channels).permute(3, 2, 0, 1)
 
 
 def _padded(x: Tensor, rows: int, columns: int, padding: tuple[int, int]) -> Tensor:
@@ -193,44 +151,6 @@ def _convolve_band(padded: Tensor, kernel: Tensor, bias: Tensor | None, output: 
         torch.add(result, bias, out=target)
 
 
-class _Winograd(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, padding) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.padding = padding
-        return convolve(x, transformed_kernel(weight), bias, padding)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, weight = ctx.saved_tensors
-        of_x = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:  # the convolution of the gradient with the turned kernel
-            turned = transformed_kernel(weight.flip(2, 3).transpose(0, 1))
-            of_x = convolve(grad, turned, None, tuple(2 - pad for pad in ctx.padding))
-        if ctx.needs_input_grad[1]:
-            of_weight = kernel_gradient(x, grad, ctx.padding)
-        if ctx.needs_input_grad[2]:
-            of_bias = grad.sum((0, 2, 3))
-        return of_x, of_weight, of_bias, None
-
-
-def winograd_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]
-) -> Tensor:
-    """``F.conv2d`` with a 3x3 kernel and stride 1, and with gradients by the same algorithm.
-
-    Args:
-        x: (N, I, H, W), float32.
-        weight: (O, I, 3, 3); bias: (O,) or None.
-        padding: vertical and horizontal, in cells.
-
-    Returns:
-        (N, O, Ho, Wo), channels last.
-    """
-    return _Winograd.apply(x, weight, bias, padding)
-
-
 class WinogradConv2d(nn.Module):
     """The function of a 3x3 convolution with stride 1, computed in tiles; small maps directly.
 
@@ -253,8 +173,20 @@ class WinogradConv2d(nn.Module):
 
     @staticmethod
     def suits(conv: nn.Module) -> bool:
-        """Whether ``conv`` can be computed so, and gains by it."""
-        return suits(conv) and getattr(conv, "norm", None) is None
+        """Whether ``conv`` can be computed so, and gains by it on maps that are large enough."""
+        return (
+            isinstance(conv, nn.Conv2d)
+            and getattr(conv, "norm", None) is None
+            and conv.kernel_size == (3, 3)
+            and conv.stride == (1, 1)
+            and conv.dilation == (1, 1)
+            and conv.groups == 1
+            and conv.padding_mode == "zeros"
+            and not isinstance(conv.padding, str)
+            and conv.weight.dtype == torch.float32
+            and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
+            and conv.in_channels * conv.out_channels <= MAX_PAIRS
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C_out, Ho, Wo), channels last."""
