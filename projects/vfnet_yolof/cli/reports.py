@@ -133,6 +133,8 @@ def compare_tool(description: str | None, arguments: Sequence[str] | None = None
         if common:
             parser.error("--average trains nothing: leave out what follows --")
         return told(lambda: _compare_averages(args, args.average, command))
+    if not args.output:
+        parser.error("--configs needs --output, the folder of all runs")
     if args.trust_config or args.allow:
         parser.error("with --configs, --trust-config and --allow belong behind --")
     return told(lambda: _compare(args, args.configs, common, command))
