@@ -48,7 +48,7 @@ release:
 setup: $(STAMP)
 	@echo "The environment in $(VENV) is ready."
 
-$(STAMP): pyproject.toml setup.py tools/install_detectron2.py tools/detectron2_repairs.py
+$(STAMP): pyproject.toml setup.py $(wildcard projects/vfnet_yolof/installer/*.py)
 	@PYTHON="$(PYTHON)" tools/make_venv.sh "$(VENV)" $(TORCH)
 	@touch $@
 

@@ -1,6 +1,6 @@
 """What is changed in Detectron2 0.6 so that it runs on today's Python, PyTorch, NumPy and Pillow.
 
-Data only: `install_detectron2.py` applies it. Each :class:`Repair` names the exact text it replaces
+Data only: :mod:`.install` applies it. Each :class:`Repair` names the exact text it replaces
 and how often that text must occur, so that an archive which is not the expected one is refused
 rather than half repaired.
 """

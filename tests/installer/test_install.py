@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-import install_detectron2 as installer
 import pytest
-from detectron2_repairs import PYPROJECT, REPAIRS, STAND_IN, Repair
-from install_detectron2 import Installed, InstallError
+from vfnet_yolof.installer import install as installer
+from vfnet_yolof.installer.install import Installed, InstallError
+from vfnet_yolof.installer.repairs import PYPROJECT, REPAIRS, STAND_IN, Repair
 
 
 def write_archive(path: Path, members: Iterable[tarfile.TarInfo]) -> Path:
