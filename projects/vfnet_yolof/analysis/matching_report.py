@@ -91,6 +91,7 @@ class Batches:
 
     def __init__(self, config: InferenceConfig, json_file: str, images: str, size: int) -> None:
         found = register_user_datasets(None, None, json_file, images)
+        assert found.val_name is not None  # as a file is given
         self.num_classes = found.num_classes
         self.records = get_dataset_dicts(found.val_name)
         self.size = size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -44,6 +45,6 @@ def save_training_pictures(
             image = image[..., ::-1]
         drawn = Image.fromarray(draw_ground_truth(image, sample["instances"], class_names))
         path = folder / f"{number:04d}_{Path(sample['file_name']).stem}.png"
-        write_atomically(path, lambda file, drawn=drawn: drawn.save(file, format="PNG"))
+        write_atomically(path, partial(drawn.save, format="PNG"))
         paths.append(path)
     return paths

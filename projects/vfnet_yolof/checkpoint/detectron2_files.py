@@ -23,7 +23,7 @@ def guard_detection_checkpointer() -> None:
     unpickler of its own, whose place is taken in the same way.
     """
     names = {**vars(pickle), "load": _load}
-    detection_checkpoint.pickle = SimpleNamespace(**names)  # type: ignore[attr-defined]
+    detection_checkpoint.pickle = SimpleNamespace(**names)
     if hasattr(detection_checkpoint, "_ArrayUnpickler"):
         detection_checkpoint._ArrayUnpickler = _Unpickler
 

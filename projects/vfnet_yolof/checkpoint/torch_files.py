@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -31,7 +31,7 @@ _MAX_DIRECTORY = 16 << 20
 _DAMAGED = "the file is cut short or damaged; fetch it again"
 
 
-def read_torch(stream: BinaryIO, size: int, budget: Budget, replaced: set[str]) -> Any:
+def read_torch(stream: io.BufferedIOBase, size: int, budget: Budget, replaced: set[str]) -> Any:
     """What a zip, stream or tar file of ``torch.save`` holds, on the CPU; adds to ``replaced``.
 
     Raises:
@@ -58,9 +58,14 @@ def is_tar(head: bytes) -> bool:
 class _SmallReads(io.RawIOBase):
     """A file for zipfile and tarfile that hands out no more than ``_MAX_DIRECTORY`` at once."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: io.BufferedIOBase) -> None:
         self._stream = stream
-        self.seek, self.tell = stream.seek, stream.tell  # type: ignore[method-assign]
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
 
     def seekable(self) -> bool:
         return True
@@ -74,9 +79,9 @@ class _SmallReads(io.RawIOBase):
 # --- zip: torch 1.6 and later ---------------------------------------------------------------------
 
 
-def _read_zip(stream: BinaryIO, budget: Budget, replaced: set[str]) -> Any:
+def _read_zip(stream: io.BufferedIOBase, budget: Budget, replaced: set[str]) -> Any:
     try:
-        archive = zipfile.ZipFile(_SmallReads(stream))  # type: ignore[arg-type]
+        archive = zipfile.ZipFile(_SmallReads(stream))
     except (zipfile.BadZipFile, EOFError, struct.error) as error:
         raise CheckpointError(f"no list of members at its end; {_DAMAGED}") from error
     with archive:
@@ -103,7 +108,7 @@ def _read_zip(stream: BinaryIO, budget: Budget, replaced: set[str]) -> Any:
 
         info = members[f"{root}data.pkl"]
         _content(archive, info, keep=False)  # a wrong checksum explains whatever else is wrong
-        with archive.open(info) as member, io.BufferedReader(member) as pickled:  # type: ignore
+        with archive.open(info) as pickled:
             source = BoundedStream(pickled, info.file_size)
             found = RestrictedUnpickler(source, budget, replaced, persistent_load).load()
         later = {f"{root}data/{key}" for key in storages}  # read, and compared, by plain()
@@ -156,7 +161,7 @@ def _in_zip(
 
     def read() -> torch.Tensor:
         values = torch.empty(record.nbytes, dtype=torch.uint8)
-        target = memoryview(values.numpy())  # type: ignore[arg-type]
+        target = values.numpy().data
         position = 0
         for piece in _pieces(archive, member):
             target[position : position + len(piece)] = piece
@@ -198,7 +203,7 @@ def _broken(name: str, error: Exception) -> CheckpointError:
 # --- one stream of pickles and numbers: torch 0.1.10 to 1.5 ---------------------------------------
 
 
-def _read_stream(stream: BinaryIO, size: int, budget: Budget, replaced: set[str]) -> Any:
+def _read_stream(stream: io.BufferedIOBase, size: int, budget: Budget, replaced: set[str]) -> Any:
     source = BoundedStream(stream, size)
     storages: dict[str, StorageRecord] = {}
 
@@ -231,7 +236,9 @@ def _read_stream(stream: BinaryIO, size: int, budget: Budget, replaced: set[str]
     return plain(found)
 
 
-def _place(source: BoundedStream, stream: BinaryIO, record: StorageRecord, name: str) -> None:
+def _place(
+    source: BoundedStream, stream: io.BufferedIOBase, record: StorageRecord, name: str
+) -> None:
     """The number of elements and the elements follow in the file: remember where, and pass on."""
     (count,) = struct.unpack("<q", source.read(8))
     if count != record.count:
@@ -244,7 +251,7 @@ def _place(source: BoundedStream, stream: BinaryIO, record: StorageRecord, name:
         values = torch.empty(record.nbytes, dtype=torch.uint8)
         here = stream.tell()
         stream.seek(position)
-        done = stream.readinto(memoryview(values.numpy()))  # type: ignore[arg-type,attr-defined]
+        done = stream.readinto(values.numpy().data)
         stream.seek(here)
         if done != record.nbytes:
             raise EOFError("the file ends early")
@@ -266,8 +273,8 @@ def _part_of(root: StorageRecord, offset: Any, count: Any, budget: Budget) -> St
 # --- tar: torch before 0.1.10 ---------------------------------------------------------------------
 
 
-def _read_tar(stream: BinaryIO, budget: Budget, replaced: set[str]) -> Any:
-    with tarfile.open(fileobj=_SmallReads(stream), mode="r:") as archive:  # type: ignore[call-overload]
+def _read_tar(stream: io.BufferedIOBase, budget: Budget, replaced: set[str]) -> Any:
+    with tarfile.open(fileobj=_SmallReads(stream), mode="r:") as archive:
         members = {member.name: member for member in archive.getmembers()}
     if not {"pickle", "storages", "tensors"} <= members.keys():
         raise CheckpointError("is a tar archive without weights; unpack it first")

@@ -84,7 +84,7 @@ class Annotations:
 
     def records(self, image_root: str) -> list[dict[str, Any]]:
         """Detectron2's data set dicts, with ``area`` kept beside each box."""
-        records = [
+        records: list[dict[str, Any]] = [
             {
                 "file_name": os.path.join(image_root, image.file_name),
                 "height": image.height,
@@ -338,8 +338,8 @@ class _Reader:
     def _annotations(
         self, entries: list[dict[str, Any]], images: list[ImageEntry], categories: dict[int, str]
     ) -> _Boxes:
-        positions = {str(image.id): i for i, image in enumerate(images)}
-        classes = {number: k for k, number in enumerate(categories)}
+        positions: dict[str | None, int] = {str(image.id): i for i, image in enumerate(images)}
+        classes: dict[int | None, int] = {number: k for k, number in enumerate(categories)}
         columns = [
             self._column(entries, "image_id", "unknown image id", lambda x: positions.get(_key(x))),
             self._column(

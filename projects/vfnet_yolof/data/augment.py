@@ -31,6 +31,9 @@ class AugInput(T.AugInput):
             a border which some step has filled.
     """
 
+    image: np.ndarray
+    boxes: np.ndarray
+
     def __init__(
         self, image: np.ndarray, boxes: np.ndarray | None = None, *, interpolation: str = "pil"
     ) -> None:

@@ -6,11 +6,14 @@ Numbers are drawn from numpy's global generator, which the loader seeds for each
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from detectron2.data import transforms as T
 
 from .transforms import DistortTransform, FillTransform, WindowTransform
+
+Number = TypeVar("Number", int, float)
 
 # (width, height) px of the holes of VFNet-X, from the authors' configuration of it
 CUTOUT_SHAPES = (
@@ -63,8 +66,8 @@ class ResizeIndependentEdges(T.Augmentation):
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         long, short = (np.random.randint(a, b + 1) for a, b in (self.long_edge, self.short_edge))
-        size = image.shape[:2]
-        return T.ResizeTransform(*size, *fitted_size(*size, long, short))
+        height, width = image.shape[:2]
+        return T.ResizeTransform(height, width, *fitted_size(height, width, long, short))
 
 
 def fitted_size(height: int, width: int, long_edge: int, short_edge: int) -> tuple[int, int]:
@@ -212,7 +215,7 @@ def _check_probability(prob: float) -> None:
         raise ValueError(f"prob must lie in [0, 1], got {prob}")
 
 
-def _checked_range(name: str, bounds: Sequence[float], least: float) -> tuple[float, float]:
+def _checked_range(name: str, bounds: Sequence[Number], least: float) -> tuple[Number, Number]:
     """``bounds`` as a pair; ValueError unless it is [low, high] with least <= low <= high."""
     if len(bounds) != 2 or not least <= bounds[0] <= bounds[1]:
         raise ValueError(f"{name} must be [low, high], low at least {least:g}; got {list(bounds)}")

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -100,11 +101,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     path = os.fspath(path)
     with _named(path), _open(path) as file, Image.open(file) as image:
         _check_mode(image)
-        if image.format == "TIFF":
+        if isinstance(image, TiffImageFile):
             # Some releases of Pillow have swapped the sides here already, others have not.
-            tags = image.tag_v2  # type: ignore[attr-defined]
-            width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-            orientation = tags.get(_ORIENTATION, 1)
+            width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+            orientation = image.tag_v2.get(_ORIENTATION, 1)
         else:
             width, height = image.size
             orientation = _orientation_in_header(image, file)
@@ -184,15 +184,14 @@ def _load(image: Image.Image) -> None:
 
     Pillow maps files that it opens by name, and takes the turned picture's sides for the file's.
     """
-    file = getattr(image, "filename", None)
-    if image.format != "TIFF" or not file:
+    if not isinstance(image, TiffImageFile) or not image.filename:
         image.load()
         return
-    image.filename = ""  # type: ignore[attr-defined]
+    file, image.filename = image.filename, ""
     try:
         image.load()
     finally:
-        image.filename = file  # type: ignore[attr-defined]
+        image.filename = file
 
 
 def _grey(levels: np.ndarray) -> np.ndarray:
@@ -258,12 +257,12 @@ def _float_levels(image: Image.Image) -> np.ndarray:
 
 
 def _tiff_tags(image: Image.Image) -> dict[int, Any]:
-    return dict(getattr(image, "tag_v2", {})) if image.format == "TIFF" else {}
+    return dict(image.tag_v2) if isinstance(image, TiffImageFile) else {}
 
 
 def _orientation(image: Image.Image) -> int:
     """EXIF's number for a loaded picture, 1 where it says nothing."""
-    if image.format == "TIFF":  # Pillow has turned the picture while loading it
+    if isinstance(image, TiffImageFile):  # Pillow has turned the picture while loading it
         return 1
     return _number(image.getexif)
 

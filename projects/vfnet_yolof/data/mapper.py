@@ -69,7 +69,7 @@ class DetectionMapper:
         image = _read(record, self.image_format)
         detection_utils.check_image_size(record, image)  # also fills in a missing height and width
 
-        boxes, classes = _boxes_and_classes(annotations or []) if self.is_train else (None, None)
+        boxes, classes = _boxes_and_classes(annotations or [] if self.is_train else [])
         aug_input = AugInput(image, boxes, interpolation=self.interpolation)
         self.augmentations(aug_input)
         image = aug_input.image
@@ -132,7 +132,7 @@ def make_instances(
     return instances
 
 
-def _boxes_and_classes(annotations: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+def _boxes_and_classes(annotations: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """(M, 4) float64 xyxy px and (M,) int64, of all but crowd regions."""
     kept = [a for a in annotations if not a.get("iscrowd", 0)]
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept]

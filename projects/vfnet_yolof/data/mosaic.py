@@ -91,13 +91,13 @@ def _window(sample: Sample, corner: tuple[int, int], size: tuple[int, int]) -> W
     """The part of ``size`` px of a sample's picture that lies at its ``corner``."""
     content = sample["content_box"].tolist()
     lengths = sample["image"].shape[:0:-1]  # width, height
-    starts = [
+    left, top = (
         max(int(content[2 + axis]) - size[axis], 0)
         if corner[axis]
         else min(math.ceil(content[axis]), lengths[axis] - size[axis])
         for axis in (0, 1)
-    ]
-    return WindowTransform(*starts, *size)
+    )
+    return WindowTransform(left, top, *size)
 
 
 def _boxes_in(sample: Sample, window: WindowTransform) -> np.ndarray:

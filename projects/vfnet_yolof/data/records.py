@@ -147,8 +147,11 @@ def box_area(annotation: Mapping[str, Any], width: float, height: float) -> floa
     outline = annotation.get("segmentation")
     if _are_polygons(outline):
         return float(PolygonMasks([outline]).area()[0])
-    encoded = isinstance(outline, Mapping) and {"counts", "size"} <= outline.keys()
-    if encoded and isinstance(outline["counts"], bytes | str):
+    if (
+        isinstance(outline, Mapping)
+        and "size" in outline
+        and isinstance(outline.get("counts"), bytes | str)
+    ):
         return float(mask_util.area(outline))
     return width * height
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True)
+class SampleKey:
     """What a loader worker needs to make one sample, whoever runs it and whenever."""
 
     index: int  # into the data set

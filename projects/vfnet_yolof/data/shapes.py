@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from iopath.common.file_io import file_lock
@@ -118,12 +119,12 @@ def _rasterise(
 
     xs, ys = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     box = (
-        max(first[0] + xs[0] / _SUBPIXELS, 0.0),
-        max(first[1] + ys[0] / _SUBPIXELS, 0.0),
-        min(first[0] + (xs[-1] + 1) / _SUBPIXELS, float(width)),
-        min(first[1] + (ys[-1] + 1) / _SUBPIXELS, float(height)),
+        float(max(first[0] + xs[0] / _SUBPIXELS, 0.0)),
+        float(max(first[1] + ys[0] / _SUBPIXELS, 0.0)),
+        float(min(first[0] + (xs[-1] + 1) / _SUBPIXELS, width)),
+        float(min(first[1] + (ys[-1] + 1) / _SUBPIXELS, height)),
     )
-    return _Stamp(alpha, tuple(float(x) for x in box), float(cover.sum()))
+    return _Stamp(alpha, box, float(cover.sum()))
 
 
 def _smooth(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -282,8 +283,8 @@ def draw_picture(rng: np.random.Generator) -> tuple[np.ndarray, list[ShapeObject
 
 def _write_split(folder: Path, split: str, count: int, seed: int) -> None:
     (folder / split).mkdir(parents=True)
-    images: list[dict] = []
-    annotations: list[dict] = []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(count):
         rng = np.random.default_rng((seed, _SPLIT_KEYS[split], index))
         pixels, objects = draw_picture(rng)

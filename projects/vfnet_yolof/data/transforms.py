@@ -117,7 +117,7 @@ class OpenCVResizeTransform(ResizeTransform):
         Raises:
             ValueError: ``resize`` is not bilinear.
         """
-        if resize.interp != Image.BILINEAR:
+        if resize.interp != Image.Resampling.BILINEAR:
             raise ValueError(
                 f"interpolation 'opencv' is bilinear, but a resize asks for Pillow's filter "
                 f"{resize.interp!r}; leave interp out of it, or take interpolation 'pil'."
@@ -128,7 +128,7 @@ class OpenCVResizeTransform(ResizeTransform):
         """(H, W, C) or (H, W) -> (new_h, new_w, C) or (new_h, new_w), same dtype."""
         if img.shape[:2] != (self.h, self.w):
             raise ValueError(f"a picture of {img.shape[:2]} px came, not {(self.h, self.w)}")
-        nearest = interp == Image.NEAREST
+        nearest = interp == Image.Resampling.NEAREST
         resized = cv2.resize(
             np.ascontiguousarray(img),
             (self.new_w, self.new_h),

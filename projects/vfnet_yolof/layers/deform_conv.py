@@ -250,10 +250,11 @@ class DeformConvPack(DeformConv2d):
             self.padding,
             self.dilation,
         )
-        nn.init.zeros_(self.conv_offset.weight)
-        nn.init.zeros_(self.conv_offset.bias)
+        for parameter in self.conv_offset.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
+    # One input: the offsets that the base class is given are predicted.
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """x: (N, C, H, W) -> (N, C_out, Ho, Wo)."""
         return super().forward(x, *self._predict(x))
 
