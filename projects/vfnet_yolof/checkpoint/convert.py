@@ -30,6 +30,7 @@ from .rules import (
     Rule,
     add_zero_biases,
     apply_rules,
+    errors_name,
     shorten_list,
 )
 from .tensors import AVERAGED, Weights, fill, find_weights
@@ -142,11 +143,9 @@ def load_into(
     """
     checkpoint = load_checkpoint(path)
     source = checkpoint if averaged else {k: v for k, v in checkpoint.items() if k != AVERAGED}
-    try:
+    with errors_name(path):
         state, report = convert_state_dict(source, model)
         fill(model, state)
-    except CheckpointError as error:
-        raise type(error)(f"{path}: {error}") from error
     return checkpoint, report
 
 
@@ -163,10 +162,8 @@ def convert_checkpoint(
     """
     path = Path(path)
     checkpoint = load_checkpoint(path)
-    try:
+    with errors_name(path):
         converted, report = convert_state_dict(checkpoint, model)
-    except CheckpointError as error:
-        raise type(error)(f"{path}: {error}") from error
     names = find_class_names(checkpoint)
     extra = {}
     if names is not None:

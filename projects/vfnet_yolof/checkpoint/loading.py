@@ -13,9 +13,8 @@ from detectron2.utils.file_io import PathManager
 from .pickles import BoundedStream, Budget, Unreadable
 from .restricted import RestrictedUnpickler, plain
 from .rules import CheckpointError, shorten_list
-from .torch_files import is_torch_file, read_torch
+from .torch_files import DAMAGED, is_torch_file, read_torch
 
-_DAMAGED = "the file is cut short or damaged; fetch it again"
 _MAX_HEADER = 16 << 20  # of a safetensors file: names and shapes
 
 
@@ -44,7 +43,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else "no further message"
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason:.200}); "
-            f"{_DAMAGED}"
+            f"{DAMAGED}"
         ) from error
     return checkpoint
 
@@ -135,8 +134,8 @@ def _load_safetensors(path: Path, head: bytes, size: int) -> dict[str, Any]:
         raise CheckpointError("needs the safetensors library (pip install safetensors)") from error
     header = int.from_bytes(head[:8], "little")
     if header > min(size, _MAX_HEADER):
-        raise CheckpointError(f"announces {header:,} bytes of names and shapes; {_DAMAGED}")
+        raise CheckpointError(f"announces {header:,} bytes of names and shapes; {DAMAGED}")
     try:
         return load_file(path, device="cpu")
     except Exception as error:
-        raise CheckpointError(f"is not a safetensors file ({error!s:.200}); {_DAMAGED}") from error
+        raise CheckpointError(f"is not a safetensors file ({error!s:.200}); {DAMAGED}") from error

@@ -88,11 +88,6 @@ def locate_weights(checkpoint: Mapping[str, Any], *, averaged: bool = True) -> W
     return Weights(entry, tensors)
 
 
-def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of :func:`find_weights`."""
-    return find_weights(checkpoint).tensors
-
-
 def check_weights(weights: Weights) -> None:
     """That the numbers can be weights, whatever the model is.
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from .annotations import Annotations, ImageEntry, read_annotations
+from .annotations import Annotations, read_annotations
+from .coco_reader import ImageEntry
 from .faults import Faults, shown
 from .images import ImageReadError, image_size, read_image
 

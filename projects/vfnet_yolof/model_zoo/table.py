@@ -125,11 +125,6 @@ def _drive(row: str, key: str) -> Weights:
     return _by_hand(f"{row}.pth", f"{_DRIVE}/{key}/view", MMDETECTION)
 
 
-def _gfocal(val: float, test_dev: float, model: str, key: str) -> Row:
-    """A row of the GFL authors' first release."""
-    return Row(val, test_dev, _drive(f"gfocal_{model}", key))
-
-
 ROWS: dict[str, Row] = {
     "vfnet/vfnet_r50_fpn_1x": Row(41.6, 41.6, _vfnet("r50_fpn_1x", "20201027-38db6f58")),
     "vfnet/vfnet_r50_fpn_ms_2x": Row(44.5, 44.8, _vfnet("r50_fpn_mstrain_2x", "20201027-7cc75bd2")),
