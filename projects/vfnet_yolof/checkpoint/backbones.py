@@ -142,8 +142,13 @@ def convert_backbone(
     """Convert the backbone file ``path`` for ``model`` and write ``output`` atomically.
 
     The output holds what :func:`convert_backbone_state_dict` gives and is meant for
-    ``train.init_checkpoint``: the neck and the head start afresh. It is returned with the report.
-    Raises as that function does, naming the file; nothing is written then.
+    ``train.init_checkpoint``: the neck and the head start afresh.
+
+    Returns:
+        What was written, and the report.
+
+    Raises:
+        CheckpointError: as of that function, naming the file; nothing is written then.
     """
     path = Path(path)
     checkpoint = load_checkpoint(path)

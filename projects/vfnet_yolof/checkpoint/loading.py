@@ -24,13 +24,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     The way in for every file with weights. Tensors, arrays (they become tensors) and plain Python
     values are read. Objects of any other class come back as inert :class:`~.pickles.Unreadable`; no
     code of the file runs. What the file announces is compared with what it has before anything is
-    allocated, and checksums are compared where the format has them (zip). The result is what the
-    file holds, not yet unwrapped: see :func:`~.tensors.find_weights`, which checks the numbers.
+    allocated, and checksums are compared where the format has them (zip).
 
-    path: a file, or an address that Detectron2 knows (``detectron2://``, ``https://``).
+    Args:
+        path: a file, or an address that Detectron2 knows (``detectron2://``, ``https://``).
 
-    Raises :class:`FileNotFoundError`, or :class:`CheckpointError` that names the file, the entry
-    and what is wrong with it.
+    Returns:
+        What the file holds, not yet unwrapped: see :func:`~.tensors.find_weights`, which checks the
+        numbers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it cannot be read; the message names the file, the entry and the fault.
     """
     local = local_file(path)
     try:

@@ -177,8 +177,11 @@ def apply_rules(
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
     """Rename ``state_dict`` by the table ``rules``.
 
-    Returns the renamed tensors (the same tensor objects) and the report. Raises
-    :class:`CheckpointError` when two source keys would get the same name.
+    Returns:
+        The renamed tensors (the same tensor objects), and the report.
+
+    Raises:
+        CheckpointError: two source keys would get the same name.
     """
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     converted: dict[str, torch.Tensor] = {}

@@ -54,7 +54,10 @@ class ResizeIndependentEdges(T.Augmentation):
     """
 
     def __init__(self, long_edge: Sequence[int], short_edge: Sequence[int]) -> None:
-        """long_edge, short_edge: [least, greatest] px, both included.
+        """Check and keep the options.
+
+        Args:
+            long_edge, short_edge: [least, greatest] px, both included.
 
         Raises:
             ValueError: a range that is none.
@@ -80,7 +83,11 @@ class ResizeSquare(T.Augmentation):
     """Resize to a square of ``size`` px times a random factor, whatever the picture's shape."""
 
     def __init__(self, size: int, scale: Sequence[float] = (1.0, 1.0)) -> None:
-        """scale: [least, greatest] factor on both sides.
+        """Check and keep the options.
+
+        Args:
+            size: width and height of the result, px, before the factor.
+            scale: [least, greatest] factor on both sides.
 
         Raises:
             ValueError: a size or a range that is none.
@@ -149,9 +156,12 @@ class RandomDistort(T.Augmentation):
     """Turn the hue and scale saturation and exposure at random (YOLOv4); (H, W, 3) uint8 only."""
 
     def __init__(self, hue: float = 0.1, saturation: float = 1.5, exposure: float = 1.5) -> None:
-        """hue: greatest turn, as a share of the colour circle, either way.
+        """Check and keep the options.
 
-        saturation, exposure: greatest factor s; drawn from [1, s], and inverted half of the time.
+        Args:
+            hue: greatest turn, as a share of the colour circle, either way.
+            saturation, exposure: greatest factor s; drawn from [1, s], and inverted half of
+                the time.
 
         Raises:
             ValueError: a hue outside [0, 0.5], or a factor below 1.
@@ -186,9 +196,13 @@ class CutOut(T.Augmentation):
         prob: float = 0.5,
         fill: int = 0,
     ) -> None:
-        """num_holes: [least, greatest], both included. shapes: (width, height) px, equally likely.
+        """Check and keep the options.
 
-        fill: of every channel, before the model subtracts its mean.
+        Args:
+            num_holes: [least, greatest], both included.
+            shapes: (width, height) px, equally likely.
+            prob: how often holes are painted.
+            fill: of every channel, before the model subtracts its mean.
 
         Raises:
             ValueError: a range that is none, or no shapes, or empty ones.

@@ -175,7 +175,11 @@ def _require_same_classes(names: Sequence[str]) -> None:
 
 
 def require_registered(name: str) -> None:
-    """Raises KeyError, with the nearest known names, unless `name` is a registered data set."""
+    """Check that ``name`` is a registered data set.
+
+    Raises:
+        KeyError: it is not; the message has the nearest known names.
+    """
     if name in DatasetCatalog:
         return
     known = sorted(DatasetCatalog.list())

@@ -42,7 +42,11 @@ class Faults:
         _add(self.warnings, what, examples)
 
     def require_no_errors(self, what: str) -> None:
-        """Raises ValueError that begins with ``what`` and names the faulty entries, if any."""
+        """Check that there is no error.
+
+        Raises:
+            ValueError: there is; the message begins with ``what`` and names the faulty entries.
+        """
         if self.errors:
             faults = "\n".join(f"  {fault}" for fault in self.errors)
             raise ValueError(f"{what}:\n{faults}")

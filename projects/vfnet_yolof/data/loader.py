@@ -81,9 +81,11 @@ class _MappedDataset(Dataset[Record]):
             return sample if self._mosaic is None else self._mosaic(sample, self._any_sample)
 
     def faults(self, indices: Sequence[int], decoded: Collection[int]) -> list[str]:
-        """What is wrong with the pictures of the records, as far as their headers tell.
+        """What is wrong with the images of records, as far as their headers tell.
 
-        decoded: indices of those that are made into samples.
+        Args:
+            indices: of the records.
+            decoded: indices of those that are made into samples.
         """
         check = getattr(self._mapper, "check_header", None)
         found = []

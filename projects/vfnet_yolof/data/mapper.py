@@ -36,12 +36,15 @@ class DetectionMapper:
         interpolation: str = "pil",
         min_box_side: float = MIN_BOX_SIDE,
     ) -> None:
-        """is_train: keep the annotations, as ``instances``.
+        """Check and keep the options.
 
-        augmentations: applied in order to image and boxes, see :class:`AugInput`.
-        image_format: "RGB" or "BGR", the channel order of ``image``.
-        interpolation: "pil" or "opencv", how all resizes among the augmentations work.
-        min_box_side: boxes with a side of at most this many px after the augmentations are dropped.
+        Args:
+            is_train: keep the annotations, as ``instances``.
+            augmentations: applied in order to image and boxes, see :class:`AugInput`.
+            image_format: "RGB" or "BGR", the channel order of ``image``.
+            interpolation: "pil" or "opencv", how all resizes among the augmentations work.
+            min_box_side: boxes with a side of at most this many px after the augmentations are
+                dropped.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(list(augmentations))
@@ -52,12 +55,17 @@ class DetectionMapper:
         logger.info("Augmentations in %s: %s", mode, self.augmentations)
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """record: a Detectron2 data set dict; it is not changed.
+        """Map one record.
 
-        Returns the record without its annotations, plus ``image``, (3, H, W) uint8, and in training
-        ``instances`` with ``gt_boxes`` (M, 4) xyxy px and ``gt_classes`` (M,) int64 in the frame of
-        ``image``, crowd regions left out, and ``content_box``, (4,) float32 xyxy px, the part of
-        ``image`` that is picture and no filled border. ``height`` and ``width`` stay the file's.
+        Args:
+            record: a Detectron2 data set dict; it is not changed.
+
+        Returns:
+            The record without its annotations, plus ``image``, (3, H, W) uint8. In training also
+            ``instances`` with ``gt_boxes`` (M, 4) xyxy px and ``gt_classes`` (M,) int64 in the
+            frame of ``image``, crowd regions left out, and ``content_box``, (4,) float32 xyxy px,
+            the part of ``image`` that is no filled border. ``height`` and ``width`` stay the
+            file's.
 
         Raises:
             FileNotFoundError, ImageReadError: see :func:`.images.read_image`.
@@ -121,9 +129,13 @@ def make_instances(
     classes: np.ndarray,
     min_box_side: float,
 ) -> Instances:
-    """``Instances`` of a picture of (H, W) px without the boxes that have too short a side.
+    """``Instances`` of an image without the boxes that have too short a side.
 
-    boxes: (M, 4) xyxy px. classes: (M,) int64. min_box_side: px; both sides must be longer.
+    Args:
+        size: (H, W) px of the image.
+        boxes: (M, 4) xyxy px.
+        classes: (M,) int64.
+        min_box_side: px; both sides must be longer.
     """
     keep = (boxes[:, 2:] - boxes[:, :2] > min_box_side).all(axis=1)
     instances = Instances(size)

@@ -35,11 +35,13 @@ class Mosaic:
         prob: float = 0.5,
         min_box_side: float = 1e-5,
     ) -> None:
-        """size: width and height of the result, px.
+        """Check and keep the options.
 
-        min_offset: the centre keeps this share of ``size`` away from the borders.
-        prob: how often a mosaic is made; otherwise the sample stays as it is.
-        min_box_side: boxes with a side of at most this many px in their piece are dropped.
+        Args:
+            size: width and height of the result, px.
+            min_offset: the centre keeps this share of ``size`` away from the borders.
+            prob: how often a mosaic is made; otherwise the sample stays as it is.
+            min_box_side: boxes with a side of at most this many px in their piece are dropped.
 
         Raises:
             ValueError: a number out of its range.

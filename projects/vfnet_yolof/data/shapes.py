@@ -94,10 +94,14 @@ class ShapeObject:
 def _rasterise(
     inside: Inside, center: np.ndarray, radii: np.ndarray, angle: float, size: tuple[int, int]
 ) -> _Stamp | None:
-    """Stamp of a shape.
+    """Stamp of a shape; None where nothing of it lies in the image.
 
-    center: (2,) xy px. radii: (2,) px along the shape's own axes. size: (H, W) of the image.
-    Returns None where nothing of the shape lies in the image.
+    Args:
+        inside: tells which points of the shape's own frame are in it.
+        center: (2,) xy px.
+        radii: (2,) px along the shape's own axes.
+        angle: radians.
+        size: (H, W) px of the image.
     """
     height, width = size
     reach = float(np.hypot(*radii)) + 1.0

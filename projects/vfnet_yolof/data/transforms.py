@@ -172,9 +172,15 @@ class AugInput(T.AugInput):
     def __init__(
         self, image: np.ndarray, boxes: np.ndarray | None = None, *, interpolation: str = "pil"
     ) -> None:
-        """interpolation: how every resize of the augmentations works, Detectron2's or our own:
-        "pil", Pillow's antialiased bilinear filter, as in Detectron2, or "opencv", OpenCV's
-        bilinear rule, as in MMDetection."""
+        """Check and keep the options.
+
+        Args:
+            image: (H, W, C).
+            boxes: (M, 4) xyxy px, or None for no boxes.
+            interpolation: how every resize of the augmentations works, Detectron2's or our own:
+                "pil", Pillow's antialiased bilinear filter, as in Detectron2, or "opencv",
+                OpenCV's bilinear rule, as in MMDetection.
+        """
         boxes = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
         self.content = np.array([0.0, 0.0, image.shape[1], image.shape[0]])
         super().__init__(image, boxes=boxes.reshape(-1, 4).clip(0, np.tile(self.content[2:], 2)))

@@ -214,7 +214,12 @@ class DeformConv2d(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x: (N, C, H, W). offset, mask: as of :func:`deform_conv2d`."""
+        """Convolve with given offsets.
+
+        Args:
+            x: (N, C, H, W).
+            offset, mask: as of :func:`deform_conv2d`.
+        """
         x = deform_conv2d(
             x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask
         )
@@ -255,7 +260,7 @@ class DeformConvPack(DeformConv2d):
 
     # One input: the offsets that the base class is given are predicted.
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """x: (N, C, H, W) -> (N, C_out, Ho, Wo)."""
+        """Convolve with predicted offsets: (N, C, H, W) -> (N, C_out, Ho, Wo)."""
         return super().forward(x, *self._predict(x))
 
     def _predict(self, x: Tensor) -> tuple[Tensor, ...]:
