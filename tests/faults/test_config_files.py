@@ -14,10 +14,10 @@ from omegaconf import DictConfig, ListConfig
 from vfnet_yolof.analysis.training_images import save_training_pictures
 from vfnet_yolof.cli.training import command_line
 from vfnet_yolof.config.allowed_targets import ALLOWED_TARGETS
-from vfnet_yolof.config.experiment import check_interpolations
 from vfnet_yolof.config.inference import read_inference_config
 from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.config.packaged import config_dir, config_names, is_yacs_file, load_config
+from vfnet_yolof.config.read import check_interpolations
 from vfnet_yolof.config.yacs import components, load_yacs
 from vfnet_yolof.config.yaml_files import (
     Trust,
@@ -315,6 +315,9 @@ LINEAR = "model: {_target_: torch.nn.Linear, in_features: 1, out_features: %s}"
         ("model: {null: 1}", "Incompatible key type 'NoneType'"),
         ("model: {[a, b]: 1}", "line 1: a key must be a word"),
         ("MODEL: {META_ARCHITECTURE: os.system}", "os.system"),
+        ("MODEL: 5", "config.yaml: MODEL must be a mapping of keys to values, got 5"),
+        ("MODEL: {RESNETS: 5}", "config.yaml: MODEL.RESNETS must be a mapping of keys to"),
+        ("VERSION: banana\nMODEL: {}", "config.yaml: VERSION must be a whole number"),
         ("_BASE_: 7\nMODEL: {META_ARCHITECTURE: VFNet}", "_BASE_ must name files"),
     ],
 )
