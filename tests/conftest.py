@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine makes an example slow, not wrong.
+settings.register_profile("suite", settings.default, deadline=None)
+settings.load_profile("suite")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(__file__).resolve().parent / "data"

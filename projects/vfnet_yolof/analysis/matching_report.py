@@ -84,7 +84,7 @@ def _per_object(counts: SizeCounts, name: str) -> list[float]:
 
 
 class Batches:
-    """The pictures of a data set as the configuration's test shows them, with their boxes.
+    """The images of a data set as the configuration's test shows them, with their boxes.
 
     Crowd regions are left out. Iterating gives lists of Detectron2's input dicts.
     """

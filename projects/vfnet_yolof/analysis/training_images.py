@@ -1,4 +1,4 @@
-"""Pictures as a config's training sees them, drawn with their boxes."""
+"""Images as a config's training sees them, drawn with their boxes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save_training_pictures(
 
     Raises:
         ConfigError: a value that the data's classes refuse.
-        FileNotFoundError, DataLoadingError: annotations or pictures that cannot be read.
+        FileNotFoundError, DataLoadingError: annotations or images that cannot be read.
         ValueError: a count below 1.
     """
     if count < 1:

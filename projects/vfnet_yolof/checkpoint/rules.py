@@ -81,7 +81,8 @@ def conv_and_norm(
             return Rule(pattern, lambda m: f"{ours(m)}{infix}.{m['part']}")
         return Rule(pattern, rf"{ours}{infix}.\g<part>")
 
-    return rule(conv, conv_has, ours_conv), rule(norm, NORM, ".norm")
+    norm_has = WEIGHT_BIAS if norm == "gn" else NORM  # a group norm keeps no statistics
+    return rule(conv, conv_has, ours_conv), rule(norm, norm_has, ".norm")
 
 
 # What stands beside the weights in any project's files. Both EMA hooks of the OpenMMLab projects

@@ -1,4 +1,4 @@
-"""Random changes of pictures for training, in Detectron2's form; sources in docs/data.md.
+"""Random changes of images for training, in Detectron2's form; sources in docs/data.md.
 
 Numbers are drawn from numpy's global generator, which the loader seeds for each sample.
 """
@@ -25,7 +25,7 @@ CUTOUT_SHAPES = (
 
 
 class RandomShift(T.Augmentation):
-    """Shift the picture by up to ``max_shift`` px in x and in y; its size stays (YOLOF).
+    """Shift the image by up to ``max_shift`` px in x and in y; its size stays (YOLOF).
 
     The border that opens is black. Boxes move along and are clipped.
     """
@@ -46,10 +46,10 @@ class RandomShift(T.Augmentation):
 
 
 class ResizeIndependentEdges(T.Augmentation):
-    """Fit the picture into a random size, its two edges drawn independently (VFNet-X).
+    """Fit the image into a random size, its two edges drawn independently (VFNet-X).
 
-    The picture keeps its shape: the longer side is at most the drawn long edge and the shorter one
-    at most the drawn short edge. Unlike a range of short edges under one limit, a wide picture
+    The image keeps its shape: the longer side is at most the drawn long edge and the shorter one
+    at most the drawn short edge. Unlike a range of short edges under one limit, a wide image
     may meet a small limit at any short edge.
     """
 
@@ -80,7 +80,7 @@ def fitted_size(height: int, width: int, long_edge: int, short_edge: int) -> tup
 
 
 class ResizeSquare(T.Augmentation):
-    """Resize to a square of ``size`` px times a random factor, whatever the picture's shape."""
+    """Resize to a square of ``size`` px times a random factor, whatever the image's shape."""
 
     def __init__(self, size: int, scale: Sequence[float] = (1.0, 1.0)) -> None:
         """Check and keep the options.
@@ -104,10 +104,10 @@ class ResizeSquare(T.Augmentation):
 
 
 class RelativeRangeCrop(T.Augmentation):
-    """Crop to a random window whose sides are a share from ``min_share`` to 1 of the picture's.
+    """Crop to a random window whose sides are a share from ``min_share`` to 1 of the image's.
 
     Boxes are clipped, those outside are lost. A crop that would lose every box is not made
-    (MMDetection's ``RandomCrop`` of type ``relative_range`` takes another picture then).
+    (MMDetection's ``RandomCrop`` of type ``relative_range`` takes another image then).
     """
 
     def __init__(self, min_share: float = 0.75, prob: float = 0.5) -> None:
@@ -132,9 +132,9 @@ class RelativeRangeCrop(T.Augmentation):
 
 
 class JitterCrop(T.Augmentation):
-    """Move each border of the picture by up to a share ``ratio`` of its side, in or out (YOLOv4).
+    """Move each border of the image by up to a share ``ratio`` of its side, in or out (YOLOv4).
 
-    What opens beyond the picture has its mean colour. Boxes are clipped.
+    What opens beyond the image has its mean colour. Boxes are clipped.
     """
 
     def __init__(self, ratio: float = 0.3) -> None:
@@ -186,7 +186,7 @@ class RandomDistort(T.Augmentation):
 class CutOut(T.Augmentation):
     """Paint holes of random shapes at random places in one colour; boxes stay (VFNet-X).
 
-    A hole's top left corner lies anywhere in the picture, and what reaches beyond it is cut off.
+    A hole's top left corner lies anywhere in the image, and what reaches beyond it is cut off.
     """
 
     def __init__(

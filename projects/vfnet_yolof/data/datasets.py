@@ -112,7 +112,7 @@ def dataset_annotations(name: str) -> Annotations | None:
         return None
     if name in SHAPES:
         generate_shapes(default_folder())
-    _require_file(name)
+    _require_file(name, json_file)
     annotations = load_annotations(json_file)
     found = {
         "thing_classes": list(annotations.categories.values()),
@@ -325,11 +325,7 @@ def _log_mapping(categories: dict[int, str]) -> None:
         )
 
 
-def _require_file(name: str) -> None:
-    """FileNotFoundError that says what to do."""
-    json_file = MetadataCatalog.get(name).get("json_file")
-    if json_file is None:
-        return
+def _require_file(name: str, json_file: str) -> None:
     if not PathManager.isfile(json_file):
         root = os.getenv("DETECTRON2_DATASETS", "./datasets (DETECTRON2_DATASETS is not set)")
         raise FileNotFoundError(

@@ -1,6 +1,6 @@
-"""Reading pictures: one way for training, evaluation, prediction and checks of data sets.
+"""Reading images: one way for training, evaluation, prediction and checks of data sets.
 
-A picture arrives with the values that a person sees in a viewer, or is refused by name. What that
+An image arrives with the values that a person sees in a viewer, or is refused by name. What that
 means for each kind of picture is in docs/data.md, "What is read of a picture".
 """
 
@@ -47,7 +47,7 @@ _SERIES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
 
 
 class ImageReadError(RuntimeError):
-    """A picture that cannot be read as it is seen; the message names it.
+    """An image that cannot be read as it is seen; the message names it.
 
     Attributes:
         reason: the message without the name.
@@ -59,7 +59,7 @@ class ImageReadError(RuntimeError):
 
 
 class _UnusableError(ValueError):
-    """What is wrong with a picture, for people."""
+    """What is wrong with an image, for people."""
 
 
 def check_image_format(image_format: str) -> str:
@@ -81,7 +81,7 @@ def read_image(path: str | os.PathLike[str], image_format: str = "RGB") -> np.nd
     Raises:
         ValueError: another ``image_format``.
         FileNotFoundError: there is no such file.
-        ImageReadError: the file is no picture, a damaged one, or one whose values have no agreed
+        ImageReadError: the file is no image, a damaged one, or one whose values have no agreed
             meaning.
     """
     check_image_format(image_format)
@@ -126,7 +126,7 @@ def pil_to_array(image: Image.Image, image_format: str = "RGB") -> np.ndarray:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Errors inside of the block get the picture's name, whatever type Pillow gives them."""
+    """Errors inside of the block get the image's name, whatever type Pillow gives them."""
     try:
         yield
     except FileNotFoundError as error:
@@ -180,9 +180,9 @@ def _pixels(image: Image.Image, image_format: str, name: str) -> np.ndarray:
 
 
 def _load(image: Image.Image) -> None:
-    """Decode a picture that Pillow has only opened; a turned TIFF not from Pillow's memory map.
+    """Decode an image that Pillow has only opened; a turned TIFF not from Pillow's memory map.
 
-    Pillow maps files that it opens by name, and takes the turned picture's sides for the file's.
+    Pillow maps files that it opens by name, and takes the turned image's sides for the file's.
     """
     if not isinstance(image, TiffImageFile) or not image.filename:
         image.load()
@@ -199,7 +199,7 @@ def _grey(levels: np.ndarray) -> np.ndarray:
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """An 8-bit picture of any colours; what is transparent lies on white."""
+    """An 8-bit image of any colours; what is transparent lies on white."""
     if image.mode == "LAB":
         return _lab_to_rgb(image)
     palette = getattr(image, "palette", None)
@@ -211,7 +211,7 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
         from_bmp = image.format == "BMP"
         image = image.convert("RGBA")
         if image.getchannel("A").getbbox() is None:
-            if from_bmp:  # many programs leave that byte at 0, and viewers show the picture
+            if from_bmp:  # many programs leave that byte at 0, and viewers show the image
                 return image.convert("RGB")
             _say_once(name, "is transparent all over, so it is read as white")
         page = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -261,15 +261,15 @@ def _tiff_tags(image: Image.Image) -> dict[int, Any]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's number for a loaded picture, 1 where it says nothing."""
-    if isinstance(image, TiffImageFile):  # Pillow has turned the picture while loading it
+    """EXIF's number for a loaded image, 1 where it says nothing."""
+    if isinstance(image, TiffImageFile):  # Pillow has turned the image while loading it
         return 1
     return _number(image.getexif)
 
 
 def _orientation_in_header(image: Image.Image, file: BinaryIO) -> int:
     if image.format == "PNG" and "exif" not in image.info:
-        # Asking Pillow for it would decode the picture; it may stand behind the pixels.
+        # Asking Pillow for it would decode the image; it may stand behind the pixels.
         if data := _png_chunk(file, b"eXIf"):
             return _number(lambda: _parsed_exif(data))
         return _number(lambda: Image.Image.getexif(image))

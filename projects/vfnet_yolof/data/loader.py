@@ -224,14 +224,14 @@ def build_test_loader(
 
 
 def check_pictures(loader: Any, decoded: int = 16) -> None:
-    """Look at this rank's share of a test loader's pictures, so that no surprise comes later.
+    """Look at this rank's share of a test loader's images, so that no surprise comes later.
 
-    The header of every picture is read, where the mapper has a ``check_header(record)``, and a
-    sample of `decoded` pictures is made as for an evaluation. Loaders that are not made by
+    The header of every image is read, where the mapper has a ``check_header(record)``, and a
+    sample of `decoded` images is made as for an evaluation. Loaders that are not made by
     :func:`build_test_loader` are left alone.
 
     Raises:
-        DataLoadingError: names the pictures that cannot be used, at most five of them.
+        DataLoadingError: names the images that cannot be used, at most five of them.
     """
     dataset = getattr(loader, "dataset", None)
     if not isinstance(dataset, _MappedDataset):

@@ -90,10 +90,10 @@ class DetectionMapper:
         return record
 
     def check_header(self, record: dict[str, Any]) -> None:
-        """Read only the header of a record's picture, which tells most kinds of damage.
+        """Read only the header of a record's image, which tells most kinds of damage.
 
         Raises:
-            Exception: of Pillow, where there is no such picture or its header is damaged.
+            Exception: of Pillow, where there is no such image or its header is damaged.
             ValueError: it is of another size than the record says.
         """
         size = image_size(record["file_name"])
@@ -103,7 +103,7 @@ class DetectionMapper:
 
 
 def _read(record: dict[str, Any], image_format: str) -> np.ndarray:
-    """The picture of a record; errors say which entry of the annotations it belongs to."""
+    """The image of a record; errors say which entry of the annotations it belongs to."""
     try:
         return read_image(record["file_name"], image_format)
     except FileNotFoundError as error:

@@ -84,7 +84,7 @@ class _Stamp:
 
 @dataclass
 class ShapeObject:
-    """One annotated object of a drawn picture."""
+    """One annotated object of a drawn image."""
 
     class_id: int
     box: tuple[float, float, float, float]  # xyxy, px
@@ -152,7 +152,7 @@ def _stripes(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) float: a colour gradient, soft stains and, on a third of the pictures, stripes."""
+    """(H, W, 3) float: a colour gradient, soft stains and, on a third of the images, stripes."""
     image = _smooth(rng.uniform(20, 235, (2, 2, 3)), size)
     image = image + _smooth(rng.uniform(-25, 25, (6, 6, 3)), size)
     if rng.random() < 0.35:
@@ -261,7 +261,7 @@ def _random_object(rng: np.random.Generator, size: tuple[int, int]) -> tuple[_St
 
 
 def draw_picture(rng: np.random.Generator) -> tuple[np.ndarray, list[ShapeObject]]:
-    """Draw one picture. Returns the (H, W, 3) uint8 RGB image and its objects, lowest first."""
+    """Draw one image. Returns the (H, W, 3) uint8 RGB image and its objects, lowest first."""
     height, width = (int(x) for x in rng.integers(IMAGE_SIDE[0], IMAGE_SIDE[1] + 1, 2))
     canvas = _add_clutter(rng, _background(rng, (height, width)))
     scene = _Scene((height, width))

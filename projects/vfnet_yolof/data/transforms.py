@@ -21,7 +21,7 @@ INTERPOLATIONS = ("pil", "opencv")
 class WindowTransform(Transform):
     """What a window of ``width`` x ``height`` px shows, its top left corner at (``left``, ``top``).
 
-    The window may reach beyond the picture: what lies there has the colour ``fill`` (one number, or
+    The window may reach beyond the image: what lies there has the colour ``fill`` (one number, or
     one for each channel). Crops, shifts and padding are windows.
     """
 
@@ -43,7 +43,7 @@ class WindowTransform(Transform):
         return shown
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        """(N, 2) xy px in the picture -> the same in the window; not clipped."""
+        """(N, 2) xy px in the image -> the same in the window; not clipped."""
         return coords - np.array([self.left, self.top])
 
 
@@ -80,7 +80,7 @@ class DistortTransform(_PixelTransform):
         hue: share of the colour circle by which hues turn, in [-1, 1].
         saturation, exposure: factors; what leaves [0, 255] is clipped.
 
-    Pictures are taken as R, G, B. For B, G, R the hue turns the other way, everything else is the
+    Images are taken as R, G, B. For B, G, R the hue turns the other way, everything else is the
     same.
     """
 
@@ -92,12 +92,12 @@ class DistortTransform(_PixelTransform):
         """(H, W, 3) uint8 -> the same.
 
         Raises:
-            ValueError: another kind of picture.
+            ValueError: another kind of image.
         """
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
             raise ValueError(f"(H, W, 3) uint8 expected, got {img.dtype} of shape {img.shape}")
         steps = np.arange(256)
-        # OpenCV keeps the hue of a uint8 picture in half degrees, 0 to 179.
+        # OpenCV keeps the hue of a uint8 image in half degrees, 0 to 179.
         tables = (
             (steps + round(180 * self.hue)) % 180,
             (steps * self.saturation).clip(0, 255),
@@ -112,7 +112,7 @@ class OpenCVResizeTransform(T.ResizeTransform):
     """Resize with OpenCV's bilinear rule, which looks at the four nearest pixels only.
 
     MMDetection resizes so. Detectron2's ``ResizeTransform`` averages over all pixels that a new one
-    covers, which differs where pictures shrink.
+    covers, which differs where images shrink.
     """
 
     @classmethod
@@ -153,16 +153,16 @@ def check_interpolation(interpolation: str) -> str:
 
 
 class AugInput(T.AugInput):
-    """A picture, its boxes and where its content lies, while augmentations change them.
+    """An image, its boxes and where its content lies, while augmentations change them.
 
-    A resize leaves at least one px of each side, also of a picture so thin that its shorter side
-    would be rounded to 0. Boxes are clipped to the picture, at first and after every step: what one
-    step cuts away cannot come back through the next one, as it would where a cropped picture is
+    A resize leaves at least one px of each side, also of an image so thin that its shorter side
+    would be rounded to 0. Boxes are clipped to the image, at first and after every step: what one
+    step cuts away cannot come back through the next one, as it would where a cropped image is
     shifted.
 
     Attributes:
         image: (H, W, C). boxes: (M, 4) float64 xyxy px.
-        content: (4,) float64 xyxy px, the part of ``image`` that shows the original picture and not
+        content: (4,) float64 xyxy px, the part of ``image`` that shows the original image and not
             a border which some step has filled.
     """
 

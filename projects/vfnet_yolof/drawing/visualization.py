@@ -99,9 +99,7 @@ def draw_star(
     Raises:
         ValueError: the fields are missing, or another kind of image.
     """
-    for name in ("init_boxes", "star_points"):
-        if not instances.has(name):
-            raise ValueError(f"instances have no {name}; Predictor.predict_star adds them")
+    _require(instances, ("init_boxes", "star_points"), "Predictor.predict_star adds them")
     canvas = _Canvas(image, line_width)
     instances = _best_last(instances, score_thresh)
     for box in instances.init_boxes.tensor.tolist():
@@ -137,12 +135,11 @@ def draw_distributions(
     Raises:
         ValueError: the fields are missing, or another kind of image.
     """
-    for name in ("side_probabilities", "side_points", "side_intervals"):
-        if not instances.has(name):
-            raise ValueError(
-                f"instances have no {name}; Predictor.predict_distributions adds them for a GFL "
-                "whose sides are general distributions"
-            )
+    _require(
+        instances,
+        ("side_probabilities", "side_points", "side_intervals"),
+        "Predictor.predict_distributions adds them for a GFL whose sides are general distributions",
+    )
     canvas = _Canvas(image, line_width)
     height = curve_height if curve_height is not None else max(16.0, max(image.shape[:2]) / 6)
     instances = _best_last(instances, score_thresh)
@@ -152,6 +149,12 @@ def draw_distributions(
         canvas.curve(curve, DISTRIBUTION_COLOR)
     canvas.labels(instances, class_names, [DISTRIBUTION_BOX_COLOR] * len(instances))
     return canvas.array()
+
+
+def _require(instances: Instances, fields: Sequence[str], remedy: str) -> None:
+    for name in fields:
+        if not instances.has(name):
+            raise ValueError(f"instances have no {name}; {remedy}")
 
 
 def _best_last(instances: Instances, score_thresh: float) -> Instances:
@@ -202,7 +205,7 @@ class _Canvas:
         self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), color, (0, 0, 0))
 
     def curve(self, points: Sequence[tuple[float, float]], color: Color) -> None:
-        """A polygon that lets the picture shine through, with a solid line around it."""
+        """A polygon that lets the image shine through, with a solid line around it."""
         ImageDraw.Draw(self.image, "RGBA").polygon(points, fill=(*color, 120))
         self.draw.line([*points, points[0]], fill=color, width=self.width)
 
