@@ -13,7 +13,7 @@ __all__ = ["Predictor", "__version__", "optimize"]
 import detectron2  # noqa: F401
 
 from . import modeling  # noqa: F401  (registration with Detectron2)
-from .checkpoint.detectron2_files import guard_detection_checkpointer
+from .checkpoint.loading import guard_detection_checkpointer
 from .renamed import find_moved_modules
 from .utils import __version__
 

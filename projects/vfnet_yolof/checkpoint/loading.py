@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
-import detectron2.checkpoint  # noqa: F401  (registers catalog:// addresses)
+from detectron2.checkpoint import detection_checkpoint  # also registers catalog:// addresses
 from detectron2.utils.file_io import PathManager
 
 from .pickles import BoundedStream, Budget, Unreadable
@@ -144,3 +146,42 @@ def _load_safetensors(path: Path, head: bytes, size: int) -> dict[str, Any]:
         return load_file(path, device="cpu")
     except Exception as error:
         raise CheckpointError(f"is not a safetensors file ({error!s:.200}); {DAMAGED}") from error
+
+
+def guard_detection_checkpointer() -> None:
+    """Let Detectron2's ``DetectionCheckpointer`` read ``.pkl`` files without running their code.
+
+    It calls :func:`pickle.load`, in every release; ``DefaultTrainer`` and ``DefaultPredictor`` read
+    ``MODEL.WEIGHTS`` with it. The name ``pickle`` in its module then stands for the module with
+    another ``load``, and nothing else changes. The copy that the installer here repairs has an
+    unpickler of its own, whose place is taken in the same way.
+    """
+    names = {**vars(pickle), "load": _load_pickle}
+    detection_checkpoint.pickle = SimpleNamespace(**names)
+    if hasattr(detection_checkpoint, "_ArrayUnpickler"):
+        detection_checkpoint._ArrayUnpickler = _Unpickler
+
+
+class _Unpickler:
+    """:func:`_load_pickle` with the interface of :class:`pickle.Unpickler`."""
+
+    def __init__(self, stream: BinaryIO, **_: Any) -> None:
+        self._stream = stream
+
+    def load(self) -> Any:
+        return _load_pickle(self._stream)
+
+
+def _load_pickle(stream: BinaryIO, **_: Any) -> Any:
+    """The same content, with tensors for arrays; objects of other classes are inert.
+
+    Raises:
+        CheckpointError: the file is damaged or announces what it does not have.
+    """
+    size = os.fstat(stream.fileno()).st_size
+    source = BoundedStream(stream, size)
+    try:
+        return plain(RestrictedUnpickler(source, Budget(size), set()).load())
+    except Exception as error:
+        name = getattr(stream, "name", "the .pkl file")
+        raise CheckpointError(f"{name}: cannot be read as a checkpoint: {error!s:.200}") from error
