@@ -178,7 +178,7 @@ class BoundedUnpickler(pickle._Unpickler):
     pop_mark: Any
     read: Any
     readline: Any
-    # A table for each file, because it counts.
+    # Not a class variable as in the base: each instance gets a table of its own, which counts.
     dispatch: dict[int, Any] = dict(pickle._Unpickler.dispatch)  # type: ignore[misc]
     for _opcode in (
         *(pickle.EXT1, pickle.EXT2, pickle.EXT4),  # a table of this process, not of the file

@@ -258,8 +258,7 @@ class DeformConvPack(DeformConv2d):
         for parameter in self.conv_offset.parameters():
             nn.init.zeros_(parameter)
 
-    # One input: the offsets that the base class is given are predicted.
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # predicts its offsets
         """Convolve with predicted offsets: (N, C, H, W) -> (N, C_out, Ho, Wo)."""
         return super().forward(x, *self._predict(x))
 
