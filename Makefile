@@ -1,7 +1,7 @@
 # make demo       train and evaluate a small detector on generated images
 # make test       the test suite, without the tests marked slow
 # make test-slow  the tests marked slow
-# make lint       ruff, and the contract of which room may import which
+# make lint       ruff, mypy, and the contract of which room may import which
 # make release    build wheel and source distribution, and test the wheel (tools/release.sh)
 # make setup      only the environment
 # make clean      remove the environment and the caches
@@ -40,6 +40,7 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 release:

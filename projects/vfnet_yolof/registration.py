@@ -77,8 +77,8 @@ def _guard_checkpointer(checkpoint: ModuleType) -> None:
 
 
 def _load_pkl(stream: BinaryIO, **_: Any) -> Any:
-    """What the file holds; see :func:`vfnet_yolof.checkpoint.detectron2_files.load_pkl`."""
-    from .checkpoint.detectron2_files import load_pkl
+    """What the file holds; see :func:`vfnet_yolof.checkpoint.loading.load_pkl`."""
+    from .checkpoint.loading import load_pkl
 
     return load_pkl(stream)
 

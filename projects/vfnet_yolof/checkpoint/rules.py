@@ -7,15 +7,22 @@ decides what happens to it; a key that no rule matches is reported, never lost.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 Replacement = str | Callable[[re.Match[str]], str]
+
+# Patterns of the last part of a key.
+WEIGHT_BIAS = "weight|bias"
+NORM = "weight|bias|running_mean|running_var|num_batches_tracked"
+CONV_OFFSET = "conv_offset\\.(?:weight|bias)"  # of a deformable convolution that predicts its own
 
 
 class CheckpointError(ValueError):
@@ -24,6 +31,15 @@ class CheckpointError(ValueError):
 
 class CheckpointMismatchError(CheckpointError):
     """A checkpoint and a model do not fit each other."""
+
+
+@contextmanager
+def errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put ``path`` in front of the message of a :class:`CheckpointError` inside of the block."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,34 @@ class Rule:
     def __post_init__(self) -> None:
         if self.replacement is None and not self.reason:
             raise ValueError(f"rule {self.pattern!r} drops tensors without saying why")
+
+
+def conv_and_norm(
+    prefix: str,
+    conv: str,
+    norm: str,
+    ours: Replacement,
+    conv_has: str = WEIGHT_BIAS,
+    *,
+    ours_conv: str = "",
+) -> tuple[Rule, Rule]:
+    """Rules of a convolution and of the norm behind it, ``<ours>.norm`` here.
+
+    Args:
+        prefix, conv, norm: patterns of their names there: ``prefix + conv`` and ``prefix + norm``.
+        ours: as a :class:`Rule` takes it.
+        conv_has: pattern of the tensors that the convolution has there.
+        ours_conv: "" where ``ours`` is the convolution itself, ".conv" where it has it inside.
+    """
+
+    def rule(name: str, parts: str, infix: str) -> Rule:
+        pattern = rf"{prefix}{name}\.(?P<part>{parts})"
+        if callable(ours):
+            return Rule(pattern, lambda m: f"{ours(m)}{infix}.{m['part']}")
+        return Rule(pattern, rf"{ours}{infix}.\g<part>")
+
+    norm_has = WEIGHT_BIAS if norm == "gn" else NORM  # a group norm keeps no statistics
+    return rule(conv, conv_has, ours_conv), rule(norm, norm_has, ".norm")
 
 
 # What stands beside the weights in any project's files. Both EMA hooks of the OpenMMLab projects
@@ -158,8 +202,11 @@ def apply_rules(
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
     """Rename ``state_dict`` by the table ``rules``.
 
-    Returns the renamed tensors (the same tensor objects) and the report. Raises
-    :class:`CheckpointError` when two source keys would get the same name.
+    Returns:
+        The renamed tensors (the same tensor objects), and the report.
+
+    Raises:
+        CheckpointError: two source keys would get the same name.
     """
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     converted: dict[str, torch.Tensor] = {}
