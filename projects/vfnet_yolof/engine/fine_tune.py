@@ -19,8 +19,7 @@ from ..checkpoint.tensors import fill
 from ..config.options import ConfigError
 from ..utils.class_names import UNKNOWN, Classes
 from .checkpoints import BEST, CheckpointFiles
-from .class_layer import follow_names, require_same_classes
-from .classes import checkpoint_classes, class_lookup
+from .classes import checkpoint_classes, class_lookup, follow_names, require_same_classes
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -44,7 +43,7 @@ class Evaluated(NamedTuple):
 def load_for_fine_tuning(model: nn.Module, path: str, classes: Classes = UNKNOWN) -> LoadReport:
     """Take over every tensor of a checkpoint that fits, and of the class layer what has a name.
 
-    Rows of the class layer go by class names: see :func:`.class_layer.follow_names`. Averaged
+    Rows of the class layer go by class names: see :func:`.classes.follow_names`. Averaged
     weights are preferred where the file has them. ImageNet backbones of other projects are read as
     by :func:`load_initial_weights`.
 

@@ -19,9 +19,8 @@ from ..config.options import ConfigError
 from ..config.schedule import resumed_iteration
 from ..optimization import optimize
 from ..utils.state import seed_everything
-from .agreement import together
-from .build import Evaluation, build_hooks, build_model, build_trainer, build_tta
-from .checkpoints import FINAL, CheckpointFiles
+from .build import build_hooks, build_model, build_trainer, build_tta
+from .checkpoints import FINAL, CheckpointFiles, CheckpointHook
 from .classes import (
     check_num_classes,
     checkpoint_classes,
@@ -29,12 +28,12 @@ from .classes import (
     dataset_classes,
     require_resumed_classes,
 )
-from .ending import EXIT_SIGNAL, EvaluationFailed
+from .ending import EXIT_SIGNAL, EvaluationFailed, StopRequest, handled, signal_name
+from .evaluation import Evaluation
+from .failures import together
 from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
-from .hooks import AveragingHook
 from .run_folder import RunFolder
-from .saving import CheckpointHook
-from .signals import StopRequest, handled, signal_name
+from .swa import AveragingHook
 from .trainer import Trainer
 from .writers import METRICS, append_metrics
 

@@ -11,24 +11,112 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_swa_multi_avg_fn, update_bn
+from torch.optim.swa_utils import (
+    AveragedModel,
+    get_ema_multi_avg_fn,
+    get_swa_multi_avg_fn,
+    update_bn,
+)
 
+from ..checkpoint.fitting import load_whole
 from ..config.options import ConfigError
 from ..utils.state import rng_state, set_rng_state
-from .agreement import agreed_batches, together
 from .checkpoints import AVERAGE, AVERAGE_PART, BEST, CheckpointFiles
-from .hooks import AveragingHook
+from .failures import agreed_batches, together
 from .trainer import Trainer
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
 _ROUNDING = 1e-6  # in cycles or iterations: less than one iteration, more than the last digit
+
+
+class AveragingHook(HookBase):
+    """Keeps averaged weights and float buffers beside the model.
+
+    Args:
+        model: the one that is trained, without a distributed wrapper.
+
+    Attributes:
+        entry: name of the average in checkpoint files.
+        updates: how many weights it is made of.
+    """
+
+    entry: str
+
+    def __init__(self, model: nn.Module) -> None:
+        self.updates = 0
+        self._source = model
+        self._averaged = AveragedModel(model, multi_avg_fn=self._average, use_buffers=True)
+        self._averaged.requires_grad_(False)
+
+    def _average(self, averages: list[Tensor], current: list[Tensor], count: Any) -> None:
+        """Change tensors of one type, the average of ``count``, by the ``current`` ones."""
+        raise NotImplementedError(f"{type(self).__name__} defines no average")
+
+    @property
+    def module(self) -> nn.Module:
+        """The model with the averaged weights."""
+        return self._averaged.module
+
+    def update(self) -> None:
+        """Let the present weights take part in the average."""
+        self._averaged.update_parameters(self._source)
+        self.updates += 1
+
+    def checkpoint_entries(self) -> dict[str, Any]:
+        return {self.entry: self.module.state_dict()} if self.updates else {}
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the average in a checkpoint of a run, if it has one."""
+        if self.entry in checkpoint:
+            load_whole(self.module, checkpoint[self.entry])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self._averaged.n_averaged.fill_(self.updates)
+
+
+class EMAHook(AveragingHook):
+    """Exponential moving average.
+
+    Args:
+        model: see :class:`AveragingHook`.
+        decay: share of the old average at each iteration.
+        warmup: use min(decay, (1 + n) / (10 + n)) after n updates, so that the average leaves the
+            first, random weights behind.
+    """
+
+    entry = "ema"
+
+    def __init__(self, model: nn.Module, *, decay: float, warmup: bool = True) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise ConfigError(f"train.ema.decay={decay}: must be in [0, 1).")
+        super().__init__(model)
+        self.decay, self.warmup = decay, warmup
+
+    def _average(self, averages: list[Tensor], current: list[Tensor], count: Any) -> None:
+        decay = self.decay
+        if self.warmup:
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        get_ema_multi_avg_fn(decay)(averages, current, count)
+
+    def after_step(self) -> None:
+        self.update()
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        super().restore(checkpoint)
+        if self.entry not in checkpoint:
+            logger.warning("The checkpoint has no averaged weights: averaging starts now.")
 
 
 class CyclicCosineParamScheduler(ParamScheduler):

@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from ..config.options import ConfigError
 from ..data.loader import DataLoadingError
 from ..utils.state import StepState, rng_state, set_rng_state
-from .agreement import ProcessFailed, agreed_batches, has_lost_a_process, is_agreed
+from .checkpoints import CheckpointHook
 from .ending import OutputError
-from .saving import CheckpointHook
+from .failures import ProcessFailed, agreed_batches, has_lost_a_process, is_agreed
 from .step import TrainStep
 
 logger = logging.getLogger(f"detectron2.{__name__}")

@@ -7,7 +7,7 @@ from .distribution_focal import distribution_focal_loss
 from .focal import FocalLoss
 from .guided_focal import GuidedFocalLoss
 from .iou import aligned_iou, giou_loss
-from .normalizer import each_worker_alone, synced_mean
+from .normalizer import synced_mean
 from .quality_focal import QualityFocalLoss, generalized_focal_loss, quality_focal_loss
 from .varifocal import VarifocalLoss, varifocal_loss
 
@@ -23,7 +23,6 @@ __all__ = [
     "check_nonnegative",
     "check_share",
     "distribution_focal_loss",
-    "each_worker_alone",
     "generalized_focal_loss",
     "giou_loss",
     "quality_focal_loss",
