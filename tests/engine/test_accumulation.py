@@ -9,10 +9,10 @@ from tiny import empty_picture, picture, tiny_vfnet
 from torch import nn
 from vfnet_yolof.engine.step import TrainStep
 from vfnet_yolof.modeling.losses.normalizer import (
-    whole_batch_normalizers,
-    recorded_normalizers,
     fixed_normalizers,
+    recorded_normalizers,
     synced_mean,
+    whole_batch_normalizers,
 )
 
 BATCH = [

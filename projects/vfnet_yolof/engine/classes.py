@@ -185,10 +185,13 @@ def follow_names(
         )
         return dict(weights)
     pairs = pair_by_name(source.names, target.names)
-    followed = {name: _rows(own[name], weights[name], pairs, source, target) for name in layers}
-    if any(rows is None for rows in followed.values()):
-        logger.warning("%s: %s is built otherwise and starts afresh.", source.owner, layers[0])
-        return {name: x for name, x in weights.items() if name not in layers}
+    followed: dict[str, Tensor] = {}
+    for name in layers:
+        rows = _rows(own[name], weights[name], pairs, source, target)
+        if rows is None:
+            logger.warning("%s: %s is built otherwise and starts afresh.", source.owner, layers[0])
+            return {name: x for name, x in weights.items() if name not in layers}
+        followed[name] = rows
     _say(pairs, source, target)
     return {**weights, **followed}
 

@@ -34,6 +34,7 @@ from .trainer import Trainer
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 _ROUNDING = 1e-6  # in cycles or iterations: less than one iteration, more than the last digit
 
 
@@ -56,7 +57,7 @@ class AveragingHook(HookBase):
         self._averaged = AveragedModel(model, multi_avg_fn=self._average, use_buffers=True)
         self._averaged.requires_grad_(False)
 
-    def _average(self, averages: list[Tensor], current: list[Tensor], count: Any) -> None:
+    def _average(self, averages: _Tensors, current: _Tensors, count: Any) -> None:
         """Change tensors of one type, the average of ``count``, by the ``current`` ones."""
         raise NotImplementedError(f"{type(self).__name__} defines no average")
 
@@ -104,7 +105,7 @@ class EMAHook(AveragingHook):
         super().__init__(model)
         self.decay, self.warmup = decay, warmup
 
-    def _average(self, averages: list[Tensor], current: list[Tensor], count: Any) -> None:
+    def _average(self, averages: _Tensors, current: _Tensors, count: Any) -> None:
         decay = self.decay
         if self.warmup:
             decay = min(decay, (1 + self.updates) / (10 + self.updates))
@@ -213,7 +214,7 @@ class SWAHook(AveragingHook):
         self._past: set[int] = set()  # the same in this run's own count
         self._rounding = 0
 
-    def _average(self, averages: list[Tensor], current: list[Tensor], count: Any) -> None:
+    def _average(self, averages: _Tensors, current: _Tensors, count: Any) -> None:
         if averages[0].is_floating_point():
             get_swa_multi_avg_fn()(averages, current, count)
         else:
@@ -368,7 +369,7 @@ def refresh_batch_norm(model: nn.Module, batches: Iterable[Any]) -> None:
             norm.load_state_dict(state)
         for norm in norms:
             if norm not in static and comm.get_world_size() > 1:
-                for buffer in (norm.running_mean, norm.running_var):
+                for buffer in filter(torch.is_tensor, (norm.running_mean, norm.running_var)):
                     dist.all_reduce(buffer)
                     buffer /= comm.get_world_size()
     model.train(was_training)
