@@ -19,9 +19,9 @@ from ..utils.state import seed_everything
 from .checkpoints import CheckpointFiles, CheckpointHook
 from .classes import dataset_classes
 from .evaluation import Evaluation, ValidationLoss
+from .evaluation_hooks import BestCheckpointHook, EarlyStoppingHook, EvaluationRound, Measure
 from .failures import together
 from .memory import checkpoint_activations
-from .rounds import BestCheckpointHook, EarlyStoppingHook, EvaluationRound, Measure
 from .step import AMP_DTYPES, GradientClipping, TrainStep
 from .swa import EMAHook, build_swa_hook
 from .trainer import Trainer

@@ -23,7 +23,7 @@ _LAYERS = ("cls_logits", "cls_score")  # of this project's heads, of Detectron2'
 
 
 def dataset_names(cfg: DictConfig, split: str = "train") -> list[str]:
-    """Names of the registered data sets of ``dataloader.<split>``; [] if it uses none."""
+    """Names of the registered data sets of ``dataloader.<split>``; [] if it has none."""
     names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
     if names is None:
         return []
@@ -31,7 +31,7 @@ def dataset_names(cfg: DictConfig, split: str = "train") -> list[str]:
 
 
 def dataset_classes(cfg: DictConfig, split: str = "train") -> Classes:
-    """The classes of ``dataloader.<split>``; the data set is loaded where only that tells them.
+    """The classes of ``dataloader.<split>``; the data set is loaded if they are not known yet.
 
     Raises:
         FileNotFoundError: the data set has no annotation file.
@@ -70,7 +70,7 @@ def class_record(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check_num_classes(cfg: DictConfig, split: str = "train") -> None:
-    """``model.num_classes`` against the annotations.
+    """Compare ``model.num_classes`` with the annotations.
 
     Raises:
         ConfigError: they differ.
@@ -89,7 +89,7 @@ def check_num_classes(cfg: DictConfig, split: str = "train") -> None:
 
 
 def require_resumed_classes(saved: Classes, present: Classes) -> None:
-    """A run goes on with its own classes in their order, which the optimizer's state is in.
+    """Refuse to resume a run with other classes, or in another order than the optimizer's state.
 
     Raises:
         ConfigError: names or their order differ.
@@ -106,7 +106,7 @@ def require_resumed_classes(saved: Classes, present: Classes) -> None:
 
 
 def class_lookup(model: Classes, data: Classes) -> list[int] | None:
-    """For each class of the model its number in the data; None where they are counted alike.
+    """Index in the data of each class of the model; None where the indices are the same.
 
     Raises:
         ConfigError: they do not have the same classes, as far as names tell.
@@ -138,7 +138,7 @@ def class_lookup(model: Classes, data: Classes) -> list[int] | None:
 
 
 def require_same_classes(weights: Mapping[str, Tensor], source: Classes, target: Classes) -> None:
-    """For weights that are to fill the model: a class layer for the same classes, in any order.
+    """Refuse weights whose class layer is for other classes; the order may be another.
 
     Raises:
         ConfigError: the classes differ, as far as both are named.
@@ -156,14 +156,19 @@ def require_same_classes(weights: Mapping[str, Tensor], source: Classes, target:
 def follow_names(
     model: nn.Module, weights: Mapping[str, Tensor], source: Classes, target: Classes
 ) -> dict[str, Tensor]:
-    """``weights`` with the rows of class layers where the model has the classes of their names.
+    """Order the rows of class layers as the model has the classes of the same names.
 
-    Rows of classes that only the model has are the model's own, i.e. fresh. Where names are
-    missing on a side the weights are returned as they are: shapes decide.
+    Rows of classes that only the model has are those of the fresh model. Where a side has no class
+    names, the weights are returned as they are: shapes decide.
 
     Args:
         model: class layers have A * K channels, anchors first (A is 1 without anchors).
-        source: the K' classes of ``weights``. target: the K classes of the model.
+        weights: of a checkpoint, under the model's names.
+        source: the K' classes of ``weights``.
+        target: the K classes of the model.
+
+    Returns:
+        The weights to load; without those of the class layer where it is built otherwise.
     """
     own = model.state_dict()
     layers = [name for name in _class_tensors(weights) if name in own]
@@ -192,7 +197,7 @@ def follow_names(
             logger.warning("%s: %s is built otherwise and starts afresh.", source.owner, layers[0])
             return {name: x for name, x in weights.items() if name not in layers}
         followed[name] = rows
-    _say(pairs, source, target)
+    _log_rows(pairs, source, target)
     return {**weights, **followed}
 
 
@@ -216,7 +221,7 @@ def _rows(
     return own.flatten(0, 1)
 
 
-def _say(pairs: Mapping[int, int], source: Classes, target: Classes) -> None:
+def _log_rows(pairs: Mapping[int, int], source: Classes, target: Classes) -> None:
     kept = [target.names[i] for i in sorted(pairs.values())]
     fresh = [name for i, name in enumerate(target.names) if i not in pairs.values()]
     left = [name for i, name in enumerate(source.names) if i not in pairs]

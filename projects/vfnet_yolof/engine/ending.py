@@ -41,7 +41,7 @@ class EvaluationStopped(Exception):
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Around whatever writes to ``path``.
+    """Tell errors in writing to ``path``, which is done inside, as such.
 
     Raises:
         OutputError: for an OSError inside, also where another error has taken its place, as in
@@ -90,13 +90,17 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
 
 
 class StopRequest:
-    """signum: of the signal that asked first, 0 as long as none has."""
+    """A signal handler that asks a run to stop; a second Ctrl-C stops it at once.
+
+    Attributes:
+        signum: of the first signal; 0 before.
+    """
 
     signum = 0
     _at = 0.0
 
     def __init__(self, stop: Callable[[], None]) -> None:
-        """stop: called by the first signal, in the main thread."""
+        """``stop`` is called by the first signal, in the main thread."""
         self._stop = stop
 
     def __call__(self, signum: int, frame: Any) -> None:
@@ -124,7 +128,7 @@ def signal_name(signum: int) -> str:
 
 @contextmanager
 def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Let ``handler`` have the signals of :data:`STOPPING` inside.
+    """Let ``handler`` handle the signals of :data:`STOPPING` inside.
 
     SIGHUP is left alone where it is ignored, as below ``nohup``; outside of the main thread
     nothing can be handled, and nothing is.

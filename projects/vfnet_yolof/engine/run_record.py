@@ -1,4 +1,4 @@
-"""What a run leaves to be repeated with: its configuration, and the versions it ran with."""
+"""The record of a run, to repeat it: its configuration, also for yacs, and all versions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _COUNTERPARTS = {
     "SOLVER.WARMUP_FACTOR": "lr_multiplier.warmup_factor",
     "TEST.EVAL_PERIOD": "train.eval_period",
 }
-# What has got into the file in another form.
+# What is in the file in another form.
 _TRANSLATED = (
     *("model.yaml", "train.init_checkpoint"),
     *("lr_multiplier.warmup_length", "lr_multiplier.scheduler.milestones"),
@@ -72,6 +72,10 @@ def save_run_record(cfg: DictConfig, changes: list[str]) -> None:
     """Write ``config.yaml``, which ``--config-file`` takes again, and ``versions.txt``.
 
     A config that came from yacs is written as ``config_yacs.yaml``, too, for other tools.
+
+    Args:
+        cfg: the prepared config.
+        changes: overrides of the command line, for ``versions.txt``.
 
     Raises:
         ConfigError: the config cannot be saved as text.
@@ -129,10 +133,9 @@ def _git(*arguments: str) -> str:
 
 
 def write_yacs_record(cfg: DictConfig) -> None:
-    """Write ``config_yacs.yaml`` into the output folder; remove an old one if there is none.
+    """Write ``config_yacs.yaml`` into the output folder of a config that came from a yacs file.
 
-    Only configs that :func:`components` made from a yacs file have such a form, and those that
-    were saved of them.
+    For other configs, delete the file of an earlier run.
     """
     path = Path(cfg.train.output_dir) / FILE_NAME
     if _comparable(cfg.model).get("_target_") is not build_yacs_model:
@@ -165,7 +168,7 @@ def yacs_record(cfg: DictConfig) -> str:
 
 
 def _schedule_keys(cfg: DictConfig) -> dict[str, Any]:
-    """Shares of the run as numbers of iterations."""
+    """Warm-up and milestones, which the config has as shares of the run, in iterations."""
     schedule, length = cfg.lr_multiplier, cfg.train.max_iter
     keys: dict[str, Any] = {"SOLVER.WARMUP_ITERS": round(schedule.warmup_length * length)}
     if "milestones" in schedule.scheduler:
@@ -175,7 +178,7 @@ def _schedule_keys(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _left_out(cfg: DictConfig, yacs: CfgNode) -> list[str]:
-    """``key: value`` of each setting that is another one in what ``yacs`` stands for."""
+    """``key: value`` of each setting that a run with ``yacs`` would have otherwise."""
     from_yacs = components(yacs)
     complete_train_options(from_yacs)
     before, after = flatten(_comparable(from_yacs)), flatten(_comparable(cfg))
@@ -187,7 +190,7 @@ def _left_out(cfg: DictConfig, yacs: CfgNode) -> list[str]:
 
 
 def _comparable(node: Any) -> Any:
-    """Plain containers, with references resolved; a saved config names what another one holds."""
+    """Plain containers with references resolved, and classes in place of their names."""
     if OmegaConf.is_config(node):
         node = OmegaConf.to_container(node, resolve=True)
     if isinstance(node, dict):

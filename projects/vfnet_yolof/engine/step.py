@@ -226,7 +226,7 @@ class TrainStep:
 
     @contextlib.contextmanager
     def _gradients_exchanged(self, exchange: bool) -> Iterator[None]:
-        """Processes exchange gradients in the last part's backward pass only."""
+        """Average gradients over the processes in the backward pass of the last part only."""
         if exchange or not isinstance(self.model, DistributedDataParallel):
             yield
         else:

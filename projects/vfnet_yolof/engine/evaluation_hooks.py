@@ -1,4 +1,4 @@
-"""Evaluation in the course of training: save, measure, judge, save what was judged."""
+"""Evaluation in the course of training: save, measure, choose the best checkpoint, stop early."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Measure = Callable[[], Mapping[str, float]]
 
 
 class EvaluationRound(HookBase):
-    """Every ``period`` iterations and at the end, all that has to do with an evaluation.
+    """Evaluates every ``period`` iterations and at the end of training.
 
-    A checkpoint is written before anything is measured, so that whatever happens to the evaluation
-    costs no weights, and again when the judges have changed their state by what was measured. A
-    measure that fails is reported, counted and left out; training goes on as if it had not been
-    tried. At the end of training it becomes ``trainer.evaluation_problem``. A run that was ended
+    A checkpoint is written before anything is measured, so that an evaluation that fails costs no
+    weights, and again afterwards, when the hooks in ``judges`` have changed their state. A measure
+    that fails is reported, counted and left out; training goes on as if it had not been tried. At
+    the end of training its problem becomes ``trainer.evaluation_problem``. A run that was ended
     during an evaluation makes up for it when it is resumed.
 
     It must come after the hooks that change weights or averages.
@@ -38,8 +38,8 @@ class EvaluationRound(HookBase):
     Args:
         period: iterations; 0: only at the end.
         checkpoints: writes the checkpoints.
-        measures: return metrics by name, on all processes alike; what one raises, all raise.
-        judges: have ``on_evaluation()``, which is called when the metrics are in the storage.
+        measures: return metrics by name, the same on all processes; what one raises, all raise.
+        judges: hooks with an ``on_evaluation()``, called when the metrics are in the event storage.
         average: its average is written and measured at the end.
     """
 
@@ -127,7 +127,7 @@ class EvaluationRound(HookBase):
             set_rng_state(state)
 
     def move(self, ratio: float) -> None:
-        """Iterations count ``ratio`` times what they did, see ``Trainer.move_to``."""
+        """Multiply numbers of iterations by ``ratio``, see ``Trainer.move_to``."""
         self._evaluated = round(self._evaluated * ratio)
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,10 +140,10 @@ class EvaluationRound(HookBase):
 class BestCheckpointHook(HookBase):
     """Writes ``model_best.pth`` whenever the metric is better than ever before in this run.
 
-    It judges when :class:`.rounds.EvaluationRound` says that an evaluation has been made.
+    :class:`EvaluationRound` tells it that an evaluation has been made.
 
     Args:
-        files: where to.
+        files: of the run.
         metric: name in the event storage, e.g. ``"bbox/AP"`` or ``"val_loss/total_loss"``.
         mode: ``"max"`` or ``"min"``.
     """
@@ -159,6 +159,7 @@ class BestCheckpointHook(HookBase):
         self._seen_iteration = -1
 
     def on_evaluation(self) -> None:
+        """Compare the latest value of the metric with the best one."""
         latest = self.trainer.storage.latest()
         if self.metric not in latest:
             logger.warning(
@@ -214,23 +215,26 @@ class BestCheckpointHook(HookBase):
         self._seen_iteration = state["seen_iteration"]
 
     def move(self, ratio: float) -> None:
-        """Iterations count ``ratio`` times what they did; that of the file stays as written."""
+        """Multiply numbers of iterations by ``ratio``; that of the file stays as written."""
         self._seen_iteration = round((self._seen_iteration + 1) * ratio) - 1
 
 
 class EarlyStoppingHook(HookBase):
     """Ends training after ``patience`` evaluations in a row without a better metric.
 
-    It counts by the ``best`` hook, which must judge before it and keeps the count over restarts.
+    Args:
+        best: counts the evaluations, over restarts as well; it must come before this hook.
+        patience: evaluations.
     """
 
     def __init__(self, best: BestCheckpointHook, patience: int) -> None:
         self._best, self._patience = best, patience
 
     def before_train(self) -> None:
-        self.on_evaluation()  # a run that had ended this way and is resumed
+        self.on_evaluation()  # of a run that ended by early stopping and is resumed
 
     def on_evaluation(self) -> None:
+        """End training where the best evaluation is ``patience`` evaluations ago."""
         if self._best.evaluations_since_best >= self._patience:
             reason = (
                 f"{self._best.metric} has not improved in {self._best.evaluations_since_best} "
@@ -241,7 +245,7 @@ class EarlyStoppingHook(HookBase):
 
 
 def described(error: BaseException) -> str:
-    """One line; of errors that nobody foresaw with the place they come from."""
+    """The error in one line; of unexpected kinds with the place that raised it."""
     text = " ".join(str(error).split())
     if isinstance(error, DataLoadingError | ConfigError):
         return text.removesuffix(".")
