@@ -180,7 +180,7 @@ class Trainer(TrainerBase):
         """Save the state after the last whole iteration, if there is one.
 
         Args:
-            alone: exchange nothing with the other processes: they may have ended, or wait elsewhere.
+            alone: exchange nothing with the other processes: they may have ended or be waiting.
         """
         if self.iterations_done <= self.start_iter or (alone and not comm.is_main_process()):
             return
