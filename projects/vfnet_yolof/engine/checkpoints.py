@@ -96,7 +96,7 @@ class CheckpointFiles:
         return path
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
-        """Content of a checkpoint of ours, on the CPU; no code of the file runs.
+        """Content of a checkpoint of this trainer, on the CPU; no code of the file runs.
 
         Raises:
             ConfigError: damaged, with values that are not finite, or not written by this trainer.

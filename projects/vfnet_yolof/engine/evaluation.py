@@ -27,7 +27,7 @@ from ..data.loader import DataLoadingError, check_pictures
 from ..modeling.by_size import BySize
 from ..modeling.losses.normalizer import local_normalizers
 from ..utils.class_names import Classes
-from ..utils.state import rng_state, set_rng_state
+from ..utils.state import kept_rng_state
 from .classes import check_num_classes, class_lookup, dataset_classes
 from .ending import EvaluationStopped
 from .failures import agree, is_agreed, together
@@ -238,11 +238,8 @@ class ValidationLoss:
             ConfigError: there are no images.
             Exception: as of :func:`evaluate_on`.
         """
-        state = rng_state()
-        try:
+        with kept_rng_state():
             sums = together(lambda: self._sums(self._model()))
-        finally:
-            set_rng_state(state)
         shares = comm.all_gather(sums)
         images = sum(count for _, count in shares)
         if images == 0:

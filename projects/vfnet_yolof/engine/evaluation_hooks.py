@@ -13,7 +13,7 @@ from detectron2.engine import HookBase
 
 from ..config.options import ConfigError
 from ..data.loader import DataLoadingError
-from ..utils.state import rng_state, set_rng_state
+from ..utils.state import kept_rng_state
 from .checkpoints import BEST, CheckpointFiles, CheckpointHook
 from .ending import EvaluationStopped, OutputError
 from .failures import on_any
@@ -105,9 +105,10 @@ class EvaluationRound(HookBase):
             self._checkpoints.save()
 
     def _attempt(self, measure: Measure) -> None:
-        trainer, state = self.trainer, rng_state()
+        trainer = self.trainer
         try:
-            metrics = {name: float(value) for name, value in measure().items()}
+            with kept_rng_state():
+                metrics = {name: float(value) for name, value in measure().items()}
         except EvaluationStopped:
             logger.warning("The evaluation was given up; --resume makes up for it.")
             trainer.interrupt()
@@ -123,8 +124,6 @@ class EvaluationRound(HookBase):
             trainer.storage.put_scalar("failed_evaluations", self.failures, smoothing_hint=False)
         else:
             trainer.storage.put_scalars(**metrics, smoothing_hint=False)
-        finally:
-            set_rng_state(state)
 
     def move(self, ratio: float) -> None:
         """Multiply numbers of iterations by ``ratio``, see ``Trainer.move_to``."""

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config.options import ConfigError
 from ..modeling.losses.normalizer import recorded_normalizers, whole_batch_normalizers
-from ..utils.state import rng_state, set_rng_state
+from ..utils.state import kept_rng_state
 
 T = TypeVar("T")
 
@@ -120,14 +120,13 @@ def batch_normalizers(
     Raises:
         ConfigError: the model's losses are normalized otherwise.
     """
-    random_state = rng_state()
     recorded = []
-    with kept_statistics(model), autocast, EventStorage():
+    # The parts draw the same random numbers again in the pass with gradients.
+    with kept_rng_state(), kept_statistics(model), autocast, EventStorage():
         for part in parts:
             with recorded_normalizers() as values:
                 model(part)
             recorded.append(values)
-    set_rng_state(random_state)  # the parts with gradients draw the same numbers again
     try:
         return whole_batch_normalizers(recorded)
     except ValueError as error:

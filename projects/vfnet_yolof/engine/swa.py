@@ -27,7 +27,7 @@ from torch.optim.swa_utils import (
 
 from ..checkpoint.fitting import load_whole
 from ..config.options import ConfigError
-from ..utils.state import rng_state, set_rng_state
+from ..utils.state import kept_rng_state
 from .checkpoints import AVERAGE, AVERAGE_PART, BEST, CheckpointFiles
 from .failures import agreed_batches, together
 from .trainer import Trainer
@@ -361,14 +361,14 @@ def refresh_batch_norm(model: nn.Module, batches: Iterable[Any]) -> None:
         model: in any mode.
         batches: what it takes in training, this process's share.
     """
-    random_state, was_training = rng_state(), model.training
+    was_training = model.training
     model.train()
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     frozen = {m: copy.deepcopy(m.state_dict()) for m in norms if not m.training}
     if len(frozen) == len(norms):
         logger.warning("train.swa.bn_batches: no batch norm here uses its batch's statistics.")
     else:
-        with EventStorage():  # what the model logs is not about training
+        with kept_rng_state(), EventStorage():  # what the model logs is not about training
             update_bn(([batch] for batch in batches), model)  # takes the first of each list
         for norm, state in frozen.items():
             norm.load_state_dict(state)
@@ -378,4 +378,3 @@ def refresh_batch_norm(model: nn.Module, batches: Iterable[Any]) -> None:
                     dist.all_reduce(buffer)
                     buffer /= comm.get_world_size()
     model.train(was_training)
-    set_rng_state(random_state)
