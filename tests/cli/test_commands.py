@@ -75,7 +75,7 @@ def test_training_is_told_everything(
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
-@pytest.mark.parametrize("device", ["cuda", "cuda:7", "banana"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps", "banana"])
 def test_a_device_that_is_not_there(
     name: str, device: str, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
