@@ -11,8 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from vfnet_yolof.analysis.training_images import save_training_pictures
-from vfnet_yolof.config.overrides import apply_overrides
-from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.config.read import read
 from vfnet_yolof.config.yaml_files import add_trust_arguments, trust_from
 from vfnet_yolof.data.loader import DataLoadingError
 
@@ -27,8 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_trust_arguments(parser)
     args = parser.parse_intermixed_args(argv)
     try:
-        cfg = load_config(args.config, trust_from(args))
-        apply_overrides(cfg, args.overrides)
+        cfg = read(args.config, args.overrides, trust=trust_from(args)).cfg
         paths = save_training_pictures(cfg, args.output, count=args.count, seed=args.seed)
     except (OSError, ValueError, DataLoadingError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from detectron2.config import instantiate
 from PIL import Image
-from vfnet_yolof.cli.training import argument_parser
-from vfnet_yolof.config.experiment import joined_pairs, prepare
+from vfnet_yolof.cli.training import argument_parser, read_arguments
 from vfnet_yolof.config.options import ConfigError
+from vfnet_yolof.config.read import joined_pairs
 
 YAML = """
 MODEL:
@@ -49,7 +49,8 @@ def own_data(tmp_path):
 
 
 def prepared(*arguments):
-    return prepare(argument_parser().parse_intermixed_args(arguments))
+    config = read_arguments(argument_parser().parse_intermixed_args(arguments))
+    return config.cfg, config.changes
 
 
 def test_own_data_sets_names_and_classes(own_data):

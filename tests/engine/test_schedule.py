@@ -4,8 +4,7 @@ import json
 
 import pytest
 from detectron2.config import LazyConfig
-from vfnet_yolof.cli.training import argument_parser
-from vfnet_yolof.config.experiment import prepare
+from vfnet_yolof.cli.training import argument_parser, read_arguments
 from vfnet_yolof.config.options import complete_train_options
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.config.schedule import auto_scale, small_batch, warn_about_batch_size
@@ -107,7 +106,7 @@ def test_a_length_on_the_command_line_is_that_of_the_run(toy):
 def test_yacs_keys_count_as_given_too(key, value):
     arguments = ["--config-file", "vfnet/vfnet_r50_fpn_1x.yaml", "--auto-scale", key]
     arguments += ["dataloader.train.total_batch_size=40"]
-    cfg, _ = prepare(argument_parser().parse_intermixed_args(arguments))
+    cfg = read_arguments(argument_parser().parse_intermixed_args(arguments)).cfg
     assert cfg.train.max_iter == value
     assert cfg.optimizer.lr == pytest.approx(0.025 if "MAX_ITER" in key else 0.02)
 

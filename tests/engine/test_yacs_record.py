@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from detectron2.engine import DefaultPredictor
 from vfnet_yolof import Predictor
-from vfnet_yolof.cli.training import argument_parser
-from vfnet_yolof.config.experiment import prepare
+from vfnet_yolof.cli.training import argument_parser, read_arguments
 from vfnet_yolof.config.packaged import find_config
 from vfnet_yolof.data.shapes import generate_shapes
 from vfnet_yolof.engine.yacs_record import yacs_record
@@ -25,7 +24,7 @@ SMALL = (
 def record(*arguments, config="vfnet/vfnet_r50_fpn_1x.yaml"):
     """Text of the file for these arguments of ``train_net.py``."""
     args = argument_parser().parse_intermixed_args(["--config-file", str(config), *arguments])
-    return yacs_record(prepare(args)[0])
+    return yacs_record(read_arguments(args).cfg)
 
 
 def loaded(text):

@@ -14,10 +14,10 @@ from omegaconf import DictConfig, ListConfig
 from vfnet_yolof.analysis.training_images import save_training_pictures
 from vfnet_yolof.cli.training import command_line
 from vfnet_yolof.config.allowed_targets import ALLOWED_TARGETS
-from vfnet_yolof.config.experiment import check_interpolations
 from vfnet_yolof.config.inference import read_inference_config
 from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.config.packaged import config_dir, config_names, is_yacs_file, load_config
+from vfnet_yolof.config.read import check_interpolations
 from vfnet_yolof.config.yacs import components, load_yacs
 from vfnet_yolof.config.yaml_files import (
     Trust,

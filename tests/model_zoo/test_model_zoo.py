@@ -14,6 +14,7 @@ from tiny import shrink
 from torch import nn
 from vfnet_yolof import model_zoo
 from vfnet_yolof.checkpoint import CheckpointError
+from vfnet_yolof.config import read as config_reader
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.model_zoo import files
 from vfnet_yolof.model_zoo.files import find_weights
@@ -32,14 +33,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def tiny_config(name: str) -> DictConfig:
+def tiny_config(name: str, trust: object = None) -> DictConfig:
     return shrink(load_config(name))
 
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, str, nn.Module]:
     """Content and hash of a small stand-in for a published file, and the model that it fills."""
-    monkeypatch.setattr(model_zoo, "load_config", tiny_config)
+    monkeypatch.setattr(config_reader, "load_config", tiny_config)
     torch.manual_seed(1)
     model = model_zoo.get(NAME)
     path = tmp_path / "made.pth"
@@ -151,13 +152,13 @@ class TestWeights:
     def test_what_the_other_detectron2_has_cached_is_read(self, tmp_path, cache, monkeypatch):
         """Frozen norms have batch counters in Detectron2's main branch, and none in 0.6."""
 
-        def frozen_config(name: str) -> DictConfig:
+        def frozen_config(name: str, trust: object = None) -> DictConfig:
             config = tiny_config(name)
             config.model.backbone.bottom_up.norm = "BN"
             config.model.backbone.bottom_up.freeze_at = 2
             return config
 
-        monkeypatch.setattr(model_zoo, "load_config", frozen_config)
+        monkeypatch.setattr(config_reader, "load_config", frozen_config)
         source = tmp_path / "other.pth"
         torch.save({"model": model_zoo.get(NAME).state_dict()}, source)
         before = model_zoo.get(NAME, weights=source).state_dict()
@@ -242,7 +243,7 @@ class TestUnreachableHosts:
 
     @pytest.fixture(autouse=True)
     def _small(self, monkeypatch):
-        monkeypatch.setattr(model_zoo, "load_config", tiny_config)
+        monkeypatch.setattr(config_reader, "load_config", tiny_config)
 
     def test_time_limit(self, cache, monkeypatch):
         assert files.ANSWER_SECONDS <= 12

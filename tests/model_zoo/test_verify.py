@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from tiny import shrink_yolof
 from vfnet_yolof import model_zoo
+from vfnet_yolof.config import read as config_reader
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.model_zoo.table import ROWS
 from vfnet_yolof.model_zoo.verify import Verification, command_line, pipeline_of
@@ -124,12 +125,12 @@ class TestWeightsOfOtherCodeThanTheRows:
 
     @pytest.fixture(autouse=True)
     def _tiny(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        def tiny_config(name: str) -> DictConfig:
+        def tiny_config(name: str, trust: object = None) -> DictConfig:
             config = shrink_yolof(load_config(name))
             config.model.num_classes = 80
             return config
 
-        monkeypatch.setattr(model_zoo, "load_config", tiny_config)
+        monkeypatch.setattr(config_reader, "load_config", tiny_config)
         monkeypatch.setenv("VFNET_YOLOF_CACHE", str(tmp_path / "cache"))
         monkeypatch.chdir(tmp_path)
 

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
-from vfnet_yolof.config.inference import Config, read_inference_config
+from vfnet_yolof.config.inference import read_inference_config
+from vfnet_yolof.config.read import ConfigSource
 
 # Of random weights nobody knows how many boxes they find; with this many above the threshold the
 # suppression of duplicates has as much to do as in a crowded picture.
 CANDIDATES_PER_IMAGE = 1000
 
 
-def build_model(config: Config, inputs: list[dict[str, Any]], seed: int = 0) -> nn.Module:
+def build_model(config: ConfigSource, inputs: list[dict[str, Any]], seed: int = 0) -> nn.Module:
     """A configuration's model for inference, with random weights that find boxes in ``inputs``.
 
     Batch norms have the statistics of ``inputs``, so activations neither vanish nor explode.

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config.experiment import load_lazy
-from ..config.options import ConfigError, complete_train_options
+from ..config.options import ConfigError
+from ..config.read import RunFlags, read
 from ..config.yaml_files import Trust, add_trust_arguments, trust_from
 from ..engine.checkpoints import AVERAGE, AVERAGE_PART
 from ..engine.run import evaluate_model, use_device
@@ -185,8 +185,7 @@ def scores_of(run: Path, metric: str, trust: Trust | None = None) -> Scores:
             f"{run}: {', '.join(missing) or 'the parts'} not found; train with "
             "train.swa.enabled=True train.swa.keep_parts=True to the end."
         )
-    cfg = load_lazy(str(run / "config.yaml"), trust)
-    complete_train_options(cfg)
+    cfg = read(run / "config.yaml", flags=RunFlags(eval_only=True), trust=trust).cfg
     use_device(cfg)
     *of_parts, average = [_score(cfg, run, path, metric) for path in [*parts, needed[1]]]
     return Scores(of_parts, average)

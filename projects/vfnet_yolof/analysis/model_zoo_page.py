@@ -12,7 +12,8 @@ from typing import NamedTuple
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
-from ..config.packaged import config_dir, load_config
+from ..config.packaged import config_dir
+from ..config.read import read
 from ..model_zoo.table import ROWS, Row
 from .compare import write_text
 from .cost_report import analyze
@@ -93,7 +94,7 @@ def measure(rows: Sequence[str] = DESCRIBED) -> dict[str, Figures]:
     known: dict[str, Figures] = {}
     found = {}
     for row in rows:
-        model = OmegaConf.to_yaml(load_config(f"{row}.py").model)
+        model = OmegaConf.to_yaml(read(f"{row}.py").cfg.model)
         if model not in known:
             cost = analyze(f"{row}.py", SIZE)
             known[model] = Figures(

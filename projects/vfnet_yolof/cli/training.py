@@ -18,9 +18,9 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from ..checkpoint.rules import CheckpointError
-from ..config.experiment import prepare
 from ..config.options import ConfigError
-from ..config.yaml_files import add_trust_arguments
+from ..config.read import ReadConfig, RunFlags, read
+from ..config.yaml_files import add_trust_arguments, trust_from
 from ..data.loader import DataLoadingError
 from ..engine.agreement import ProcessFailed, is_agreed, together
 from ..engine.ending import (
@@ -114,6 +114,23 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def read_arguments(args: argparse.Namespace) -> ReadConfig:
+    """The configuration that parsed arguments describe; errors as of :func:`.read.read`."""
+    flags = RunFlags(
+        train_json=args.train_json,
+        train_images=args.train_images,
+        val_json=args.val_json,
+        val_images=args.val_images,
+        seed=args.seed,
+        output_dir=args.output_dir,
+        cpu=args.num_gpus == 0,
+        auto_scale=args.auto_scale,
+        small_batch=args.small_batch,
+        eval_only=args.eval_only,
+    )
+    return read(args.config_file, args.overrides, flags, trust_from(args))
+
+
 def main(args: argparse.Namespace) -> int:
     """Train or evaluate in as many processes as asked for; returns the exit status.
 
@@ -163,7 +180,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.resume and args.overwrite:
         raise ConfigError("--resume continues a run and --overwrite deletes it: give one of them.")
     with _messages_kept() as messages, ExitStack() as owned:
-        cfg, changes = prepare(args)
+        config = read_arguments(args)
+        cfg, changes = config.cfg, config.changes
         folder = RunFolder(cfg.train.output_dir)
         together(lambda: _claim(folder, args, owned))
         released = owned.pop_all()  # held until training ends, not only until messages are told

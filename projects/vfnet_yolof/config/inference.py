@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.modeling import META_ARCH_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from .overrides import apply_overrides
-from .packaged import find_config, is_yacs_file, load_config
 from .parts import built, built_model, config_errors
-from .yacs import apply_yacs_overrides, load_yacs
+from .read import ConfigSource, read
 from .yaml_files import Trust
-
-Config = str | os.PathLike[str] | DictConfig | CfgNode
 
 
 @dataclass(frozen=True)
@@ -43,54 +35,19 @@ class InferenceConfig:
 
 
 def read_inference_config(
-    config: Config, overrides: Sequence[str] = (), trust: Trust | None = None
+    config: ConfigSource, overrides: Sequence[str] = (), trust: Trust | None = None
 ) -> InferenceConfig:
-    """Read a file (``.py``, ``.yaml``; packaged ones by name) or take a loaded configuration.
+    """What inference needs of a configuration; arguments and errors as of :func:`.read.read`.
 
-    ``overrides``: ``key=value`` strings. A given object is not changed by them. ``trust``: what a
-    YAML file may call, see :class:`.yaml_files.Trust`; a given object is the caller's own.
-    Raises :class:`FileNotFoundError`, or :class:`ValueError` naming the missing or unknown key.
+    Raises:
+        ConfigError: moreover, where the configuration lacks one of these parts.
     """
-    name = "the given configuration"
-    if isinstance(config, str | os.PathLike):
-        name = find_config(config)
-        yacs = is_yacs_file(name)
-        config = load_yacs(name, trust=trust) if yacs else load_config(name, trust)
-    if isinstance(config, CfgNode):
-        return _from_yacs(config.clone(), overrides, name)
-    if isinstance(config, DictConfig):
-        with config_errors(name):
-            return _from_lazy(copy.deepcopy(config), overrides, name)
-    raise TypeError(
-        f"config must be a file, a LazyConfig or a CfgNode, not {type(config).__name__}"
-    )
+    found = read(config, overrides, trust=trust)
+    with config_errors(found.source):
+        return _inference_parts(found.cfg, found.source)
 
 
-def _from_yacs(cfg: CfgNode, overrides: Sequence[str], name: str) -> InferenceConfig:
-    apply_yacs_overrides(cfg, overrides)
-    cfg.MODEL.DEVICE = "cpu"
-    datasets = cfg.DATASETS.TEST
-    resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
-    return InferenceConfig(
-        build_model=lambda: _yacs_model(cfg, name),
-        augmentations=T.AugmentationList([resize] if cfg.INPUT.MIN_SIZE_TEST > 0 else []),
-        interpolation=cfg.INPUT.get("INTERPOLATION", "pil"),
-        image_format=_checked_format(cfg.INPUT.FORMAT, "INPUT.FORMAT", name),
-        weights=cfg.MODEL.WEIGHTS,
-        dataset_name=datasets[0] if datasets else None,
-        name=name,
-    )
-
-
-def _yacs_model(cfg: CfgNode, name: str) -> nn.Module:
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture not in META_ARCH_REGISTRY:
-        raise ValueError(f"{name}: MODEL.META_ARCHITECTURE {architecture!r} is not known")
-    return META_ARCH_REGISTRY.get(architecture)(cfg)
-
-
-def _from_lazy(cfg: DictConfig, overrides: Sequence[str], name: str) -> InferenceConfig:
-    apply_overrides(cfg, overrides)
+def _inference_parts(cfg: DictConfig, name: str) -> InferenceConfig:
     for key in ("model", "dataloader.test.mapper.augmentations"):
         if OmegaConf.select(cfg, key) is None:
             raise ValueError(f"{name}: has no {key}, which inference needs")

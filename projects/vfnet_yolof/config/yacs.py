@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.config import LazyCall as L
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
 from omegaconf import DictConfig
@@ -74,17 +74,24 @@ def yacs_from_text(yaml: str) -> CfgNode:
     from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 
     cfg = get_cfg_with_keys()
+    cfg.set_new_allowed(True)  # keys of other people's models
     cfg.merge_from_other_cfg(CfgNode.load_cfg(yaml))
     return cfg
 
 
-def build_yacs_model(yaml: str, num_classes: int) -> nn.Module:
-    """The model of a whole yacs config, given as text, with another number of classes; on the CPU.
+def build_yacs_model(yaml: str, num_classes: int | None = None) -> nn.Module:
+    """The model of a whole yacs config, given as text; on the CPU.
 
     ``train.device``, which MODEL.DEVICE has become, may have fallen back to the CPU since.
+
+    Args:
+        yaml: what ``CfgNode.dump`` gave.
+        num_classes: takes the place of the config's, unless it is None.
     """
     cfg = yacs_from_text(yaml)
-    cfg.merge_from_list([num_classes_key(cfg), num_classes, "MODEL.DEVICE", "cpu"])
+    if num_classes is not None:
+        cfg.merge_from_list([num_classes_key(cfg), num_classes])
+    cfg.MODEL.DEVICE = "cpu"
     return build_model(cfg)
 
 
@@ -182,13 +189,50 @@ def _schedule(cfg: CfgNode) -> DictConfig:
     )
 
 
-def _loaders(cfg: CfgNode) -> dict[str, Any]:
-    from vfnet_yolof.data import (
-        DetectionMapper,
-        build_test_loader,
-        build_train_loader,
-        get_dataset_dicts,
+def test_components(cfg: CfgNode, source: str) -> DictConfig:
+    """What inference needs of a yacs config: model, test loader, channel order, weights.
+
+    The config may be one for Detectron2's own models and lack this project's keys.
+
+    Args:
+        cfg: a whole config.
+        source: where it comes from, for messages.
+
+    Raises:
+        ConfigError: there is no such meta-architecture.
+    """
+    if cfg.MODEL.META_ARCHITECTURE not in META_ARCH_REGISTRY:
+        raise ConfigError(
+            f"{source}: MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is not known"
+        )
+    mapper = dict(
+        image_format=cfg.INPUT.FORMAT, interpolation=cfg.INPUT.get("INTERPOLATION", "pil")
     )
+    content = {
+        "train": {"init_checkpoint": cfg.MODEL.WEIGHTS},
+        "dataloader": {"train": {"mapper": mapper}, "test": _test_loader(cfg)},
+        "model": L(build_yacs_model)(yaml=cfg.dump()),
+    }
+    return DictConfig(content, flags={"allow_objects": True})
+
+
+def _test_loader(cfg: CfgNode) -> DictConfig:
+    from vfnet_yolof.data import DetectionMapper, build_test_loader, get_dataset_dicts
+
+    return L(build_test_loader)(
+        dataset=L(get_dataset_dicts)(names=next(iter(cfg.DATASETS.TEST), ""), filter_empty=False),
+        mapper=L(DetectionMapper)(
+            is_train=False,
+            augmentations=_resize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice"),
+            image_format="${...train.mapper.image_format}",
+            interpolation="${...train.mapper.interpolation}",
+        ),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def _loaders(cfg: CfgNode) -> dict[str, Any]:
+    from vfnet_yolof.data import DetectionMapper, build_train_loader, get_dataset_dicts
     from vfnet_yolof.evaluation import CocoEvaluator
 
     inputs, workers = cfg.INPUT, cfg.DATALOADER.NUM_WORKERS
@@ -212,17 +256,7 @@ def _loaders(cfg: CfgNode) -> dict[str, Any]:
         )
     }
     if cfg.DATASETS.TEST:
-        resize = _resize(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST, "choice")
-        loaders["test"] = L(build_test_loader)(
-            dataset=L(get_dataset_dicts)(names=cfg.DATASETS.TEST[0], filter_empty=False),
-            mapper=L(DetectionMapper)(
-                is_train=False,
-                augmentations=resize,
-                image_format="${...train.mapper.image_format}",
-                interpolation="${...train.mapper.interpolation}",
-            ),
-            num_workers=workers,
-        )
+        loaders["test"] = _test_loader(cfg)
         loaders["evaluator"] = L(CocoEvaluator)(
             dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}/inference"
         )

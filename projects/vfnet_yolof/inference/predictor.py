@@ -17,7 +17,8 @@ from PIL import Image
 from torch import nn
 
 from ..checkpoint import CheckpointMismatchError, find_category_ids, find_class_names, load_into
-from ..config.inference import Config, default_device, read_inference_config
+from ..config.inference import default_device, read_inference_config
+from ..config.read import ConfigSource
 from ..config.yaml_files import Trust
 from ..data.augment import AugInput
 from ..data.images import pil_to_array, read_image
@@ -56,7 +57,7 @@ class Predictor:
 
     def __init__(
         self,
-        config: Config,
+        config: ConfigSource,
         weights: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device | None = None,

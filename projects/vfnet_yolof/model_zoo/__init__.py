@@ -24,8 +24,7 @@ from torch import nn
 
 from ..checkpoint import convert_checkpoint, load_checkpoint, load_into
 from ..checkpoint.convert import file_sha256
-from ..config.overrides import apply_overrides
-from ..config.packaged import load_config
+from ..config.read import read
 from ..utils import __version__
 from .files import WeightsUnavailableError, cache_dir, check_hash, find_weights
 from .table import ROWS, Pipeline, Row, Weights
@@ -77,10 +76,7 @@ def get_config(name: str, trained: bool = False) -> DictConfig:
         KeyError: no such row. WeightsUnavailableError: nothing is published for it.
     """
     row = find_row(name)
-    config = load_config(f"{row}.py")
-    if trained:
-        apply_overrides(config, _published(row).overrides)
-    return config
+    return read(f"{row}.py", _published(row).overrides if trained else ()).cfg
 
 
 def get(

@@ -18,7 +18,7 @@ from torch import nn
 from ..checkpoint import load_into
 from ..config.inference import default_device
 from ..config.options import complete_train_options
-from ..config.packaged import load_config
+from ..config.read import read
 from ..data.datasets import register_coco_json
 from ..engine.classes import check_num_classes, checkpoint_classes
 from ..engine.run import Evaluation
@@ -104,7 +104,7 @@ def pipeline_of(cfg: DictConfig, model: nn.Module) -> Pipeline:
 def _config(name: str, source: Path) -> DictConfig:
     """For the published file as it was trained, for any other one as the config has it."""
     if not _is_row(name):
-        return load_config(name)
+        return read(name).cfg
     return get_config(name, trained=is_published(name, source))
 
 

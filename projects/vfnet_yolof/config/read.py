@@ -1,0 +1,265 @@
+"""From the name of a configuration to what is run: load, own data, overrides, checks, scaling.
+
+There is this one way, :func:`read`, for training, evaluation, prediction and tools. It goes from
+top to bottom: nothing that is called later loads or changes a configuration again.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .options import ConfigError, complete_train_options
+from .overrides import apply_overrides
+from .packaged import find_config, is_yacs_file, load_config
+from .parts import config_errors
+from .schedule import YACS_KEYS, auto_scale, small_batch, warn_about_batch_size
+from .yacs import apply_yacs_overrides, components, load_yacs, test_components
+from .yaml_files import Trust
+
+logger = logging.getLogger(f"detectron2.{__name__}")
+
+ConfigSource = str | os.PathLike[str] | DictConfig | CfgNode
+
+_SECTIONS = ("model", "optimizer", "lr_multiplier", "dataloader")
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """What a command that trains or evaluates says beside ``key=value``.
+
+    Attributes:
+        train_json, train_images, val_json, val_images: own data in COCO's format.
+        seed: ``train.seed``; None leaves the config's.
+        output_dir: ``train.output_dir``, taken letter by letter; None leaves the config's.
+        cpu: train on the CPU, whatever ``train.device`` says.
+        auto_scale, small_batch: fit the recipe to its batch size, see :mod:`.schedule`.
+        eval_only: nothing is trained.
+    """
+
+    train_json: str | None = None
+    train_images: str | None = None
+    val_json: str | None = None
+    val_images: str | None = None
+    seed: int | None = None
+    output_dir: str | None = None
+    cpu: bool = False
+    auto_scale: bool = False
+    small_batch: bool = False
+    eval_only: bool = False
+
+
+@dataclass(frozen=True)
+class ReadConfig:
+    """A configuration as it is used.
+
+    Attributes:
+        cfg: a LazyConfig, also where a yacs file was read.
+        changes: what was changed in it, one line ``key: old -> new`` each.
+        source: the file, or words for a given object, for messages.
+    """
+
+    cfg: DictConfig
+    changes: list[str]
+    source: str
+
+
+def read(
+    config: ConfigSource,
+    overrides: Sequence[str] = (),
+    flags: RunFlags | None = None,
+    trust: Trust | None = None,
+) -> ReadConfig:
+    """Read a configuration and change it as asked for.
+
+    Order: the file, own data, other flags, ``key=value`` overrides, and at last the scaling to the
+    batch size.
+
+    Args:
+        config: a file (``.py``, saved ``.yaml``, or a yacs ``.yaml``; packaged ones by name); or a
+            loaded LazyConfig or ``CfgNode``, which is not changed.
+        overrides: ``key=value``; ``KEY VALUE`` pairs of yacs configs, too.
+        flags: of a run. It must be a whole config then, and gets every option of ``train``; else
+            the parts that are used may be all that it has.
+        trust: what a YAML file may name, see :class:`.yaml_files.Trust`.
+
+    Raises:
+        ConfigError, FileNotFoundError: naming the file or key and what to do.
+        TypeError: ``config`` is something else.
+    """
+    pairs = joined_pairs(overrides)
+    yacs = [pair for pair in pairs if pair[:1].isupper()]
+    cfg, source = _loaded(config, yacs, trust, whole=flags is not None)
+    changes = [pair.replace("=", ": -> ", 1) for pair in yacs]
+    lazy = [pair for pair in pairs if pair not in yacs]
+    if flags is None:
+        with config_errors(source):
+            changes += apply_overrides(cfg, lazy)
+        return ReadConfig(cfg, changes, source)
+    complete_train_options(cfg)
+    changes += _use_own_data(cfg, flags)
+    if flags.seed is not None:
+        lazy = [f"train.seed={flags.seed}", *lazy]
+    changes += apply_overrides(cfg, lazy)
+    if flags.output_dir is not None:
+        changes.append(f"train.output_dir: {cfg.train.output_dir} -> {flags.output_dir}")
+        cfg.train.output_dir = _plain_path(flags.output_dir)
+    complete_train_options(cfg)
+    check_interpolations(cfg)
+    given = [pair.partition("=")[0] for pair in pairs]
+    changes += _scale(cfg, flags, {YACS_KEYS.get(key, key) for key in given})
+    if flags.cpu:
+        cfg.train.device = "cpu"
+    return ReadConfig(cfg, changes, source)
+
+
+def _loaded(
+    config: ConfigSource, overrides: Sequence[str], trust: Trust | None, *, whole: bool
+) -> tuple[DictConfig, str]:
+    """The LazyConfig, and where it comes from. overrides: of yacs keys. whole: for a run."""
+    source = "the given configuration"
+    if isinstance(config, str | os.PathLike):
+        source = find_config(config)
+        try:
+            is_yacs = is_yacs_file(source)
+            config = load_yacs(source, trust=trust) if is_yacs else load_config(source, trust)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    else:
+        config = copy.deepcopy(config)
+    if isinstance(config, CfgNode):
+        apply_yacs_overrides(config, overrides)
+        return components(config) if whole else test_components(config, source), source
+    if not isinstance(config, DictConfig):
+        raise TypeError(
+            f"config must be a file, a LazyConfig or a CfgNode, not {type(config).__name__}"
+        )
+    if overrides:
+        raise ConfigError(
+            f"{source} is no yacs config, so it has no key {overrides[0].partition('=')[0]}."
+        )
+    missing = [name for name in _SECTIONS if name not in config] if whole else []
+    if missing:
+        raise ConfigError(f"{source} does not define {', '.join(missing)}; is it a whole config?")
+    return config, source
+
+
+def check_interpolations(cfg: DictConfig) -> None:
+    """Resolve every ``${...}`` of a config once, so that one without an aim is found at the start.
+
+    Raises:
+        ConfigError: naming the key and what it refers to.
+    """
+    pending: list[tuple[str, Any]] = [("", cfg)]
+    while pending:
+        prefix, node = pending.pop()
+        names = range(len(node)) if isinstance(node, ListConfig) else list(node)
+        for name in names:
+            child = node._get_node(name)
+            key = f"{prefix}{name}"
+            if child is not None and child._is_interpolation():
+                try:
+                    node[name]
+                except OmegaConfBaseException as error:
+                    reason = str(error).splitlines()[0]
+                    raise ConfigError(
+                        f"{key} is {child._value()!r}, which cannot be resolved: {reason}"
+                    ) from error
+            elif OmegaConf.is_config(child) and not child._is_none():
+                pending.append((f"{key}.", child))
+
+
+def _plain_path(path: str) -> str:
+    """A path for a config, where ``${`` would begin a reference."""
+    if not path:
+        raise ConfigError("--output-dir is empty: name a folder, or leave the option out.")
+    if "${" in path:
+        raise ConfigError(f"--output-dir {path}: a folder's name must not contain '${{'.")
+    return path
+
+
+def joined_pairs(overrides: Sequence[str]) -> list[str]:
+    """``KEY VALUE`` pairs, as Detectron2's yacs tools take them, in the form ``KEY=VALUE``."""
+    joined: list[str] = []
+    waiting: str | None = None
+    for text in overrides:
+        if waiting is not None:
+            joined.append(f"{waiting}={text}")
+            waiting = None
+        elif "=" not in text and text[:1].isupper():
+            waiting = text
+        else:
+            joined.append(text)
+    if waiting is not None:
+        raise ConfigError(f"Override {waiting!r} has no value.")
+    return joined
+
+
+def _use_own_data(cfg: DictConfig, run: RunFlags) -> list[str]:
+    """Register the data sets of ``--train-json`` and so on and put them into the config."""
+    flags = (run.train_json, run.train_images, run.val_json, run.val_images)
+    if not any(flags):
+        return []
+    from vfnet_yolof.data import register_user_datasets, validate_coco
+
+    if run.eval_only and not any(flags[2:]):
+        raise ConfigError("--eval-only evaluates on --val-json and --val-images; give both.")
+    try:
+        user = register_user_datasets(*flags)
+        if comm.is_main_process():  # the others end with it
+            for json_file, images in (flags[:2], flags[2:]):
+                if json_file is not None:
+                    report = validate_coco(json_file, images)
+                    logger.info("%s", report.format())
+                    report.raise_if_errors()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    changes = []
+    for split, name in (("train", user.train_name), ("test", user.val_name)):
+        if name is not None:
+            key = f"dataloader.{split}.dataset.names"
+            changes.append(f"{key}: {OmegaConf.select(cfg, key)} -> {name}")
+            OmegaConf.update(cfg, key, name)
+    key = "dataloader.train.dataset.filter_empty"
+    if user.train_name is not None and OmegaConf.select(cfg, key):
+        # COCO's recipes leave these out; of one's own pictures they are meant as negatives.
+        changes.append(f"{key}: True -> False (images without boxes are negatives)")
+        OmegaConf.update(cfg, key, False)
+    if user.val_name is None:
+        # The config's test set has other classes, or is not there.
+        for name in ("test", "evaluator", "tta"):
+            cfg.dataloader.pop(name, None)
+        logger.warning("Without --val-json and --val-images nothing is evaluated.")
+        changes.append("dataloader.test, dataloader.evaluator: removed")
+    changes.append(f"model.num_classes: {cfg.model.get('num_classes')} -> {user.num_classes}")
+    cfg.model.num_classes = user.num_classes
+    return changes
+
+
+def _scale(cfg: DictConfig, flags: RunFlags, explicit: Collection[str]) -> list[str]:
+    """Apply ``--small-batch`` or ``--auto-scale``, or warn where neither is on but needed.
+
+    explicit: keys that the command line gives a value, which is left as it is.
+    """
+    total_batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    if total_batch is None or flags.eval_only:
+        return []
+    if flags.small_batch:
+        changes = small_batch(cfg, total_batch, explicit=explicit)
+    elif flags.auto_scale or cfg.train.auto_scale:
+        changes = auto_scale(cfg, total_batch, explicit=explicit)
+    else:
+        warn_about_batch_size(cfg, total_batch)
+        changes = []
+    return changes
