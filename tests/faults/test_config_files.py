@@ -315,6 +315,9 @@ LINEAR = "model: {_target_: torch.nn.Linear, in_features: 1, out_features: %s}"
         ("model: {null: 1}", "Incompatible key type 'NoneType'"),
         ("model: {[a, b]: 1}", "line 1: a key must be a word"),
         ("MODEL: {META_ARCHITECTURE: os.system}", "os.system"),
+        ("MODEL: 5", "config.yaml: MODEL must be a mapping of keys to values, got 5"),
+        ("MODEL: {RESNETS: 5}", "config.yaml: MODEL.RESNETS must be a mapping of keys to"),
+        ("VERSION: banana\nMODEL: {}", "config.yaml: VERSION must be a whole number"),
         ("_BASE_: 7\nMODEL: {META_ARCHITECTURE: VFNet}", "_BASE_ must name files"),
     ],
 )

@@ -100,7 +100,7 @@ def complete_train_options(cfg: DictConfig) -> None:
             "The config has no 'train' section; take one from configs/common/train.py."
         )
     try:
-        content = OmegaConf.to_container(cfg.train, resolve=True)
+        content: Any = OmegaConf.to_container(cfg.train, resolve=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
         raise ConfigError(
@@ -119,7 +119,7 @@ def complete_train_options(cfg: DictConfig) -> None:
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:
-    expected = NULLABLE.get(key, type(default))
+    expected: Any = NULLABLE.get(key, type(default))
     if value is None:
         if key in NULLABLE:
             return

@@ -101,7 +101,7 @@ def _constructor_parameters(cls: type) -> dict[str, inspect.Parameter] | None:
         if "__init__" not in vars(base):
             continue
         # Whatever a subclass hands on by name or not, the first one to define it decides.
-        signature = inspect.signature(base.__init__).parameters.values()
+        signature = inspect.signature(vars(base)["__init__"]).parameters.values()
         for parameter in list(signature)[1:]:
             if parameter.kind is not parameter.VAR_KEYWORD:
                 found.setdefault(parameter.name, parameter)
@@ -152,7 +152,8 @@ def _get(node: DictConfig, part: str) -> Any:
     try:
         return node[part]
     except OmegaConfBaseException:  # an interpolation that only the whole run resolves
-        return node._get_node(part)._value()
+        found = node._get_node(part)
+        return None if found is None else found._value()
 
 
 def _parameter_default(
@@ -173,7 +174,7 @@ def _parameter_default(
 def all_keys(node: Any, prefix: str = "") -> Iterator[str]:
     """Dotted keys of all nodes and values of a config."""
     if isinstance(node, DictConfig):
-        for name in node:
+        for name in map(str, node):
             if name != "_target_":
                 key = f"{prefix}{name}"
                 yield key

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -28,7 +28,7 @@ from .yaml_files import Trust
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
-ConfigSource = str | os.PathLike[str] | DictConfig | CfgNode
+ConfigSource: TypeAlias = str | os.PathLike[str] | DictConfig | CfgNode
 
 _SECTIONS = ("model", "optimizer", "lr_multiplier", "dataloader")
 
@@ -219,7 +219,7 @@ def _use_own_data(cfg: DictConfig, run: RunFlags) -> list[str]:
         user = register_user_datasets(*flags)
         if comm.is_main_process():  # the others end with it
             for json_file, images in (flags[:2], flags[2:]):
-                if json_file is not None:
+                if json_file is not None and images is not None:
                     report = validate_coco(json_file, images)
                     logger.info("%s", report.format())
                     report.raise_if_errors()

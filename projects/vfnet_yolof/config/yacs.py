@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 
 from ..solver import get_optimizer_params
 from .options import ConfigError, suggestion
-from .yaml_files import Trust, check_bases
+from .yaml_files import Trust, with_bases
 
 
 def load_yacs(path: str, overrides: Sequence[str] = (), trust: Trust | None = None) -> CfgNode:
@@ -35,7 +36,8 @@ def load_yacs(path: str, overrides: Sequence[str] = (), trust: Trust | None = No
     cfg = get_cfg_with_keys()
     known = list(yacs_keys(cfg))
     try:
-        check_bases(path, trust)
+        for file, content in with_bases(path, trust):
+            _check_kinds(file, content, cfg)
         cfg.merge_from_file(path, allow_unsafe=trust is not None and trust.everything)
     except KeyError as error:
         key = str(error.args[0]).rpartition(": ")[2]
@@ -45,6 +47,21 @@ def load_yacs(path: str, overrides: Sequence[str] = (), trust: Trust | None = No
         raise ConfigError(named) from error
     apply_yacs_overrides(cfg, overrides)
     return cfg
+
+
+def _check_kinds(file: Path, content: Mapping[str, Any], cfg: CfgNode, prefix: str = "") -> None:
+    """Mappings where ``cfg`` has some, and a number as VERSION: yacs does not name these keys."""
+    version = content.get("VERSION", 0) if not prefix else 0
+    if type(version) is not int:
+        raise ConfigError(f"{file}: VERSION must be a whole number such as 2, got {version!r}")
+    for key, value in content.items():
+        node = cfg.get(key)
+        if isinstance(node, CfgNode):
+            if not isinstance(value, Mapping):
+                raise ConfigError(
+                    f"{file}: {prefix}{key} must be a mapping of keys to values, got {value!r}"
+                )
+            _check_kinds(file, value, node, f"{prefix}{key}.")
 
 
 def apply_yacs_overrides(cfg: CfgNode, overrides: Sequence[str]) -> None:
@@ -69,26 +86,31 @@ def yacs_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
     return keys
 
 
-def yacs_from_text(yaml: str) -> CfgNode:
-    """A whole config from the text that ``CfgNode.dump`` gave."""
+def yacs_from_text(yaml: str, *, own_keys: bool = False) -> CfgNode:
+    """A whole config from the text that ``CfgNode.dump`` gave.
+
+    ``own_keys``: it may have keys that neither Detectron2 nor this project knows.
+    """
     from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 
     cfg = get_cfg_with_keys()
-    cfg.set_new_allowed(True)  # keys of other people's models
+    cfg.set_new_allowed(own_keys)
     cfg.merge_from_other_cfg(CfgNode.load_cfg(yaml))
     return cfg
 
 
-def build_yacs_model(yaml: str, num_classes: int | None = None) -> nn.Module:
+def build_yacs_model(
+    yaml: str, num_classes: int | None = None, own_keys: bool = False
+) -> nn.Module:
     """The model of a whole yacs config, given as text; on the CPU.
 
     ``train.device``, which MODEL.DEVICE has become, may have fallen back to the CPU since.
 
     Args:
-        yaml: what ``CfgNode.dump`` gave.
+        yaml, own_keys: see :func:`yacs_from_text`.
         num_classes: takes the place of the config's, unless it is None.
     """
-    cfg = yacs_from_text(yaml)
+    cfg = yacs_from_text(yaml, own_keys=own_keys)
     if num_classes is not None:
         cfg.merge_from_list([num_classes_key(cfg), num_classes])
     cfg.MODEL.DEVICE = "cpu"
@@ -205,13 +227,16 @@ def test_components(cfg: CfgNode, source: str) -> DictConfig:
         raise ConfigError(
             f"{source}: MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is not known"
         )
+    from vfnet_yolof.modeling.yacs import get_cfg_with_keys
+
+    own_keys = not set(yacs_keys(cfg)) <= set(yacs_keys(get_cfg_with_keys()))
     mapper = dict(
         image_format=cfg.INPUT.FORMAT, interpolation=cfg.INPUT.get("INTERPOLATION", "pil")
     )
     content = {
         "train": {"init_checkpoint": cfg.MODEL.WEIGHTS},
         "dataloader": {"train": {"mapper": mapper}, "test": _test_loader(cfg)},
-        "model": L(build_yacs_model)(yaml=cfg.dump()),
+        "model": L(build_yacs_model)(yaml=cfg.dump(), own_keys=own_keys),
     }
     return DictConfig(content, flags={"allow_objects": True})
 

@@ -138,10 +138,10 @@ def _check_sections(content: dict[str, Any], path: str | os.PathLike[str]) -> No
             )
 
 
-def check_bases(
+def with_bases(
     path: str | os.PathLike[str], trust: Trust | None = None, _above: tuple[Path, ...] = ()
-) -> None:
-    """Check a yacs file and the files that it names under ``_BASE_``, from which it inherits.
+) -> list[tuple[Path, dict[str, Any]]]:
+    """A yacs file and those that it names under ``_BASE_``, from which it inherits, with contents.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -151,14 +151,17 @@ def check_bases(
     file = Path(path).resolve()
     if file in _above:
         raise ValueError(f"{_above[-1]}: _BASE_ leads back to {file.name}, which inherits from it")
-    bases = load_yaml(path, trust).get("_BASE_", [])
+    content = load_yaml(path, trust)
+    found = [(Path(path), content)]
+    bases = content.get("_BASE_", [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or "://" in base:
             raise ValueError(f"{path}: _BASE_ must name files on this machine, got {base!r}")
         inherited = file.parent / os.path.expanduser(base)
         if not inherited.is_file():
             raise FileNotFoundError(f"{path}: _BASE_ names {base}, which does not exist")
-        check_bases(inherited, trust, (*_above, file))
+        found += with_bases(inherited, trust, (*_above, file))
+    return found
 
 
 def check_targets(content: Any, source: str, trust: Trust) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias, TypeGuard
 
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..layers.deform_conv import DeformConv2d
+
+Conv: TypeAlias = nn.Conv2d | DeformConv2d
+Norm: TypeAlias = FrozenBatchNorm2d | _BatchNorm
 
 
 def fold_batch_norms(model: nn.Module) -> int:
@@ -29,7 +33,7 @@ def fold_batch_norms(model: nn.Module) -> int:
     return len(pairs)
 
 
-def _conv_norm_pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
+def _conv_norm_pairs(model: nn.Module) -> Iterator[tuple[Conv, nn.Module, str]]:
     """Convolution, and the module and attribute that hold its norm."""
     for module in model.modules():
         if is_conv(module) and has_fixed_statistics(getattr(module, "norm", None)):
@@ -37,16 +41,16 @@ def _conv_norm_pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, s
         elif isinstance(module, nn.Sequential):
             names = list(module._modules)
             for first, second in zip(names, names[1:], strict=False):
-                conv = module._modules[first]
-                if _is_bare_conv(conv) and has_fixed_statistics(module._modules[second]):
-                    yield conv, module, second
-        elif _is_bare_conv(getattr(module, "conv", None)):
+                before = module._modules[first]
+                if _is_bare_conv(before) and has_fixed_statistics(module._modules[second]):
+                    yield before, module, second
+        elif _is_bare_conv(conv := getattr(module, "conv", None)):
             for name in ("norm", "bn"):
                 if has_fixed_statistics(getattr(module, name, None)):
-                    yield module.conv, module, name
+                    yield conv, module, name
 
 
-def is_plain_conv(module: object) -> bool:
+def is_plain_conv(module: object) -> TypeGuard[nn.Conv2d]:
     """A convolution of torch's or Detectron2's that is computed in their way.
 
     Subclasses with a ``forward`` of their own do something else to weight or input.
@@ -55,37 +59,38 @@ def is_plain_conv(module: object) -> bool:
     return isinstance(module, nn.Conv2d) and type(module).forward in plain
 
 
-def has_fixed_statistics(norm: object) -> bool:
+def has_fixed_statistics(norm: object) -> TypeGuard[Norm]:
     """Whether a norm is, as things stand, a factor and a summand for each channel."""
     if isinstance(norm, FrozenBatchNorm2d):
         return True
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None and not norm.training
 
 
-def is_conv(module: object) -> bool:
+def is_conv(module: object) -> TypeGuard[Conv]:
     """A convolution whose output is linear in its weight, channel by channel."""
     return is_plain_conv(module) or isinstance(module, DeformConv2d)
 
 
-def _is_bare_conv(module: object) -> bool:
+def _is_bare_conv(module: object) -> TypeGuard[Conv]:
     """A convolution whose output is that of its product: no norm or activation of its own."""
     return is_conv(module) and not any(
         getattr(module, name, None) is not None for name in ("norm", "activation")
     )
 
 
-def _fold(conv: nn.Module, norm: nn.Module) -> None:
-    def wide(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.detach().double()
+def _fold(conv: Conv, norm: Norm) -> None:
+    def wide(tensor: Tensor | None) -> Tensor:
+        assert tensor is not None  # `has_fixed_statistics` has seen them
+        return tensor.detach().double()
 
     weight, bias = fuse_conv_bn_weights(
         wide(conv.weight),
-        wide(conv.bias),
+        None if conv.bias is None else wide(conv.bias),
         wide(norm.running_mean),
         wide(norm.running_var),
         norm.eps,
-        wide(norm.weight),
-        wide(norm.bias),
+        None if norm.weight is None else wide(norm.weight),
+        None if norm.bias is None else wide(norm.bias),
     )
     dtype = conv.weight.dtype
     conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)

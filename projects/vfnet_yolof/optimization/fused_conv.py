@@ -7,7 +7,8 @@ the map small.
 """
 
 import platform
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class FusedConv2d(nn.Module):
         super().__init__()
         if not self.suits(conv):
             raise ValueError(f"no plain float32 convolution on the CPU: {conv}")
-        self.activation = getattr(conv, "activation", None)
+        self.activation: Callable[[Tensor], Tensor] | None = getattr(conv, "activation", None)
         self.relu = relu
         self.weight = nn.Parameter(conv.weight.detach(), requires_grad=False)
         bias = conv.bias
@@ -55,7 +56,7 @@ class FusedConv2d(nn.Module):
         self._packed: tuple[torch.Size, Tensor] | None = None
 
     @staticmethod
-    def suits(conv: nn.Module) -> bool:
+    def suits(conv: object) -> TypeGuard[nn.Conv2d]:
         """Whether ``conv`` can be computed so."""
         return (
             is_plain_conv(conv)
@@ -68,7 +69,7 @@ class FusedConv2d(nn.Module):
         )
 
     @staticmethod
-    def gains(conv: nn.Module) -> bool:
+    def gains(conv: object) -> TypeGuard[nn.Conv2d]:
         """Whether ``conv`` can be computed so, and gains by its weight's size alone."""
         return FusedConv2d.suits(conv) and conv.weight.numel() >= MIN_WEIGHTS
 

@@ -50,11 +50,11 @@ def optimize(
         TypeError: the model has no backbone, or ``dtype`` is none of the above.
         ValueError: ``winograd=True`` without float32.
     """
-    if not isinstance(getattr(model, "backbone", None), nn.Module):
+    if not isinstance(backbone := getattr(model, "backbone", None), nn.Module):
         raise TypeError(f"{type(model).__name__} has no backbone: only detectors can be optimised")
     if dtype is not None and dtype not in DTYPES:
         raise TypeError(f"dtype must be one of {DTYPES}, got {dtype}")
-    parameter = next(model.backbone.parameters())
+    parameter = next(backbone.parameters())
     used = dtype or parameter.dtype
     by_onednn = parameter.device.type == "cpu" and used == torch.float32 and not compile
     if winograd is None:
@@ -65,15 +65,16 @@ def optimize(
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batch_norms(fast)
     _work_in_place(fast)
-    networks = [fast.backbone, *(x for x in (getattr(fast, "head", None),) if x is not None)]
+    parts = (getattr(fast, name, None) for name in ("backbone", "head"))
+    networks = [part for part in parts if isinstance(part, nn.Module)]
     for network in networks:
-        network.to(dtype=used, memory_format=torch.channels_last)
+        network.to(used).to(memory_format=torch.channels_last)
         if winograd:
             replace_modules(network, _by_winograd)
         if by_onednn:
             fuse_resnets(network)
             replace_modules(network, lambda x: FusedConv2d(x) if FusedConv2d.gains(x) else None)
-    fast.backbone.register_forward_pre_hook(_InputFormat(used))
+    networks[0].register_forward_pre_hook(_InputFormat(used))
     _remember_grids(fast)
     if compile:
         for network in networks:
@@ -148,10 +149,11 @@ def _remember_grids(model: nn.Module) -> None:
 def _work_in_place(model: nn.Module) -> None:
     """Let activations overwrite what the convolution or norm just before them has made."""
     for module in model.modules():
-        if getattr(module, "activation", None) in (F.relu, torch.relu):
-            module.activation = F.relu_
-        if is_conv(module) and isinstance(getattr(module, "activation", None), ACTIVATIONS):
-            module.activation.inplace = True
+        activation = getattr(module, "activation", None)
+        if activation in (F.relu, torch.relu):
+            vars(module)["activation"] = F.relu_
+        if is_conv(module) and isinstance(activation, ACTIVATIONS):
+            activation.inplace = True
         if isinstance(module, nn.Sequential):
             children = list(module)
             for before, child in zip(children, children[1:], strict=False):

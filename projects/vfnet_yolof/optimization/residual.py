@@ -30,7 +30,7 @@ class FusedBlock(nn.Module):
     The sum is made in the memory of its shortcut, which without a projection is the input.
     """
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: BasicBlock | BottleneckBlock | DeformBottleneckBlock) -> None:
         super().__init__()
         convs = [block.conv1, block.conv2]
         if hasattr(block, "conv3"):
@@ -48,7 +48,8 @@ class FusedBlock(nn.Module):
             x = conv(x) if isinstance(conv, FusedConv2d) else F.relu_(conv(x))
         if isinstance(last, FusedConv2d):
             return last.add_to(total.contiguous(memory_format=torch.channels_last), x)
-        return F.relu_(last(x).add_(total))
+        output: Tensor = last(x)
+        return F.relu_(output.add_(total))
 
 
 def fuse_resnets(network: nn.Module) -> None:

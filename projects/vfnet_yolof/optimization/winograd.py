@@ -8,7 +8,8 @@ instead of 144. The polynomials are evaluated at 0, +-5/8, +-3/2 and infinity in
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,8 @@ def _both_axes(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor
     """The matrices for both axes at once: (36, 36) of inputs, (36, 9) of kernels, (16, 36) of
     outputs. One product with a small matrix reads and writes memory once."""
     with torch.inference_mode(False):  # such tensors could not be used outside of it
-        return tuple(torch.kron(x, x).to(device, dtype) for x in transforms())
+        inputs, kernels, outputs = (torch.kron(x, x).to(device, dtype) for x in transforms())
+    return inputs, kernels, outputs
 
 
 def tiles_of(x: Tensor, padding: tuple[int, int]) -> int:
@@ -160,19 +162,24 @@ class WinogradConv2d(nn.Module):
         conv: a convolution that :meth:`suits`; the ``activation`` of one of Detectron2's is kept.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+    kernel: Tensor
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        if not self.suits(conv):
+        if not self.suits(conv) or isinstance(conv.padding, str):
             raise ValueError(f"no 3x3 float32 convolution with stride 1 and many channels: {conv}")
-        self.padding = conv.padding
-        self.activation = getattr(conv, "activation", None)
+        rows, columns = conv.padding
+        self.padding = (rows, columns)
+        self.activation: Callable[[Tensor], Tensor] | None = getattr(conv, "activation", None)
         weight = conv.weight.detach()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
         self.register_buffer("kernel", transformed_kernel(weight.double()).float())
 
     @staticmethod
-    def suits(conv: nn.Module) -> bool:
+    def suits(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
         """Whether ``conv`` can be computed so, and gains by it on maps that are large enough."""
         return (
             isinstance(conv, nn.Conv2d)
