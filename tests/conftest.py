@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Property tests run the same examples every time, however busy the machine is.
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
+settings.load_profile("repeatable")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(__file__).resolve().parent / "data"
@@ -42,6 +47,19 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real images: no folder {folder} (VFNET_YOLOF_SHARED names another)")
     return folder
+
+
+@pytest.fixture
+def make_toy(tmp_path: Path):
+    """Trainings of the toy detector through the command line, each in a folder of its own."""
+    from toy_runs import Toy
+
+    return lambda name="run": Toy(tmp_path / name)
+
+
+@pytest.fixture
+def toy(make_toy):
+    return make_toy()
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,12 @@
 """Checks of a converted detector against reference numbers, shared by all detectors' tests."""
 
+import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
@@ -15,6 +18,60 @@ from vfnet_yolof.modeling.meta_arch.base import feature_sizes
 
 CASES = ("main", "img1_empty", "all_empty", "uneven")
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference implementations of a detector, and what it is called here."""
+
+    config: str
+    name: str  # of the file with the keys of its parameters
+    rules: str  # by which its parameters are made, of ``recipe.json``
+    numbers: dict[str, str]  # {source: file}; the first file has all numbers
+    losses: dict[str, str]  # {name there: name here}
+    # Values of the post-processor's ``candidates`` that give the detections of these numbers.
+    candidates: tuple[str, ...] = ("pair", "location")
+
+
+REFERENCES = {
+    "vfnet": Reference(
+        config="vfnet/vfnet_r50_fpn_1x.py",
+        name="vfnet_r50_fpn",
+        rules="mmdet_models",
+        numbers={"mmdet3": "vfnet_r50_fpn.npz", "mmdet2": "vfnet_r50_fpn_mmdet2.npz"},
+        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box_init", "loss_bbox_rf": "loss_box"},
+    ),
+    "gfl": Reference(
+        config="gfl/gfl_r50_fpn_1x.py",
+        name="gfl_r50_fpn",
+        rules="mmdet_models",
+        numbers={"mmdet3": "gfl_r50_fpn.npz", "mmdet2": "gfl_r50_fpn_mmdet2.npz"},
+        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box", "loss_dfl": "loss_dfl"},
+    ),
+    "yolof": Reference(
+        config="yolof/yolof_r50_c5_1x.py",
+        name="yolof_r50_c5",
+        rules="yolof_models",
+        numbers={"authors": "yolof_r50_c5.npz"},
+        losses={"loss_cls": "loss_cls", "loss_box_reg": "loss_box"},
+        candidates=("pair",),
+    ),
+}
+
+
+def detectors(*names: str, **choices: str) -> pytest.MarkDecorator:
+    """Run a test with the ``reference`` of each detector and count it as a golden test of that.
+
+    Args:
+        names: of detectors. choices: {argument of the test: field of :class:`Reference` whose
+            values it takes in turn}.
+    """
+    params = [
+        pytest.param(name, *chosen, marks=pytest.mark.golden(name), id="-".join((name, *chosen)))
+        for name in names
+        for chosen in itertools.product(*(getattr(REFERENCES[name], x) for x in choices.values()))
+    ]
+    return pytest.mark.parametrize(("reference", *choices), params, indirect=["reference"])
 
 
 def converted_model(config_name: str, source: dict[str, Tensor]) -> nn.Module:
@@ -108,6 +165,16 @@ def check_assignment(
 def training_losses(model: nn.Module, golden: Path, case: str) -> dict[str, float]:
     train_with_running_statistics(model)
     return {k: v.item() for k, v in model(inputs(model, golden, case)).items()}
+
+
+def check_losses(
+    losses: dict[str, float], numbers: dict[str, np.ndarray], case: str, names: dict[str, str]
+) -> None:
+    """``names`` gives each loss of the reference the name that it has here."""
+    assert set(losses) == set(names.values())
+    for theirs, ours in names.items():
+        want = float(numbers[f"{case}/loss/{theirs}"])
+        np.testing.assert_allclose(losses[ours], want, rtol=1e-4, err_msg=ours)
 
 
 def check_gradients(

@@ -4,7 +4,8 @@
         --train-json train.json --train-images train/ --val-json val.json --val-images val/
 """
 
+from ..common.data.small import dataloader
 from ..common.models.gfl_small import model
-from ..vfnet.vfnet_small import dataloader, lr_multiplier, optimizer, train
+from ..common.small_run import lr_multiplier, optimizer, train
 
 train.output_dir = "./output/gfl_small"

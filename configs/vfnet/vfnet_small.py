@@ -6,16 +6,6 @@
 
 from ..common.data.small import dataloader
 from ..common.models.vfnet_small import model
-from ..common.optim_small import optimizer
-from ..common.schedule import step_schedule as _step_schedule
-from ..common.train import train
-
-_max_iter = 1500
+from ..common.small_run import lr_multiplier, optimizer, train
 
 train.output_dir = "./output/vfnet_small"
-train.max_iter = _max_iter
-train.eval_period = 500
-train.checkpointer.period = 500
-train.reference_batch_size = 4
-train.clip_grad.enabled = True
-lr_multiplier = _step_schedule([70, 90], 100, _max_iter, warmup_iters=100)

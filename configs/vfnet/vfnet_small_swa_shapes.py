@@ -9,22 +9,16 @@ average with its parts.
         train.init_checkpoint=output/vfnet_small_shapes/model_final.pth
 """
 
-from ..common.data.shapes import dataloader
-from ..common.models.vfnet_small import model
-from ..common.optim_small import optimizer
 from ..common.schedule import cyclic_schedule as _cyclic_schedule
-from ..common.train import train
+from .vfnet_small_shapes import dataloader, model, optimizer, train
 
 _cycles = 10
 
-model.num_classes = 6
 train.output_dir = "./output/vfnet_small_swa_shapes"
 train.init_checkpoint = "./output/vfnet_small_shapes/model_final.pth"
 train.max_iter = 50 * _cycles
 train.eval_period = 0
 train.checkpointer.period = 100
-train.reference_batch_size = 8
-train.clip_grad.enabled = True
 train.swa.enabled = True
 train.swa.cycles = _cycles
 train.swa.keep_parts = True

@@ -8,40 +8,13 @@ annotations for training and validation.
         --train-json train.json --train-images train/ --val-json train.json --val-images train/
 """
 
-import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from vfnet_yolof.data import RandomShift
 
-from ..common.data.small import dataloader
 from ..common.models.yolof_small import model
-from ..common.optim_small import optimizer
-from ..common.schedule import step_schedule as _step_schedule
-from ..common.train import train
+from ..common.overfit_run import dataloader, lr_multiplier, optimizer, train
+from ..common.overfit_run import resize as _resize
 
-_max_iter = 1200
-
-# By heart: nothing pulls the weights back.
-optimizer.weight_decay = 0.0001
-
-model.backbone.bottom_up.out_features = ["res3"]
-model.backbone.in_feature = "res3"
-model.backbone.dilations = [2, 4, 6, 8]
-model.head.num_anchors = 5
-model.anchor_generator.sizes = [[8, 16, 32, 64, 128]]
-model.anchor_generator.strides = [8]
-model.box_coder.center_clamp = 8.0
-dataloader.train.mapper.augmentations = [
-    L(T.ResizeShortestEdge)(short_edge_length=200, max_size=333),
-    L(T.RandomFlip)(),
-    L(RandomShift)(max_shift=8, prob=0.5),
-]
-dataloader.test.mapper.augmentations = [
-    L(T.ResizeShortestEdge)(short_edge_length=200, max_size=333)
-]
+_resize(dataloader, short_edge_length=200, max_size=333)
+dataloader.train.mapper.augmentations.append(L(RandomShift)(max_shift=8, prob=0.5))
 train.output_dir = "./output/yolof_small_overfit"
-train.max_iter = _max_iter
-train.eval_period = 400
-train.checkpointer.period = 400
-train.reference_batch_size = 4
-train.clip_grad.enabled = True
-lr_multiplier = _step_schedule([70, 90], 100, _max_iter, warmup_iters=100)

@@ -4,31 +4,16 @@ import errno
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
-
 from engine_toy import ToyEvaluator
-from toy_runs import FOLDER, REPOSITORY, Toy
+from toy_runs import FOLDER, REPOSITORY
 
 CPU = ("--num-gpus", "0")
 TWO = (*CPU, "--num-processes", "2")
-
-
-@pytest.fixture
-def make_toy(tmp_path):
-    return lambda name="run": Toy(tmp_path / name)
-
-
-@pytest.fixture
-def toy(make_toy):
-    return make_toy()
 
 
 @pytest.fixture

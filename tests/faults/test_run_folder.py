@@ -7,13 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
-
-from toy_runs import Toy
 from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.engine.ending import OutputError
 from vfnet_yolof.engine.run_folder import OWNER, RunFolder
@@ -40,11 +35,6 @@ def holder(tmp_path, repository):
     yield process
     process.kill()
     process.wait()
-
-
-@pytest.fixture
-def toy(tmp_path):
-    return Toy(tmp_path / "run")
 
 
 def test_a_folder_in_use_is_refused_with_its_owner(tmp_path, holder):

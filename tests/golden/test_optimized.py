@@ -3,39 +3,14 @@
 from pathlib import Path
 
 import golden_checks as checks
-import numpy as np
 import pytest
-import torch
 import vfnet_yolof
-from golden_recipe import reference_state_dict
 from vfnet_yolof.optimization import winograd
 
-pytestmark = pytest.mark.golden
-
-MODELS = {
-    "vfnet_r50_fpn": "vfnet/vfnet_r50_fpn_1x.py",
-    "gfl_r50_fpn": "gfl/gfl_r50_fpn_1x.py",
-}
-
-
-@pytest.fixture(scope="module", params=MODELS)
-def name(request) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def numbers(golden: Path, name: str) -> dict[str, np.ndarray]:
-    return dict(np.load(golden / f"{name}.npz"))
-
-
-@pytest.fixture(scope="module")
-def source(golden: Path, name: str) -> dict[str, torch.Tensor]:
-    return reference_state_dict(golden, name, "mmdet_models")
-
-
-@pytest.fixture(scope="module")
-def model(name: str, source: dict[str, torch.Tensor]) -> torch.nn.Module:
-    return checks.converted_model(MODELS[name], source)
+pytestmark = [
+    pytest.mark.golden,
+    pytest.mark.parametrize("reference", ["vfnet", "gfl"], indirect=True),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -52,6 +52,15 @@ def reduce_as_reference(loss: torch.Tensor, numbers: dict[str, np.ndarray]) -> t
     return loss.mean() if avg_factor < 0 else loss.sum() / avg_factor
 
 
+def check_loss(loss: torch.Tensor, logits: torch.Tensor, numbers: dict[str, np.ndarray]) -> None:
+    """Each value of a loss, what it is reduced to, and the gradient at its logits."""
+    np.testing.assert_allclose(loss.detach().numpy(), numbers["loss_none"], rtol=1e-5, atol=1e-6)
+    total = reduce_as_reference(loss, numbers)
+    np.testing.assert_allclose(total.item(), numbers["loss"], rtol=1e-5, atol=1e-7)
+    total.backward()
+    np.testing.assert_allclose(logits.grad.numpy(), numbers["grad_logits"], rtol=1e-4, atol=1e-7)
+
+
 @params("varifocal_loss")
 def test_varifocal_loss(numbers: dict[str, np.ndarray]) -> None:
     logits = torch.from_numpy(numbers["logits"]).requires_grad_()
@@ -65,11 +74,7 @@ def test_varifocal_loss(numbers: dict[str, np.ndarray]) -> None:
         reduction="none",
     )
     loss = loss * weight
-    np.testing.assert_allclose(loss.detach().numpy(), numbers["loss_none"], rtol=1e-5, atol=1e-6)
-    total = reduce_as_reference(loss, numbers)
-    np.testing.assert_allclose(total.item(), numbers["loss"], rtol=1e-5, atol=1e-7)
-    total.backward()
-    np.testing.assert_allclose(logits.grad.numpy(), numbers["grad_logits"], rtol=1e-4, atol=1e-7)
+    check_loss(loss, logits, numbers)
 
 
 @params("quality_focal_loss")
@@ -82,11 +87,7 @@ def test_quality_focal_loss(numbers: dict[str, np.ndarray]) -> None:
     weight = torch.from_numpy(numbers["weight"])[:, None] if "weight" in numbers else 1.0
     loss = quality_focal_loss(logits, target, beta=float(numbers["beta"]), reduction="none")
     loss = (float(numbers["loss_weight"]) * loss * weight).sum(1)
-    np.testing.assert_allclose(loss.detach().numpy(), numbers["loss_none"], rtol=1e-5, atol=1e-6)
-    total = reduce_as_reference(loss, numbers)
-    np.testing.assert_allclose(total.item(), numbers["loss"], rtol=1e-5, atol=1e-7)
-    total.backward()
-    np.testing.assert_allclose(logits.grad.numpy(), numbers["grad_logits"], rtol=1e-4, atol=1e-7)
+    check_loss(loss, logits, numbers)
 
 
 @params("distribution_focal_loss")
@@ -96,11 +97,7 @@ def test_distribution_focal_loss(numbers: dict[str, np.ndarray]) -> None:
     weight = torch.from_numpy(numbers["weight"]) if "weight" in numbers else 1.0
     loss = distribution_focal_loss(logits, target, reduction="none")
     loss = float(numbers["loss_weight"]) * loss * weight
-    np.testing.assert_allclose(loss.detach().numpy(), numbers["loss_none"], rtol=1e-5, atol=1e-6)
-    total = reduce_as_reference(loss, numbers)
-    np.testing.assert_allclose(total.item(), numbers["loss"], rtol=1e-5, atol=1e-7)
-    total.backward()
-    np.testing.assert_allclose(logits.grad.numpy(), numbers["grad_logits"], rtol=1e-4, atol=1e-7)
+    check_loss(loss, logits, numbers)
 
 
 @params("integral")

@@ -1,4 +1,4 @@
-"""YOLOF R-50-C5 number for number against its authors' code on Detectron2."""
+"""What YOLOF R-50-C5 alone is compared in with its authors' code on Detectron2."""
 
 import copy
 from pathlib import Path
@@ -7,42 +7,15 @@ import golden_checks as checks
 import numpy as np
 import pytest
 import torch
-from golden_checks import CASES, assert_close
-from golden_recipe import reference_state_dict
+from golden_checks import CASES, assert_close, detectors
 
-pytestmark = pytest.mark.golden("yolof")
-
-CONFIG = "yolof/yolof_r50_c5_1x.py"
-LOSSES = {"loss_cls": "loss_cls", "loss_box_reg": "loss_box"}
-
-
-@pytest.fixture(scope="module")
-def numbers(golden: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(golden / "yolof_r50_c5.npz"))
-
-
-@pytest.fixture(scope="module")
-def source(golden: Path) -> dict[str, torch.Tensor]:
-    return reference_state_dict(golden, "yolof_r50_c5", "yolof_models")
-
-
-@pytest.fixture(scope="module")
-def model(source: dict[str, torch.Tensor]) -> torch.nn.Module:
-    return checks.converted_model(CONFIG, source)
+pytestmark = detectors("yolof")
 
 
 @pytest.fixture
 def with_batch_statistics(model) -> torch.nn.Module:
     """A copy whose encoder and decoder normalise by the batch, as in training."""
     return copy.deepcopy(model).train()
-
-
-def test_checkpointer_leaves_nothing_missing(model, source, tmp_path: Path) -> None:
-    checks.check_checkpointer(model, CONFIG, source, tmp_path)
-
-
-def test_normalised_input(model, golden: Path, numbers: dict) -> None:
-    checks.check_input(model, golden, numbers)
 
 
 def test_images_are_not_padded_to_the_stride(model, golden: Path) -> None:
@@ -105,29 +78,10 @@ def test_decoded_boxes(model, golden: Path, numbers: dict) -> None:
     np.testing.assert_allclose(boxes.numpy(), numbers["pred_boxes_decoded"], atol=5e-3)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_losses(model, golden: Path, numbers: dict, case: str) -> None:
-    check_losses(checks.training_losses(model, golden, case), numbers, case)
-
-
-def check_losses(losses: dict[str, float], numbers: dict, case: str) -> None:
-    assert set(losses) == set(LOSSES.values())
-    for theirs, ours in LOSSES.items():
-        want = float(numbers[f"{case}/loss/{theirs}"])
-        np.testing.assert_allclose(losses[ours], want, rtol=1e-4, err_msg=ours)
-
-
-def test_gradients(model, source, golden: Path, numbers: dict) -> None:
-    checks.check_gradients(model, source, golden, numbers)
-
-
-@pytest.mark.parametrize("case", ["main", "uneven"])
-def test_detections(model, golden: Path, numbers: dict, case: str) -> None:
-    checks.check_detections(model, golden, numbers, case, "pair")
-
-
 @torch.no_grad()
-def test_with_batch_statistics(with_batch_statistics, golden: Path, numbers: dict) -> None:
+def test_with_batch_statistics(
+    reference, with_batch_statistics, golden: Path, numbers: dict
+) -> None:
     model = with_batch_statistics
     items = checks.inputs(model, golden, "main")
     features = model.backbone(model.preprocess_image(items).tensor)
@@ -137,7 +91,7 @@ def test_with_batch_statistics(with_batch_statistics, golden: Path, numbers: dic
     _, matches, labels = anchors_and_matches(model, golden, "main")
     check_matches(matches, labels, numbers, "main_bntrain")
     losses = {k: v.item() for k, v in model(items).items()}
-    check_losses(losses, numbers, "main_bntrain")
+    checks.check_losses(losses, numbers, "main_bntrain", reference.losses)
 
 
 def test_gradients_with_batch_statistics(

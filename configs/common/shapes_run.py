@@ -1,0 +1,6 @@
+"""A short run of a small network on the embedded shapes, 8 pictures a batch."""
+
+from .data.shapes import dataloader
+from .small_run import lr_multiplier, optimizer, train
+
+train.reference_batch_size = 8
