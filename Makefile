@@ -1,7 +1,7 @@
 # make demo       train and evaluate a small detector on generated images
 # make test       the test suite, without the tests marked slow
 # make test-slow  the tests marked slow
-# make lint       ruff, and the contract of which room may import which
+# make lint       ruff, mypy, and the contract of which room may import which
 # make release    build wheel and source distribution, and test the wheel (tools/release.sh)
 # make docs       the documentation, in site/
 # make docs-test  what the documentation's pages say: their commands, their links
@@ -42,6 +42,7 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 docs: $(STAMP)
@@ -57,7 +58,7 @@ release:
 setup: $(STAMP)
 	@echo "The environment in $(VENV) is ready."
 
-$(STAMP): pyproject.toml setup.py tools/install_detectron2.py tools/detectron2_repairs.py
+$(STAMP): pyproject.toml setup.py $(wildcard projects/vfnet_yolof/installer/*.py)
 	@PYTHON="$(PYTHON)" tools/make_venv.sh "$(VENV)" $(TORCH)
 	@touch $@
 

@@ -149,9 +149,9 @@ def check_assignment(
     images = model.preprocess_image(items)
     maps = [torch.empty(1, 1, -(-256 // s), -(-320 // s)) for s in model.points.strides]
     sizes = feature_sizes(maps)
-    points = model.points.points(sizes, torch.device("cpu"))
+    grid = model.points.grid(sizes, torch.device("cpu"))
     valid = model.valid_locations(images, sizes)
-    matches = model.match(points, [x["instances"] for x in items], valid)
+    matches = model.match(grid, [x["instances"] for x in items], valid)
     got = torch.stack([match.box_of_each() for match in matches])
     want = numbers[f"{case}/assigned_gt"]
     np.testing.assert_array_equal(got.numpy(), np.where(want == -2, -1, want))

@@ -52,8 +52,12 @@ def start(repository: Path, *command: str, **environment: str) -> str:
 
 @pytest.mark.parametrize(
     ("first", "by_path"),
-    [("import detectron2", True), ("import vfnet_yolof.modeling.heads", False)],
-    ids=["as a path", "in the middle of our import"],
+    [
+        ("import detectron2", True),
+        ("import vfnet_yolof", False),
+        ("import vfnet_yolof.modeling.heads", False),
+    ],
+    ids=["as a path", "after ours", "in the middle of our import"],
 )
 def test_other_programs_read_our_files(repository: Path, first: str, by_path: bool) -> None:
     path = repository / "projects" / f"{MODULE.replace('.', '/')}.py"

@@ -36,7 +36,7 @@ def test_the_wheel_holds_every_module_and_every_config(tmp_path: Path, repositor
         (prefix / path.relative_to(checkout / name)).as_posix()
         for name, prefix in (("projects", Path()), ("configs", Path("vfnet_yolof/_configs")))
         for path in (checkout / name).rglob("*")
-        if path.suffix in (".py", ".yaml")
+        if path.suffix in (".py", ".yaml", ".typed")
     }
     assert any(name.startswith("vfnet_yolof/_configs/") for name in wanted)
 

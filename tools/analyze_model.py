@@ -10,7 +10,7 @@ products for one image. The affine part of frozen batch norms is not among the p
 
 import sys
 
-from vfnet_yolof.analysis.cost_report import command_line
+from vfnet_yolof.cli.reports import analyze_tool
 
 if __name__ == "__main__":
-    sys.exit(command_line(__doc__))
+    sys.exit(analyze_tool(__doc__))

@@ -10,10 +10,8 @@ dicts. The files are read one at a time and summed in float64.
 import argparse
 import sys
 
-import torch
-from vfnet_yolof.checkpoint.average import average_checkpoints
-from vfnet_yolof.checkpoint.rules import CheckpointError
-from vfnet_yolof.utils.files import write_atomically
+from vfnet_yolof.cli.main import told
+from vfnet_yolof.cli.weights import average
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,14 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("output", help="file to write")
     parser.add_argument("inputs", nargs="+", help="checkpoints to average")
     args = parser.parse_args(argv)
-    try:
-        content = average_checkpoints(args.inputs)
-        write_atomically(args.output, lambda file: torch.save(content, file))
-    except (CheckpointError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"written: {args.output}, the mean of {len(args.inputs)} files")
-    return 0
+    return told(lambda: average(args.inputs, args.output), refused=1)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ trains nothing: it evaluates ``model_swa.pth`` and its parts, of runs that were 
 
 import sys
 
-from vfnet_yolof.analysis.compare import command_line
+from vfnet_yolof.cli.reports import compare_tool
 
 if __name__ == "__main__":
-    sys.exit(command_line(__doc__))
+    sys.exit(compare_tool(__doc__))

@@ -16,12 +16,8 @@ head. The same files may be named in train.init_checkpoint without converting th
 import argparse
 import sys
 
-from vfnet_yolof.checkpoint import CheckpointError, convert_checkpoint, load_checkpoint
-from vfnet_yolof.checkpoint.backbones import convert_backbone, describe_pixels, is_backbone
-from vfnet_yolof.checkpoint.convert import hash_in_name
-from vfnet_yolof.checkpoint.loading import local_file
-from vfnet_yolof.checkpoint.rules import shorten_list
-from vfnet_yolof.config.inference import read_inference_config
+from vfnet_yolof.cli.main import told
+from vfnet_yolof.cli.weights import convert
 from vfnet_yolof.config.yaml_files import add_trust_arguments, trust_from
 
 
@@ -37,31 +33,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_trust_arguments(parser)
     args = parser.parse_args(argv)
-    try:
-        config = read_inference_config(args.config_file, args.overrides, trust_from(args))
-        model = config.build_model()
-        path = local_file(args.input)
-        backbone = is_backbone(load_checkpoint(path))
-        convert = convert_backbone if backbone else convert_checkpoint
-        result, report = convert(path, args.output, model)
-    except (CheckpointError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(report.summary())
-    sha256 = result["source"]["sha256"]
-    expected = hash_in_name(args.input)
-    print(f"SHA-256 of the source: {sha256}")
-    if expected and not sha256.startswith(expected):
-        print(f"warning: its name says {expected}...; the file is not the published one")
-    if backbone:
-        print("a backbone: neck and head start afresh with train.init_checkpoint")
-        if warning := describe_pixels(report, getattr(model, "input_format", None)):
-            print(f"warning: {warning}")
-    else:
-        names = result.get("class_names")
-        print(f"class names: {shorten_list(names)}" if names else "class names: none in the source")
-    print(f"written: {args.output}")
-    return 0
+    return told(
+        lambda: convert(
+            args.config_file, args.input, args.output, args.overrides, trust_from(args)
+        ),
+        refused=1,
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Published AP on val2017, not measured here: 39.6. Schedule: 1x. Sides are Dirac 
 weighs the box loss; its prediction multiplies the scores.
 """
 
-from vfnet_yolof.modeling.quality import IoUTarget as _IoUTarget
+from vfnet_yolof.modeling.meta_arch import IoUTarget as _IoUTarget
 
 from ..common.models.gfl_parts import dirac_delta as _dirac_delta
 from ..common.models.gfl_parts import quality_branch as _quality_branch

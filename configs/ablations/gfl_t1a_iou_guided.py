@@ -4,7 +4,7 @@ Published AP on val2017, not measured here: 38.9. Schedule: 1x. Sides are Dirac 
 weighs the box loss as well.
 """
 
-from vfnet_yolof.modeling.quality import IoUTarget as _IoUTarget
+from vfnet_yolof.modeling.meta_arch import IoUTarget as _IoUTarget
 
 from ..common.models.gfl_parts import dirac_delta as _dirac_delta
 from ..common.models.gfl_parts import guided as _guided

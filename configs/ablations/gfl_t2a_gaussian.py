@@ -6,7 +6,7 @@ docs/gfl.md says how these do.
 """
 
 from detectron2.config import LazyCall as L
-from vfnet_yolof.modeling.quality import CenternessTarget as _CenternessTarget
+from vfnet_yolof.modeling.meta_arch import CenternessTarget as _CenternessTarget
 from vfnet_yolof.modeling.representations import GaussianDistribution
 
 from ..common.models.gfl_parts import quality_branch as _quality_branch

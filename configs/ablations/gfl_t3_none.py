@@ -4,7 +4,7 @@ Published AP on val2017, not measured here: 39.2. Schedule: 1x. Focal loss, cent
 Dirac deltas.
 """
 
-from vfnet_yolof.modeling.quality import CenternessTarget as _CenternessTarget
+from vfnet_yolof.modeling.meta_arch import CenternessTarget as _CenternessTarget
 
 from ..common.models.gfl_parts import dirac_delta as _dirac_delta
 from ..common.models.gfl_parts import quality_branch as _quality_branch

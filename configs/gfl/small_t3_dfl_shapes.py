@@ -4,7 +4,7 @@ General distributions with focal loss and centerness branch. All four rows with 
 docs/gfl.md.
 """
 
-from vfnet_yolof.modeling.quality import CenternessTarget as _CenternessTarget
+from vfnet_yolof.modeling.meta_arch import CenternessTarget as _CenternessTarget
 
 from ..common.models.gfl_parts import quality_branch as _quality_branch
 from .gfl_small_shapes import dataloader, lr_multiplier, model, optimizer, train

@@ -3,7 +3,7 @@
 Focal loss, centerness branch and Dirac deltas. All four rows with several seeds: docs/gfl.md.
 """
 
-from vfnet_yolof.modeling.quality import CenternessTarget as _CenternessTarget
+from vfnet_yolof.modeling.meta_arch import CenternessTarget as _CenternessTarget
 
 from ..common.models.gfl_parts import dirac_delta as _dirac_delta
 from ..common.models.gfl_parts import quality_branch as _quality_branch

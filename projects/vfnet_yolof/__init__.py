@@ -1,28 +1,27 @@
 """VFNet, GFL and YOLOF as Detectron2 meta-architectures.
 
-Importing the package registers the meta-architectures and backbones with Detectron2, and makes
-Detectron2's checkpointer read ``.pkl`` files without running their code.
+With this package imported, Detectron2 knows its meta-architectures and backbones, and Detectron2's
+checkpointer reads ``.pkl`` files without running their code. Importing it loads neither PyTorch nor
+Detectron2, and needs neither.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Predictor", "__version__", "optimize"]
-
-# First of all: Detectron2 may be told to load `detectron2_setup`, which needs modules of this
-# package whole, and not in the middle of their own import.
-import detectron2  # noqa: F401
-
-from . import modeling  # noqa: F401  (registration with Detectron2)
-from .checkpoint.detectron2_files import guard_detection_checkpointer
+from .registration import register
 from .renamed import find_moved_modules
 from .utils import __version__
 
-guard_detection_checkpointer()
+if TYPE_CHECKING:
+    from .inference.predictor import Predictor
+    from .optimization import optimize
+
+__all__ = ["Predictor", "__version__", "optimize"]
+
+register()
 find_moved_modules()
 
 
 def __getattr__(name: str) -> Any:
-    # Drawing and decoding libraries are only imported by those who predict.
     if name == "Predictor":
         from .inference.predictor import Predictor
 
@@ -32,3 +31,7 @@ def __getattr__(name: str) -> Any:
 
         return optimize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from vfnet_yolof.analysis import compare
+from vfnet_yolof.cli.reports import compare_tool
 
 
 @pytest.fixture
@@ -31,14 +32,14 @@ def test_every_config_and_seed_is_run_once(runs, tmp_path, capsys):
     arguments = ["--configs", "a.py", "b/c.py", "--seeds", "1", "3", "--metrics", "bbox/AP"]
     arguments += ["--output", str(tmp_path / "out"), "--markdown", str(tmp_path / "docs/t.md")]
     arguments += ["--", "train.max_iter=5"]
-    assert compare.command_line("", arguments) == 0
+    assert compare_tool("", arguments) == 0
     assert runs == [("a.py", 1), ("b/c.py", 1), ("a.py", 3), ("b/c.py", 3)]
     table = (tmp_path / "docs/t.md").read_text()
     assert "| a.py | 42.0 ± 1.4 (41.0, 43.0) | 0.0 |" in table
     assert "train.max_iter=5" in table
     assert "| b/c.py | 42.0 ± 1.4 (41.0, 43.0) | 0.0 |" in capsys.readouterr().out
 
-    assert compare.command_line("", arguments) == 0
+    assert compare_tool("", arguments) == 0
     assert len(runs) == 4  # nothing was repeated
 
 
@@ -51,10 +52,10 @@ def test_a_failing_run_stops_and_is_tried_again(runs, tmp_path, monkeypatch, cap
         return type("Failed", (), {"returncode": 3})
 
     monkeypatch.setattr(compare.subprocess, "run", fail)
-    assert compare.command_line("", arguments) == 3
+    assert compare_tool("", arguments) == 3
     assert "output.txt" in capsys.readouterr().err
     monkeypatch.setattr(compare.subprocess, "run", working)
-    assert compare.command_line("", arguments) == 0
+    assert compare_tool("", arguments) == 0
 
 
 def test_a_run_without_an_evaluation_is_an_error(tmp_path):

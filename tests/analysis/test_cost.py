@@ -9,7 +9,8 @@ from detectron2.layers import CNNBlockBase
 from tiny import tiny_model
 from torch import nn
 from vfnet_yolof.analysis import Cost, PartCost, build_without_memory, count
-from vfnet_yolof.analysis.cost_report import analyze, command_line
+from vfnet_yolof.analysis.cost_report import analyze
+from vfnet_yolof.cli.reports import analyze_tool
 from vfnet_yolof.layers.deform_conv import DeformConv2d
 
 # Millions of parameters and 10^9 multiply-adds of the reference implementations at 800 x 1344.
@@ -92,7 +93,7 @@ def test_command(tmp_path, capsys) -> None:
     output = tmp_path / "new" / "cost.json"
     name = "gfl/gfl_small_shapes.py"
     arguments = [name, "--size", "64", "96", "--json", str(output), "--set", "model.num_classes=3"]
-    assert command_line("", arguments) == 0
+    assert analyze_tool("", arguments) == 0
     assert name in capsys.readouterr().out
     content = json.loads(output.read_text())
     assert content["size"] == [64, 96]
@@ -105,7 +106,7 @@ def test_command(tmp_path, capsys) -> None:
     "arguments", [["gfl/no_such.py"], ["gfl/gfl_small.py", "--set", "model.num_clases=3"]]
 )
 def test_mistakes_end_with_one_line(arguments: list[str], capsys) -> None:
-    assert command_line("", arguments) == 1
+    assert analyze_tool("", arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert arguments[-1].split("=")[0].split("/")[-1].split(".")[-1] in error

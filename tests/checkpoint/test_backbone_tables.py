@@ -4,7 +4,8 @@ import pytest
 import torch
 from backbone_names import caffe2_name, yolof_authors_name
 from vfnet_yolof.checkpoint import apply_rules
-from vfnet_yolof.checkpoint.backbone_tables import CAFFE2_RULES, CSPDARKNET_RULES
+from vfnet_yolof.checkpoint.backbone_tables import CAFFE2_RULES
+from vfnet_yolof.checkpoint.yolof import CSPDARKNET_RULES
 from vfnet_yolof.modeling.backbones import CSPDarkNet, build_resnet
 
 

@@ -18,7 +18,7 @@ from vfnet_yolof.checkpoint import (
     describe,
     find_category_ids,
     find_class_names,
-    find_state_dict,
+    find_weights,
 )
 from vfnet_yolof.checkpoint.convert import file_sha256, hash_in_name
 from vfnet_yolof.config.inference import read_inference_config
@@ -150,7 +150,7 @@ def test_unknown_layouts_are_refused():
     with pytest.raises(CheckpointError, match="unknown checkpoint layout.*MMDetection VFNet.*fc.w"):
         convert_state_dict({"fc.w": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="no model weights.*epoch"):
-        find_state_dict({"epoch": 3})
+        find_weights({"epoch": 3})
 
 
 def test_batch_counters_follow_the_model():

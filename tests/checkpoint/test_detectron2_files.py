@@ -8,14 +8,14 @@ import struct
 from pathlib import Path
 
 import detectron2.checkpoint
-import install_detectron2 as installer
 import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2_repairs import REPAIRS
 from torch import nn
 from vfnet_yolof.checkpoint import CheckpointError
+from vfnet_yolof.installer import install as installer
+from vfnet_yolof.installer.repairs import REPAIRS
 
 MODULE = "detectron2/checkpoint/detection_checkpoint.py"
 

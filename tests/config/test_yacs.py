@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg, instantiate
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from vfnet_yolof.config.packaged import find_config, load_config
 from vfnet_yolof.config.yacs import components
 from vfnet_yolof.data import RandomShift
@@ -332,21 +332,26 @@ def test_atss_by_keys_is_that_of_the_lazy_config() -> None:
     with torch.device("meta"):
         lazy = instantiate(lazy)
     model = small("MODEL.META_ARCHITECTURE", "ATSS")
-    for part in ("points", "assigner", "cls_loss", "postprocessor"):
+    for part in (*PARTS[GFL][0], "quality"):
         assert options_of(getattr(model, part)) == options_of(getattr(lazy, part)), part
-    for option in ("box_weight", "centerness_weight", "min_centerness_sum", "min_positives"):
+    for option in (
+        "box_weight",
+        "quality_weight",
+        "min_quality_sum",
+        "dfl_weight",
+        "min_positives",
+    ):
         assert getattr(model, option) == getattr(lazy, option), option
-    assert model.head.reg_denom == lazy.head.reg_denom == (8.0, 16.0, 32.0, 64.0, 128.0)
     least = ("MODEL.ATSS.MIN_CENTERNESS_SUM", 1.0)
-    assert small("MODEL.META_ARCHITECTURE", "ATSS", *least).min_centerness_sum == 1.0
+    assert small("MODEL.META_ARCHITECTURE", "ATSS", *least).min_quality_sum == 1.0
 
 
 def test_atss_is_in_the_registry_too() -> None:
     model = small("MODEL.META_ARCHITECTURE", "ATSS", "MODEL.ATSS.CENTERNESS_WEIGHT", 0.5)
-    assert type(model).__name__ == "ATSS"
-    assert model.head.centerness is not None
+    assert type(model).__name__ == "GFL"
+    assert model.head.quality is not None
     assert len(model.head.cls_tower) == 4
-    assert model.centerness_weight == 0.5
+    assert model.quality_weight == 0.5
 
 
 def test_deformable_stages_by_key() -> None:
@@ -357,3 +362,20 @@ def test_deformable_stages_by_key() -> None:
         model = build_model(cfg)
     deformed = {k.split(".")[2] for k in model.state_dict() if "conv_offset" in k}
     assert deformed == {"res3", "res4", "res5"}
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [("ATSS", "GFL"), ("GFL", "GFL"), ("GFocal", "GFocal"), ("VFNet", "VFNet"), ("YOLOF", "YOLOF")],
+)
+def test_the_registry_takes_keywords_too(name: str, made: str) -> None:
+    """With a config they are put in place of what its keys say."""
+    file = YOLOF if name == "YOLOF" else VFNET
+    cfg = yacs_config("MODEL.META_ARCHITECTURE", name, name=file)
+    builder = META_ARCH_REGISTRY.get(name)
+    with torch.device("meta"):
+        model = builder(cfg, box_weight=7.0)
+        arguments = builder.from_config(cfg)
+    assert builder.__name__ == name
+    assert (type(model).__name__, model.box_weight) == (made, 7.0)
+    assert builder(**arguments).box_weight == arguments["box_weight"]

@@ -14,9 +14,10 @@ from torch import nn
 from vfnet_yolof.config.packaged import config_dir, config_names, find_config, load_config
 from vfnet_yolof.engine.swa import cycle_ends
 from vfnet_yolof.modeling.assigners import FCOSAssigner
-from vfnet_yolof.modeling.heads import PointHead
+from vfnet_yolof.modeling.heads import GFLHead
 from vfnet_yolof.modeling.losses import FocalLoss
-from vfnet_yolof.modeling.meta_arch import ATSS
+from vfnet_yolof.modeling.meta_arch import GFL, CenternessTarget, IoUTarget
+from vfnet_yolof.modeling.representations import DiracDelta
 
 EXPERIMENTS = config_names()
 LAZY = [name for name in EXPERIMENTS if name.endswith(".py")]
@@ -159,12 +160,11 @@ FOCAL = {
     "model.cls_loss.padding_is_negative": ABSENT,
 }
 RAW_HEAD = {
-    "model.head._target_": PointHead,
+    "model.head._target_": GFLHead,
     "model.head.num_convs": 4,
-    "model.head.centerness": False,
-}
-RAW_DISTANCES = {
-    f"model.head.reg_denom.{i}": pixels for i, pixels in enumerate((64, 128, 256, 512, 1024))
+    "model.head.representation._target_": DiracDelta,
+    "model.head.representation.unit": 8.0,  # strides: 64 to 1024 pixels
+    "model.head.quality": False,
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "vfnet_t2_a050_g10": {"model.cls_loss.alpha": 0.5, "model.cls_loss.gamma": 1.0},
@@ -173,18 +173,21 @@ CHANGES: dict[str, dict[str, Any]] = {
     "vfnet_t2_a075_g20_no_q": {"model.cls_loss.iou_weighted": False},
     "vfnet_t2_a125_g25": {"model.cls_loss.alpha": 1.25, "model.cls_loss.gamma": 2.5},
     "vfnet_t2_a100_g30": {"model.cls_loss.alpha": 1.0, "model.cls_loss.gamma": 3.0},
-    "vfnet_t3_fl": FOCAL | RAW_HEAD | RAW_DISTANCES,
-    "vfnet_t3_vfl": RAW_HEAD | RAW_DISTANCES,
+    "vfnet_t3_fl": FOCAL | RAW_HEAD,
+    "vfnet_t3_vfl": RAW_HEAD,
     "vfnet_t3_vfl_star": {"model.head.refine": False},
     "vfnet_t3_vfl_star_refine": {},
     "vfnet_t3_fcos_atss": {
         **FOCAL,
         **RAW_HEAD,
-        "model._target_": ATSS,
-        "model.head.centerness": True,
-        "model.centerness_weight": 1.0,
-        "model.min_centerness_sum": 1e-12,
-        "model.min_positives": 1,
+        "model._target_": GFL,
+        "model.head.representation.unit": 1.0,
+        "model.head.quality": True,
+        "model.cls_quality._target_": IoUTarget,
+        "model.box_quality._target_": CenternessTarget,
+        "model.quality._target_": CenternessTarget,
+        "model.dfl_weight": 0.0,
+        "model.min_quality_sum": 1e-12,
         "model.box_init_weight": ABSENT,
     },
     "vfnet_t5_fl": FOCAL,
@@ -236,21 +239,21 @@ COMPONENTS = {
     "vfnet_t3_vfl": set(),
     "vfnet_t3_vfl_star": {"cls_star"},
     "vfnet_t3_vfl_star_refine": {"cls_star", "reg_star", "reg_refine"},
-    "vfnet_t3_fcos_atss": {"centerness"},
+    "vfnet_t3_fcos_atss": {"quality"},
 }
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_component_ablations_have_the_parts_of_their_row(name: str) -> None:
     model = tiny_model(ablation(name))
-    parts = {"cls_star", "reg_star", "reg_refine", "centerness"}
+    parts = {"cls_star", "reg_star", "reg_refine", "quality"}
     with_parameters = {
         k for k, m in model.head.named_children() if k in parts and list(m.parameters())
     }
     assert with_parameters == COMPONENTS[name]
     want = {"loss_cls", "loss_box"}
     want |= {"loss_box_init"} if "reg_refine" in COMPONENTS[name] else set()
-    want |= {"loss_centerness"} if "centerness" in COMPONENTS[name] else set()
+    want |= {"loss_quality"} if "quality" in COMPONENTS[name] else set()
     assert set(losses(model)) == want
 
 

@@ -11,7 +11,7 @@ from tiny import picture, tiny_model
 from vfnet_yolof.config.packaged import config_dir, config_names
 from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.losses import FocalLoss, GuidedFocalLoss
-from vfnet_yolof.modeling.quality import CenternessTarget, EqualQuality, IoUTarget
+from vfnet_yolof.modeling.meta_arch import CenternessTarget, EqualQuality, IoUTarget
 from vfnet_yolof.modeling.representations import DiracDelta, GaussianDistribution
 
 BASE = "gfl/gfl_r50_fpn_1x.py"

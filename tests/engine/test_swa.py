@@ -12,6 +12,7 @@ from torch import nn
 from vfnet_yolof.analysis import compare
 from vfnet_yolof.analysis.compare import Scores
 from vfnet_yolof.checkpoint.average import average_checkpoints
+from vfnet_yolof.cli.reports import compare_tool
 from vfnet_yolof.config.packaged import config_dir
 from vfnet_yolof.engine.swa import CyclicCosineParamScheduler, cycle_ends, refresh_batch_norm
 
@@ -292,7 +293,7 @@ def test_table_of_averages():
 
 
 def test_comparison_needs_the_parts(tmp_path, capsys):
-    assert compare.command_line("", ["--average", str(tmp_path)]) == 2
+    assert compare_tool("", ["--average", str(tmp_path)]) == 2
     assert "train.swa.keep_parts=True" in capsys.readouterr().err
 
 
@@ -307,5 +308,5 @@ def test_comparison_needs_the_parts(tmp_path, capsys):
 )
 def test_comparison_refuses_what_it_would_not_use(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        compare.command_line("", arguments)
+        compare_tool("", arguments)
     assert message in capsys.readouterr().err

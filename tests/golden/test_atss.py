@@ -1,8 +1,6 @@
 """The losses of ATSS, with focal and quality focal loss, against MMDetection 3.3.
 
-Boxes of the reference are deltas of anchors. A head that turns them into distances, made here for
-the comparison, lets this project's detector see the same boxes: targets, weights, divisors and what
-counts beyond an image's own padded size are then all its own.
+Boxes are deltas of anchors, as there.
 """
 
 from pathlib import Path
@@ -17,42 +15,19 @@ from golden_recipe import reference_state_dict
 from vfnet_yolof.checkpoint.mmdet import FPN_RULES, RESNET_RULES, TOWER_RULES
 from vfnet_yolof.checkpoint.rules import Rule, apply_rules
 from vfnet_yolof.config.packaged import load_config
-from vfnet_yolof.modeling.box_coders import ClampedDeltaCoder, boxes_to_distances
-from vfnet_yolof.modeling.heads import PointHead, PointPredictions
 from vfnet_yolof.modeling.losses import FocalLoss, QualityFocalLoss
+from vfnet_yolof.modeling.representations import AnchorDeltas
 
 pytestmark = pytest.mark.golden("atss")
 
-LOSSES = {"loss_cls": "loss_cls", "loss_bbox": "loss_box", "loss_centerness": "loss_centerness"}
+LOSSES = {"loss_cls": "loss_cls", "loss_bbox": "loss_box", "loss_centerness": "loss_quality"}
 SOURCES = {"atss_r50_fpn": FocalLoss(), "atss_qfl_r50_fpn": QualityFocalLoss()}
-STDS = torch.tensor([0.1, 0.1, 0.2, 0.2])
 HEAD_RULES = (
     Rule(r"bbox_head\.atss_cls\.(weight|bias)", r"head.cls_logits.\1"),
     Rule(r"bbox_head\.atss_reg\.(weight|bias)", r"head.reg.\1"),
-    Rule(r"bbox_head\.atss_centerness\.(weight|bias)", r"head.centerness.\1"),
+    Rule(r"bbox_head\.atss_centerness\.(weight|bias)", r"head.quality.\1"),
     Rule(r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
 )
-
-
-class DeltaHead(PointHead):
-    """Distances to the sides of the boxes that deltas make of anchors of 8 strides."""
-
-    def forward(self, features: list[torch.Tensor]) -> PointPredictions:
-        logits, ltrb, centerness = [], [], []
-        levels = self.levels(features)
-        for stride, (scores, deltas, reg_feature) in zip(self.strides, levels, strict=True):
-            height, width = deltas.shape[-2:]
-            y, x = torch.meshgrid(
-                torch.arange(height) * stride, torch.arange(width) * stride, indexing="ij"
-            )
-            points = torch.stack([x, y], dim=-1).float()
-            anchors = torch.cat([points - 4 * stride, points + 4 * stride], dim=-1)
-            coder = ClampedDeltaCoder(center_clamp=None)
-            boxes = coder.decode(deltas.permute(0, 2, 3, 1) * STDS, anchors)
-            logits.append(scores)
-            ltrb.append(boxes_to_distances(points, boxes).permute(0, 3, 1, 2))
-            centerness.append(self.centerness(reg_feature))
-        return PointPredictions(logits, ltrb, centerness=centerness)
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +37,12 @@ def model(golden: Path) -> torch.nn.Module:
     assert not report.unmatched
     config = load_config("ablations/vfnet_t3_fcos_atss.py").model
     config.backbone.top_block._target_ = "vfnet_yolof.modeling.backbones.LastLevelP6P7NoReLU"
+    config.head.representation = AnchorDeltas()
+    config.min_quality_sum = 1.0  # MMDetection 3.3's
     model = instantiate(config)
-    model.head = DeltaHead()
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not missing
     assert all(key.endswith("num_batches_tracked") for key in unexpected)
-    model.min_centerness_sum = 1.0  # MMDetection 3.3's
     return model
 
 
@@ -77,7 +52,7 @@ def test_head_outputs(model, golden: Path) -> None:
     got = checks.predictions(model, golden)
     for i, level in enumerate(LEVELS):
         checks.check_map(got.logits[i], numbers, f"head/cls_logits/{level}")
-        checks.check_map(got.centerness[i], numbers, f"head/centerness/{level}")
+        checks.check_map(got.quality_logits[i], numbers, f"head/centerness/{level}")
 
 
 @pytest.mark.parametrize("case", CASES)

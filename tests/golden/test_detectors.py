@@ -15,7 +15,7 @@ MAPS = {
     "vfnet_r50_fpn": {
         "logits": "cls_logits",
         "ltrb_init": "bbox_pred_init",
-        "ltrb": "bbox_pred_refine",
+        "sides": "bbox_pred_refine",
     },
     "gfl_r50_fpn": {"logits": "cls_logits", "sides": "reg_dist_logits"},
 }

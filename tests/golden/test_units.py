@@ -8,12 +8,11 @@ import torch
 from torchvision.ops import box_convert
 from vfnet_yolof.layers.nms import HardNMS
 from vfnet_yolof.modeling.assigners import ATSSAssigner, UniformAssigner
-from vfnet_yolof.modeling.box_coders import (
+from vfnet_yolof.modeling.boxes import (
     ClampedDeltaCoder,
     boxes_to_distances,
     clip_boxes,
     distances_to_boxes,
-    integral,
 )
 from vfnet_yolof.modeling.heads.anchor_head import with_objectness
 from vfnet_yolof.modeling.losses import (
@@ -24,7 +23,7 @@ from vfnet_yolof.modeling.losses import (
     quality_focal_loss,
     varifocal_loss,
 )
-from vfnet_yolof.modeling.representations import GeneralDistribution
+from vfnet_yolof.modeling.representations import GeneralDistribution, integral
 
 pytestmark = pytest.mark.golden
 UNITS = Path(__file__).parents[1] / "data" / "units"

@@ -22,8 +22,8 @@ RANGES = ((-1, 24), (24, 48), (48, float("inf")))
 def grid(offset: float = 0.0) -> tuple[Tensor, Tensor]:
     """Points (84, 2) and anchors (84, 4) of the three levels."""
     generator = PointGenerator(STRIDES, offset=offset)
-    points = generator.points(SIZES, CPU)
-    return torch.cat(points), torch.cat(generator.anchors(points))
+    points, anchors, *_ = generator.grid(SIZES, CPU)
+    return points, anchors
 
 
 @st.composite
@@ -247,8 +247,7 @@ def test_memory_does_not_grow_with_the_number_of_boxes(make: Callable) -> None:
     """5,000 boxes in a picture of 160 x 160."""
     generator = PointGenerator()
     sizes = [(-(-160 // s), -(-160 // s)) for s in generator.strides]
-    points = generator.points(sizes, CPU)
-    anchors, level_sizes = torch.cat(generator.anchors(points)), [len(p) for p in points]
+    _, anchors, _, level_sizes = generator.grid(sizes, CPU)
     corner = torch.rand(5000, 2, generator=torch.Generator().manual_seed(0)) * 140
     boxes = torch.cat([corner, corner + 4 + corner.flip(1) / 8], dim=1)
     max_pairs = 40_000

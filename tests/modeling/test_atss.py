@@ -7,7 +7,7 @@ import reference
 import torch
 from tiny import empty_picture, picture, tiny_atss
 from torch import Tensor, nn
-from vfnet_yolof.modeling.heads.predictions import PointPredictions
+from vfnet_yolof.modeling.heads import PointPredictions
 from vfnet_yolof.modeling.losses import QualityFocalLoss, VarifocalLoss
 from vfnet_yolof.modeling.meta_arch.base import Targets, feature_sizes, flatten_rows
 
@@ -23,7 +23,8 @@ def predicted(model: nn.Module, batch: list[dict]) -> tuple[PointPredictions, Ta
 
 def literal_ious(predictions: PointPredictions, targets: Targets) -> list[float]:
     """IoU of each positive's predicted box with its ground truth, box by box."""
-    sides = flatten_rows(predictions.ltrb)[targets.pos_idx].tolist()
+    raw = flatten_rows(predictions.sides)[targets.pos_idx]
+    sides = (raw.exp() * targets.strides[:, None]).tolist()
     return [
         reference.iou((x - left, y - top, x + right, y + bottom), box)
         for (left, top, right, bottom), (x, y), box in zip(
@@ -102,7 +103,7 @@ def one_positive(model: nn.Module, ltrb: Tensor) -> tuple[PointPredictions, Targ
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("options", "share"), [({}, 1.0), ({"min_centerness_sum": 1.0}, 0.25)], ids=["fork", "mmdet"]
+    ("options", "share"), [({}, 1.0), ({"min_quality_sum": 1.0}, 0.25)], ids=["fork", "mmdet"]
 )
 def test_the_sum_of_centerness_divides_the_box_loss(options: dict, share: float) -> None:
     """VFNet's authors divide by any sum; MMDetection 3.3 by 1 where it is smaller."""
@@ -110,7 +111,8 @@ def test_the_sum_of_centerness_divides_the_box_loss(options: dict, share: float)
     predictions, targets = one_positive(model, torch.tensor([2.0, 2.0, 8.0, 8.0]))  # 1/4
     (x1, y1, x2, y2) = targets.boxes[0].tolist()
     x, y = targets.points[0].tolist()
-    left, top, right, bottom = flatten_rows(predictions.ltrb)[targets.pos_idx[0]].tolist()
+    raw = flatten_rows(predictions.sides)[targets.pos_idx[0]]
+    left, top, right, bottom = (raw.exp() * targets.strides[0]).tolist()
     a, b = (x - left, y - top, x + right, y + bottom), (x1, y1, x2, y2)
     hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
     overlap = reference.iou(a, b)
@@ -124,7 +126,7 @@ def test_the_sum_of_centerness_divides_the_box_loss(options: dict, share: float)
 @pytest.mark.parametrize("least", [1e-12, 1.0])
 def test_without_centerness_the_box_loss_is_zero(least: float) -> None:
     """A location on the border of its box."""
-    model = tiny_atss(min_centerness_sum=least)
+    model = tiny_atss(min_quality_sum=least)
     losses = model.losses(*one_positive(model, torch.tensor([0.0, 2.0, 8.0, 8.0])))
     assert losses["loss_box"] == 0
     assert model([empty_picture()])["loss_box"] == 0
@@ -133,9 +135,9 @@ def test_without_centerness_the_box_loss_is_zero(least: float) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_centerness_sum": 1.5}, "min_centerness_sum must be a number from 0 to 1, got 1.5"),
+        ({"min_quality_sum": 1.5}, "min_quality_sum must be a number from 0 to 1, got 1.5"),
         ({"box_weight": -2.0}, "box_weight must not be negative, got -2.0"),
-        ({"centerness_weight": math.inf}, "centerness_weight must be a finite number, got inf"),
+        ({"quality_weight": math.inf}, "quality_weight must be a finite number, got inf"),
     ],
 )
 def test_bad_arguments(options: dict, message: str) -> None:

@@ -64,7 +64,7 @@ def test_detecting_without_fields_is_a_call_in_evaluation() -> None:
     [
         (tiny_vfnet, "VFNet has no field 'distributions' to add; it has star"),
         (tiny_gfl, "GFL has no field 'distribution' to add; it has distributions"),
-        (tiny_atss, "ATSS has no field 'star' to add; it has none"),
+        (tiny_atss, "GFL has no field 'star' to add; it has none"),
         (tiny_yolof, "YOLOF has no field 'star' to add; it has none"),
     ],
 )

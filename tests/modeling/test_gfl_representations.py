@@ -8,24 +8,31 @@ import torch
 from detectron2.utils.events import EventStorage
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import picture, tiny_atss
 from torch import Tensor
-from vfnet_yolof.modeling.box_coders import boxes_to_distances, integral
+from vfnet_yolof.modeling.boxes import (
+    ClampedDeltaCoder,
+    boxes_to_distances,
+    distances_to_boxes,
+)
 from vfnet_yolof.modeling.losses import aligned_iou, centerness_target, distribution_focal_loss
-from vfnet_yolof.modeling.quality import (
+from vfnet_yolof.modeling.meta_arch import (
     CenternessTarget,
     EqualQuality,
     IoUTarget,
-    Positives,
     PredictedScore,
 )
-from vfnet_yolof.modeling.range_monitor import RangeMonitor
+from vfnet_yolof.modeling.meta_arch.gfl import Positives, RangeMonitor
 from vfnet_yolof.modeling.representations import (
+    AnchorDeltas,
     DiracDelta,
     GaussianDistribution,
     GeneralDistribution,
+    integral,
 )
 
-EVERY = [GeneralDistribution(), GeneralDistribution(8, 2.0), DiracDelta(), GaussianDistribution()]
+POINTS = [DiracDelta(), DiracDelta(8.0), AnchorDeltas()]
+EVERY = [GeneralDistribution(), GeneralDistribution(8, 2.0), GaussianDistribution(), *POINTS]
 
 
 def raw_numbers(representation, rows: int = 5, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -51,6 +58,8 @@ class TestEveryRepresentation:
         torch.testing.assert_close(statistics.mean, representation.decode(raw))
 
     def test_sides_do_not_mix(self, representation) -> None:
+        if isinstance(representation, AnchorDeltas):
+            pytest.skip("a shift of the centre moves two sides")
         raw = raw_numbers(representation, 1)
         before = representation.decode(raw)[0]
         raw[:, 2 * representation.channels : 3 * representation.channels].mul_(3)
@@ -142,6 +151,60 @@ def test_a_dirac_delta_is_a_point() -> None:
     assert got.probabilities is None
     assert got.std.tolist() == [0] * 4
     assert got.entropy.tolist() == [-math.inf] * 4
+
+
+def test_a_dirac_delta_may_have_another_unit() -> None:
+    raw = torch.tensor([0.0, 1.0, -1.0, 2.0])
+    assert torch.equal(DiracDelta(8.0).decode(raw), 8 * DiracDelta().decode(raw))
+    with pytest.raises(ValueError, match="unit must be positive, got 0"):
+        DiracDelta(0)
+    with pytest.raises(ValueError, match="unit must be a finite number, got inf"):
+        DiracDelta(math.inf)
+
+
+class TestAnchorDeltas:
+    def test_are_those_of_an_anchor_around_the_location(self) -> None:
+        """Four weighted numbers, on an anchor of eight strides of 16 pixels each."""
+        raw = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        points = torch.rand(50, 2, dtype=torch.float64) * 500
+        anchors = torch.cat([points - 64, points + 64], dim=1)
+        weights = torch.tensor([0.1, 0.1, 0.2, 0.2], dtype=torch.float64)
+        want = ClampedDeltaCoder(center_clamp=None).decode(raw * weights, anchors)
+        got = distances_to_boxes(points, AnchorDeltas().decode(raw) * 16)
+        torch.testing.assert_close(got, want)
+
+    def test_without_deltas_it_is_the_anchor(self) -> None:
+        assert AnchorDeltas().decode(torch.zeros(4)).tolist() == [4] * 4
+        assert AnchorDeltas(anchor_side=6).decode(torch.zeros(4)).tolist() == [3] * 4
+
+    def test_a_location_outside_of_its_box_has_negative_distances(self) -> None:
+        left, top, right, bottom = AnchorDeltas().decode(torch.tensor([10.0, 0, 0, 0])).tolist()
+        assert (left, top, right, bottom) == pytest.approx((-4, 4, 12, 4))
+
+    def test_growth_is_limited(self) -> None:
+        wide = AnchorDeltas().decode(torch.tensor([0.0, 0, 1e3, -1e3]))
+        assert wide.tolist() == pytest.approx([250, 0.064, 250, 0.064])
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"weights": (0.1, 0.2)}, "weights must be four numbers"),
+            ({"weights": (0.1, 0.1, 0.2, -0.2)}, r"weights\[3\] must not be negative, got -0.2"),
+            ({"anchor_side": 0}, "anchor_side 0 and weights .* must be positive"),
+        ],
+    )
+    def test_bad_arguments(self, options: dict, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            AnchorDeltas(**options)
+
+    def test_make_a_detector(self) -> None:
+        """ATSS as published: its losses reach all parameters of the head."""
+        model = tiny_atss(head__representation=AnchorDeltas())
+        losses = model([picture()])
+        assert set(losses) == {"loss_box", "loss_cls", "loss_quality"}
+        sum(losses.values()).backward()
+        assert all(p.grad.isfinite().all() for p in model.head.parameters())
+        model.eval()([picture()])
 
 
 class TestGaussian:

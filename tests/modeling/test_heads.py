@@ -8,8 +8,8 @@ from vfnet_yolof.config.overrides import parameters_of
 from vfnet_yolof.layers.conv import ConvNormAct, Scale, bias_for_prior, conv_tower
 from vfnet_yolof.layers.deform_conv import ModulatedDeformConvPack
 from vfnet_yolof.layers.star_conv import star_offsets
-from vfnet_yolof.modeling.heads import GFLHead, PointHead, VFNetHead
-from vfnet_yolof.modeling.quality import IoUTarget
+from vfnet_yolof.modeling.heads import GFLHead, PointHead, PointPredictions, VFNetHead
+from vfnet_yolof.modeling.meta_arch import IoUTarget
 from vfnet_yolof.modeling.representations import (
     DiracDelta,
     GaussianDistribution,
@@ -25,7 +25,7 @@ def vfnet_head(**options) -> VFNetHead:
     return VFNetHead(**{**SMALL, "reg_denom": (64, 128), **options})
 
 
-def point_head(**options) -> PointHead:
+def point_head(**options) -> GFLHead:
     torch.manual_seed(0)
     return PointHead(**{**SMALL, **options})
 
@@ -33,6 +33,14 @@ def point_head(**options) -> PointHead:
 def gfl_head(**options) -> GFLHead:
     torch.manual_seed(0)
     return GFLHead(**{**SMALL, **options})
+
+
+def decoded(head: GFLHead, predictions: PointPredictions) -> list[torch.Tensor]:
+    """Distances (N, H, W, 4) in pixels of each level."""
+    return [
+        head.representation.decode(x.permute(0, 2, 3, 1)) * stride
+        for x, stride in zip(predictions.sides, head.strides, strict=True)
+    ]
 
 
 def features(seed: int = 0) -> list[torch.Tensor]:
@@ -43,17 +51,17 @@ def features(seed: int = 0) -> list[torch.Tensor]:
 def test_shapes_of_vfnet_predictions() -> None:
     got = vfnet_head()(features())
     assert [tuple(x.shape) for x in got.logits] == [(2, 5, 6, 7), (2, 5, 3, 4)]
-    for boxes in (got.ltrb, got.ltrb_init):
+    for boxes in (got.sides, got.ltrb_init):
         assert [tuple(x.shape) for x in boxes] == [(2, 4, 6, 7), (2, 4, 3, 4)]
         assert all((x > 0).all() for x in boxes)
-    assert got.centerness is None
+    assert got.quality_logits is None
 
 
 def test_shapes_of_point_predictions() -> None:
     got = point_head()(features())
-    assert [tuple(x.shape) for x in got.centerness] == [(2, 1, 6, 7), (2, 1, 3, 4)]
+    assert [tuple(x.shape) for x in got.quality_logits] == [(2, 1, 6, 7), (2, 1, 3, 4)]
     assert got.ltrb_init is None
-    assert point_head(centerness=False)(features()).centerness is None
+    assert point_head(centerness=False)(features()).quality_logits is None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +82,7 @@ def test_shapes_of_side_predictions(representation, channels: int) -> None:
     assert [tuple(x.shape) for x in got.quality_logits] == [(2, 1, 6, 7), (2, 1, 3, 4)]
 
 
-@pytest.mark.parametrize("head", [vfnet_head(), point_head(), gfl_head()])
+@pytest.mark.parametrize("head", [vfnet_head(), gfl_head()])
 def test_initial_scores_are_the_prior(head) -> None:
     for logits in head(features()).logits:
         assert logits.sigmoid().mean().item() == pytest.approx(0.01, rel=0.1)
@@ -102,8 +110,16 @@ def test_initial_boxes_are_about_the_denominator() -> None:
             (point_head(reg_denom=(64, 128)), (64, 128)),
         ):
             got = head(features())
-            for ltrb, unit in zip(got.ltrb_init or got.ltrb, units, strict=True):
+            for ltrb, unit in zip(got.ltrb_init or decoded(head, got), units, strict=True):
                 assert ltrb.mean().item() == pytest.approx(unit, rel=0.15)
+
+
+def test_a_point_head_has_one_unit() -> None:
+    """In strides: VFNet's 64 to 1024 pixels are 8 of them on each level."""
+    assert PointHead(reg_denom=(64, 128, 256, 512, 1024)).representation.unit == 8
+    assert PointHead().representation.unit == 1
+    with pytest.raises(ValueError, match=r"must be one multiple of the strides \(8, 16\) on all"):
+        point_head(reg_denom=(64, 64))
 
 
 def test_refined_boxes_are_factors_on_the_initial_ones() -> None:
@@ -113,7 +129,7 @@ def test_refined_boxes_are_factors_on_the_initial_ones() -> None:
     for scale in head.scales_refine:
         torch.nn.init.constant_(scale.scale, 2.0)
     got = head(features())
-    for refined, initial in zip(got.ltrb, got.ltrb_init, strict=True):
+    for refined, initial in zip(got.sides, got.ltrb_init, strict=True):
         torch.testing.assert_close(refined, initial * torch.tensor(1.0).exp())
 
 
@@ -122,7 +138,7 @@ def test_refinement_passes_no_gradient_through_the_initial_box_itself() -> None:
     for gradient_mul, learns in ((0.0, False), (0.1, True)):
         head = vfnet_head(gradient_mul=gradient_mul)
         torch.nn.init.normal_(head.reg_refine.weight, std=0.1)
-        sum(x.sum() for x in head(features()).ltrb).backward()
+        sum(x.sum() for x in head(features()).sides).backward()
         assert (head.reg_init.weight.grad.abs().sum().item() > 0) == learns
 
 
@@ -148,7 +164,7 @@ def test_without_refinement_the_initial_box_is_the_final_one() -> None:
     raw.load_state_dict(full.state_dict(), strict=False)
     got, want = raw(features()), full(features())
     assert got.ltrb_init is None
-    for ours, theirs in zip(got.ltrb, want.ltrb_init, strict=True):
+    for ours, theirs in zip(got.sides, want.ltrb_init, strict=True):
         assert torch.equal(ours, theirs)
     for ours, theirs in zip(got.logits, want.logits, strict=True):
         assert torch.equal(ours, theirs)
@@ -170,9 +186,9 @@ def test_dcn_on_last_conv_makes_only_each_towers_last_one_deformable(make) -> No
 
 def test_every_level_has_its_own_scale() -> None:
     head = point_head()
-    before = head(features()).ltrb
+    before = decoded(head, head(features()))
     head.scales[1].scale.data.fill_(3.0)
-    after = head(features()).ltrb
+    after = decoded(head, head(features()))
     assert torch.equal(before[0], after[0])
     torch.testing.assert_close((after[1] / 16).log(), (before[1] / 16).log() * 3)
 
@@ -255,7 +271,7 @@ class TestEveryParameter:
         assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("head", [PointHead, GFLHead, VFNetHead])
+@pytest.mark.parametrize("head", [GFLHead, VFNetHead])
 def test_the_options_that_heads_share_have_the_papers_values(head) -> None:
     """Also as keys of a configuration: a misspelt one, and one that no head has, are refused."""
     node = LazyCall(head)()

@@ -23,7 +23,7 @@ from vfnet_yolof.modeling.losses import FocalLoss, VarifocalLoss, aligned_iou
 DETECTORS = pytest.mark.parametrize("make", [tiny_vfnet, tiny_atss, tiny_gfl, tiny_yolof])
 LOSSES = {
     tiny_vfnet: {"loss_box_init", "loss_box", "loss_cls"},
-    tiny_atss: {"loss_box", "loss_cls", "loss_centerness"},
+    tiny_atss: {"loss_box", "loss_cls", "loss_quality"},
     tiny_gfl: {"loss_box", "loss_cls", "loss_dfl"},
     tiny_yolof: {"loss_box", "loss_cls"},
 }
@@ -161,11 +161,11 @@ def test_padding_of_the_batch_is_not_assigned() -> None:
     small = picture([[0, 0, 120, 120]], size=(64, 64))
     images = model.preprocess_image([small, picture(size=(128, 128))])
     sizes = [(128 // s, 128 // s) for s in model.points.strides]
-    points = model.points.points(sizes, torch.device("cpu"))
+    grid = model.points.grid(sizes, torch.device("cpu"))
     ground_truth = [small["instances"], empty_picture((128, 128))["instances"]]
-    matches = model.match(points, ground_truth, model.valid_locations(images, sizes))
+    matches = model.match(grid, ground_truth, model.valid_locations(images, sizes))
     assigned = torch.stack([match.box_of_each() for match in matches])
-    outside = (torch.cat(points) >= 64).any(1)
+    outside = (grid.points >= 64).any(1)
     assert (assigned[0] >= 0).any()
     assert (assigned[0][outside] == -1).all()
     assert (assigned[1] == -1).all()
@@ -199,8 +199,8 @@ def test_weights_of_the_losses() -> None:
     assert heavy["loss_box"].item() == pytest.approx(4 * plain["loss_box"].item())
     assert heavy["loss_cls"].item() == pytest.approx(plain["loss_cls"].item())
     plain = tiny_atss()(batch)
-    heavy = tiny_atss(centerness_weight=5.0, box_weight=6.0)(batch)
-    assert heavy["loss_centerness"].item() == pytest.approx(5 * plain["loss_centerness"].item())
+    heavy = tiny_atss(quality_weight=5.0, box_weight=6.0)(batch)
+    assert heavy["loss_quality"].item() == pytest.approx(5 * plain["loss_quality"].item())
     assert heavy["loss_box"].item() == pytest.approx(3 * plain["loss_box"].item())
 
 
@@ -215,8 +215,8 @@ def test_classification_loss_is_exchangeable() -> None:
 
 
 def test_atss_needs_the_centerness_branch() -> None:
-    with pytest.raises(ValueError, match="needs a head with centerness=True"):
-        tiny_atss(head__centerness=False)([picture()])
+    with pytest.raises(ValueError, match="needs both head.quality=True and model.quality"):
+        tiny_atss(head__quality=False)
 
 
 def test_positives_are_logged_where_there_is_a_log() -> None:

@@ -93,7 +93,7 @@ def test_vfnets_losses_by_a_literal_formula(raw: bool, kind: str, loss, counts: 
     model.cls_loss = loss
     predictions, targets = predicted(model, [WIDE, TALL])
     logits = flatten_rows(predictions.logits)
-    ltrb = flatten_rows(predictions.ltrb)[targets.pos_idx].double()
+    ltrb = flatten_rows(predictions.sides)[targets.pos_idx].double()
     boxes = torch.cat([targets.points - ltrb[:, :2], targets.points + ltrb[:, 2:]], dim=1)
     low = torch.maximum(boxes[:, :2], targets.boxes[:, :2])
     high = torch.minimum(boxes[:, 2:], targets.boxes[:, 2:])

@@ -8,13 +8,13 @@ from fvcore.nn import FlopCountAnalysis
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from vfnet_yolof.modeling.box_coders import (
+from vfnet_yolof.modeling.boxes import (
     boxes_to_distances,
     clip_boxes,
     distances_to_boxes,
-    integral,
 )
 from vfnet_yolof.modeling.points import PointGenerator
+from vfnet_yolof.modeling.representations import integral
 
 CPU = torch.device("cpu")
 
@@ -36,11 +36,18 @@ class TestPoints:
 
     def test_anchors_are_squares_around_the_points(self) -> None:
         generator = PointGenerator([8, 16], octave_base_scale=8)
-        levels = generator.anchors(generator.points([(2, 2), (1, 1)], CPU))
-        assert levels[0][3].tolist() == [8 - 32, 8 - 32, 8 + 32, 8 + 32]
-        assert levels[1].tolist() == [[-64, -64, 64, 64]]
-        wide = PointGenerator([8], octave_base_scale=2).anchors([torch.zeros(1, 2)])
-        assert wide[0].tolist() == [[-8, -8, 8, 8]]
+        grid = generator.grid([(2, 2), (1, 1)], CPU)
+        assert grid.anchors[3].tolist() == [8 - 32, 8 - 32, 8 + 32, 8 + 32]
+        assert grid.anchors[4].tolist() == [-64, -64, 64, 64]
+        wide = PointGenerator([8], octave_base_scale=2).grid([(1, 1)], CPU)
+        assert wide.anchors.tolist() == [[-8, -8, 8, 8]]
+
+    def test_the_grid_has_all_levels_one_after_the_other(self) -> None:
+        generator = PointGenerator([8, 16])
+        grid = generator.grid([(1, 2), (1, 1)], CPU)
+        assert torch.equal(grid.points, torch.cat(generator.points([(1, 2), (1, 1)], CPU)))
+        assert grid.strides.tolist() == [8, 8, 16]
+        assert grid.level_sizes == [2, 1]
 
     def test_strides_from_a_config_list(self) -> None:
         from omegaconf import OmegaConf

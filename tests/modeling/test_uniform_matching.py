@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from operators import HostWaits, LargestTensor
 from torch import Tensor
 from vfnet_yolof.modeling.assigners import UniformAssigner
-from vfnet_yolof.modeling.assigners.ranking import smallest
+from vfnet_yolof.modeling.assigners.atss import smallest
 
 SIDES = [16, 32, 64]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from vfnet_yolof.modeling.assigners import Match, PairMatch, UniformAssigner
 from vfnet_yolof.modeling.backbones import build_resnet
-from vfnet_yolof.modeling.box_coders import SCALE_CLAMP, ClampedDeltaCoder
+from vfnet_yolof.modeling.boxes import SCALE_CLAMP, ClampedDeltaCoder
 from vfnet_yolof.modeling.heads import AnchorHead, AnchorPredictions
 from vfnet_yolof.modeling.heads.anchor_head import with_objectness
 from vfnet_yolof.modeling.losses import FocalLoss, GIoUBoxLoss, SmoothL1BoxLoss, giou_loss

@@ -309,7 +309,7 @@ def assignment(settings: Settings) -> Report:
     size = (800, 1312)
     points = PointGenerator()
     sizes = [(-(-size[0] // s), -(-size[1] // s)) for s in points.strides]
-    anchors = torch.cat(points.anchors(points.points(sizes, device)))
+    anchors = points.grid(sizes, device).anchors
     level_sizes = [h * w for h, w in sizes]
     few = random_boxes(25 * 42 * 5, size, generator).to(device)
     pred_boxes = few + 8 * torch.randn(few.shape, generator=generator).to(device)

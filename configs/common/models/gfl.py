@@ -4,8 +4,7 @@ from detectron2.config import LazyCall as L
 from vfnet_yolof.modeling.backbones import LastLevelP6P7NoReLU
 from vfnet_yolof.modeling.heads import GFLHead
 from vfnet_yolof.modeling.losses import QualityFocalLoss
-from vfnet_yolof.modeling.meta_arch import GFL
-from vfnet_yolof.modeling.quality import IoUTarget, PredictedScore
+from vfnet_yolof.modeling.meta_arch import GFL, IoUTarget, PredictedScore
 from vfnet_yolof.modeling.representations import GeneralDistribution
 
 from .vfnet import model as _vfnet

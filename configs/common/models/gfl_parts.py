@@ -3,9 +3,8 @@
 from detectron2.config import LazyCall as L
 from vfnet_yolof.modeling.assigners import FCOSAssigner
 from vfnet_yolof.modeling.losses import FocalLoss, GuidedFocalLoss
-from vfnet_yolof.modeling.meta_arch import GFocal
+from vfnet_yolof.modeling.meta_arch import EqualQuality, GFocal
 from vfnet_yolof.modeling.points import PixelIndexPoints
-from vfnet_yolof.modeling.quality import EqualQuality
 from vfnet_yolof.modeling.representations import DiracDelta
 
 
@@ -18,7 +17,7 @@ def first_release(model):
 
 def dirac_delta(model):
     """One number for each side, in place of a distribution."""
-    model.head.representation = L(DiracDelta)()
+    model.head.representation = L(DiracDelta)(unit=1.0)
     model.dfl_weight = 0.0
 
 

@@ -5,7 +5,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from vfnet_yolof.modeling.assigners import MaxIoUAssigner
-from vfnet_yolof.modeling.box_coders import ClampedDeltaCoder
+from vfnet_yolof.modeling.boxes import ClampedDeltaCoder
 from vfnet_yolof.modeling.heads import AnchorHead
 from vfnet_yolof.modeling.losses import SmoothL1BoxLoss
 from vfnet_yolof.modeling.meta_arch import AnchorDetector

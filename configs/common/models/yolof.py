@@ -5,7 +5,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from vfnet_yolof.layers.nms import HardNMS
 from vfnet_yolof.modeling.assigners import UniformAssigner
 from vfnet_yolof.modeling.backbones import build_resnet
-from vfnet_yolof.modeling.box_coders import ClampedDeltaCoder
+from vfnet_yolof.modeling.boxes import ClampedDeltaCoder
 from vfnet_yolof.modeling.heads import AnchorHead
 from vfnet_yolof.modeling.losses import FocalLoss, GIoUBoxLoss
 from vfnet_yolof.modeling.meta_arch import YOLOF

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import shlex
 import statistics
 import subprocess
 import sys
@@ -18,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config.options import ConfigError
 from ..config.read import RunFlags, read
-from ..config.yaml_files import Trust, add_trust_arguments, trust_from
+from ..config.yaml_files import Trust
 from ..engine.checkpoints import AVERAGE, AVERAGE_PART
 from ..engine.run import evaluate_model, use_device
 from ..utils.files import write_atomically
@@ -27,67 +25,24 @@ TRAIN = "import sys; from vfnet_yolof.cli.training import command_line; sys.exit
 DONE = "finished.json"
 
 
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """Arguments of ``tools/compare_runs.py``, without those behind ``--``."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--configs", nargs="+", help="files or packaged names, to be trained")
-    what.add_argument(
-        "--average",
-        nargs="+",
-        metavar="RUN",
-        help="output folders of runs with train.swa.keep_parts, whose average and parts to test",
-    )
-    training = parser.add_argument_group("with --configs")
-    training.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    training.add_argument("--output", help="folder of all runs; needed")
-    training.add_argument(
-        "--metrics", nargs="+", default=["bbox/AP", "bbox/AP50", "bbox/AP75"], help="columns"
-    )
-    averages = parser.add_argument_group("with --average")
-    averages.add_argument("--metric", default="AP", help="of the boxes; AP by default")
-    parser.add_argument("--markdown", help="write the table to this file as well")
-    add_trust_arguments(parser)
-    return parser
-
-
-def command_line(description: str, arguments: Sequence[str] | None = None) -> int:
-    """``tools/compare_runs.py``; returns the exit status of the first run that fails, else 0."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    split = arguments.index("--") if "--" in arguments else len(arguments)
-    parser = argument_parser(description)
-    args = parser.parse_args(arguments[:split])
-    common = arguments[split + 1 :]
-    if args.average:
-        if common:
-            parser.error("--average trains nothing: leave out what follows --")
-        try:
-            scores = [scores_of(Path(x), args.metric, trust_from(args)) for x in args.average]
-        except (ConfigError, FileNotFoundError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        text = average_table(args.average, scores)
-    else:
-        if not args.output:
-            parser.error("--configs needs --output, the folder of all runs")
-        if args.trust_config or args.allow:
-            parser.error("with --configs, --trust-config and --allow belong behind --")
-        if status := run_all(args.configs, args.seeds, args.output, common):
-            return status
-        text = table(args.configs, args.seeds, args.output, args.metrics)
-    print(text)
-    if args.markdown:
-        command = f"python tools/compare_runs.py {shlex.join(arguments)}"
-        write_text(args.markdown, f"{text}\n\nMade by\n\n    {command}\n")
-    return 0
-
-
 def run_all(
     configs: Sequence[str], seeds: Sequence[int], output: str, common: Sequence[str]
 ) -> int:
-    """Train every config with every seed; the exit status of the first that fails, else 0."""
+    """Train every config with every seed; the exit status of the first that fails, else 0.
+
+    Args:
+        configs: files or packaged names. output: folder of all runs.
+        common: arguments of ``tools/train_net.py`` that all runs get.
+
+    Raises:
+        ValueError: two configs would share a run's folder.
+    """
+    stems = [Path(config).stem for config in configs]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise ValueError(
+            f"{', '.join(twice)}: several configs have this name and would share a folder below "
+            f"{output}; each must have a name of its own."
+        )
     # Seeds in the outer loop: every config has had as many runs as the others at any time.
     for seed in seeds:
         for config in configs:

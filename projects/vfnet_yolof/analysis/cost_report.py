@@ -1,17 +1,15 @@
-"""``tools/analyze_model.py``: what the detectors of config files cost, as a table and as JSON."""
+"""What the detectors of config files cost, as a table and as JSON."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from ..config.inference import read_inference_config
-from ..config.yaml_files import Trust, add_trust_arguments, trust_from
+from ..config.yaml_files import Trust
 from .compare import write_text
 from .cost import Cost, build_without_memory, count
 
@@ -50,36 +48,21 @@ def table(costs: Mapping[str, Cost]) -> str:
     return tabulate(rows, headers, "pipe", disable_numparse=True, colalign=["left"] + ["right"] * 5)
 
 
-def command_line(description: str, argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``tools/analyze_model.py``; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("configs", nargs="+", help="files, or names of packaged configs")
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        default=(800, 1344),
-        metavar=("H", "W"),
-        help="of the image in pixels (default: 800 1344)",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there, too")
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="key=value", help="changes to every config"
-    )
-    add_trust_arguments(parser)
-    args = parser.parse_args(argv)
-    trust = trust_from(args)
-    size = (args.size[0], args.size[1])
-    try:
-        costs = {config: analyze(config, size, args.set, trust) for config in args.configs}
-        if args.json:
-            content = {config: cost.as_dict() for config, cost in costs.items()}
-            text = json.dumps({"size": list(size), "configs": content}, indent=2)
-            write_text(Path(args.json), text + "\n")
-    except (OSError, TypeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table(costs))
-    return 0
+def report(
+    configs: Sequence[str],
+    size: tuple[int, int],
+    overrides: Sequence[str] = (),
+    trust: Trust | None = None,
+    json_file: str | None = None,
+) -> str:
+    """The table of several configs; all numbers are written to ``json_file``, if there is one.
+
+    Raises:
+        OSError, ValueError, TypeError: as of :func:`analyze`, or the file cannot be written.
+    """
+    costs = {config: analyze(config, size, overrides, trust) for config in configs}
+    if json_file:
+        content = {config: cost.as_dict() for config, cost in costs.items()}
+        text = json.dumps({"size": list(size), "configs": content}, indent=2)
+        write_text(Path(json_file), text + "\n")
+    return table(costs)

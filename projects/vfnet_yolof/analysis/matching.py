@@ -81,7 +81,7 @@ def matching_statistics(
         edges: see :func:`count_positives`.
 
     Returns:
-        the sums over all pictures, by the rules' names.
+        the sums over all images, by the rules' names.
     """
     model.train()
     counts: dict[str, list[SizeCounts]] = {name: [] for name in matchers}

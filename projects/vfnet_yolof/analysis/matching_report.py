@@ -84,13 +84,14 @@ def _per_object(counts: SizeCounts, name: str) -> list[float]:
 
 
 class Batches:
-    """The pictures of a data set as the configuration's test shows them, with their boxes.
+    """The images of a data set as the configuration's test shows them, with their boxes.
 
     Crowd regions are left out. Iterating gives lists of Detectron2's input dicts.
     """
 
     def __init__(self, config: InferenceConfig, json_file: str, images: str, size: int) -> None:
         found = register_user_datasets(None, None, json_file, images)
+        assert found.val_name is not None  # as a file is given
         self.num_classes = found.num_classes
         self.records = get_dataset_dicts(found.val_name)
         self.size = size

@@ -1,7 +1,8 @@
-"""Pictures as a config's training sees them, drawn with their boxes."""
+"""Images as a config's training sees them, drawn with their boxes."""
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def save_training_pictures(
 
     Raises:
         ConfigError: a value that the data's classes refuse.
-        FileNotFoundError, DataLoadingError: annotations or pictures that cannot be read.
+        FileNotFoundError, DataLoadingError: annotations or images that cannot be read.
         ValueError: a count below 1.
     """
     if count < 1:
@@ -44,6 +45,6 @@ def save_training_pictures(
             image = image[..., ::-1]
         drawn = Image.fromarray(draw_ground_truth(image, sample["instances"], class_names))
         path = folder / f"{number:04d}_{Path(sample['file_name']).stem}.png"
-        write_atomically(path, lambda file, drawn=drawn: drawn.save(file, format="PNG"))
+        write_atomically(path, partial(drawn.save, format="PNG"))
         paths.append(path)
     return paths

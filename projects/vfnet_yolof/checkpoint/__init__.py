@@ -18,7 +18,7 @@ from .rules import (
     Rule,
     apply_rules,
 )
-from .tensors import Weights, find_state_dict, find_weights
+from .tensors import Weights, find_weights
 
 __all__ = [
     "CheckpointError",
@@ -34,7 +34,6 @@ __all__ = [
     "describe",
     "find_category_ids",
     "find_class_names",
-    "find_state_dict",
     "find_weights",
     "load_checkpoint",
     "load_into",

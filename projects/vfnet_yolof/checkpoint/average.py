@@ -12,8 +12,8 @@ from torch import Tensor
 from ..utils.class_names import UNKNOWN, Classes, differences
 from .convert import find_class_names
 from .loading import load_checkpoint
-from .rules import CheckpointError, CheckpointMismatchError, shorten_list
-from .tensors import Weights, find_weights
+from .rules import CheckpointError, CheckpointMismatchError, errors_name, shorten_list
+from .tensors import find_weights
 
 _RECORD = ("class_names", "category_ids", "config_file", "seed", "iteration")
 
@@ -43,7 +43,8 @@ def average_checkpoints(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, A
     for path in inputs:
         content = load_checkpoint(path)
         classes = _same_classes(classes, Classes(find_class_names(content) or [], str(path)))
-        entry, tensors = _weights(content, path)
+        with errors_name(path):
+            entry, tensors = find_weights(content, averaged=False)
         described = {name: (x.shape, x.dtype) for name, x in tensors.items()}
         types = types or described
         _check_same(types, described, inputs[0], path)
@@ -62,13 +63,6 @@ def average_checkpoints(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, A
         return mean
     record = {name: content[name] for name in _RECORD if name in content}
     return {"model": mean, "averaged_from": [os.fspath(path) for path in inputs], **record}
-
-
-def _weights(content: Mapping[str, Any], path: str | os.PathLike[str]) -> Weights:
-    try:
-        return find_weights(content, averaged=False)
-    except CheckpointError as error:
-        raise type(error)(f"{path}: {error}") from error
 
 
 def _same_classes(first: Classes, other: Classes) -> Classes:

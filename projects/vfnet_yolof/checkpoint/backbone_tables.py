@@ -1,4 +1,4 @@
-"""Key tables of backbones that no detector of MMDetection has: CSPDarkNet, Caffe2's, our own names.
+"""Key tables of files that hold a backbone alone: the Res2Net authors', Caffe2's, our own names.
 
 Sources are written with ``backbone.`` before each name, as detectors store them; files that hold
 a backbone alone get that prefix before they are looked up (:mod:`.backbones`).
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
-from .rules import Rule
+from .mmdet import deep_stem_conv
+from .rules import NORM, Rule, conv_and_norm
 
 _OURS = "backbone.bottom_up"
-_BN = r"weight|bias|running_mean|running_var|num_batches_tracked"
 _CLASSIFIER = "ImageNet classifier of the backbone"
 
 CLASSIFIER_RULES: tuple[Rule, ...] = (
@@ -22,51 +22,10 @@ CLASSIFIER_RULES: tuple[Rule, ...] = (
 # The stem as the Res2Net authors' own files (v1b, the same network) have it: a sequence `conv1`
 # without its last norm, `bn1`. The blocks have the names of MMDetection's.
 RES2NET_STEM_RULES: tuple[Rule, ...] = (
-    Rule(
-        r"backbone\.conv1\.([036])\.weight",
-        lambda m: f"{_OURS}.stem.conv{int(m[1]) // 3 + 1}.weight",
+    *conv_and_norm(
+        r"backbone\.conv1\.", "(?P<index>[036])", "(?P<index>[14])", deep_stem_conv, "weight"
     ),
-    Rule(
-        rf"backbone\.conv1\.([14])\.({_BN})",
-        lambda m: f"{_OURS}.stem.conv{int(m[1]) // 3 + 1}.norm.{m[2]}",
-    ),
-    Rule(rf"backbone\.bn1\.({_BN})", rf"{_OURS}.stem.conv3.norm.\1"),
-)
-
-# The YOLOF authors' DarkNet. Convolution, norm and Mish are numbers 0, 1, 2 of a sequence. The
-# convolution that leads to the residual blocks belongs to the first of them there.
-_STAGE = rf"{_OURS}.res\g<stage>"
-_LAYER = r"backbone\.layer(?P<stage>[1-5])\."
-_PARTS = {
-    "base_layer": "down",
-    "partial_transition1": "bypass",
-    "stage_layers.0.downsample": "entry",
-    "partial_transition2": "exit",
-    "fuse_transition": "fuse",
-}
-
-
-def _csp_rules(theirs: str, ours: str) -> tuple[Rule, ...]:
-    source = _LAYER + re.escape(theirs)
-    return (
-        Rule(rf"{source}\.0\.weight", rf"{_STAGE}.{ours}.weight"),
-        Rule(rf"{source}\.1\.(?P<rest>{_BN})", rf"{_STAGE}.{ours}.norm.\g<rest>"),
-    )
-
-
-_BLOCK = _LAYER + r"stage_layers\.(?P<block>\d+)\."
-CSPDARKNET_RULES: tuple[Rule, ...] = (
-    Rule(r"backbone\.conv1\.weight", f"{_OURS}.stem.conv.weight"),
-    Rule(rf"backbone\.bn1\.({_BN})", rf"{_OURS}.stem.conv.norm.\1"),
-    *(rule for pair in _PARTS.items() for rule in _csp_rules(*pair)),
-    Rule(
-        _BLOCK + r"conv(?P<conv>[12])\.weight",
-        rf"{_STAGE}.blocks.\g<block>.conv\g<conv>.weight",
-    ),
-    Rule(
-        _BLOCK + rf"bn(?P<conv>[12])\.(?P<rest>{_BN})",
-        rf"{_STAGE}.blocks.\g<block>.conv\g<conv>.norm.\g<rest>",
-    ),
+    Rule(rf"backbone\.bn1\.({NORM})", rf"{_OURS}.stem.conv3.norm.\1"),
 )
 
 # Caffe2, as in MSRA's ResNets and Facebook's ResNeXts: `res2_0_branch2a_w`, `..._bn_s`.

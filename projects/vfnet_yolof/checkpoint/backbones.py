@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import mmdet
+from . import mmdet, yolof
 from .backbone_tables import (
     CAFFE2_RULES,
     CLASSIFIER_RULES,
-    CSPDARKNET_RULES,
     DETECTRON2_RULES,
     RES2NET_STEM_RULES,
 )
@@ -28,7 +27,7 @@ from .convert import save_converted
 from .describe import describe
 from .fitting import ModelOrKeys, Shapes, fit_to_target, target_shapes
 from .loading import load_checkpoint
-from .rules import CheckpointError, ConversionReport, Layout, apply_rules, shorten_list
+from .rules import CheckpointError, ConversionReport, Layout, apply_rules, errors_name, shorten_list
 from .tensors import find_weights, locate_weights
 
 # Where detectors here have the backbone proper, below the neck.
@@ -48,7 +47,7 @@ LAYOUTS: tuple[Layout, ...] = (
         project="YOLOF authors' CSPDarkNet",
         detector="",
         signature=(r"backbone\.layer1\.base_layer\.0\.weight",),
-        rules=CSPDARKNET_RULES + CLASSIFIER_RULES,
+        rules=yolof.CSPDARKNET_RULES + CLASSIFIER_RULES,
     ),
     Layout(
         project="torchvision ResNet",
@@ -143,14 +142,18 @@ def convert_backbone(
     """Convert the backbone file ``path`` for ``model`` and write ``output`` atomically.
 
     The output holds what :func:`convert_backbone_state_dict` gives and is meant for
-    ``train.init_checkpoint``: the neck and the head start afresh. It is returned with the report.
-    Raises as that function does, naming the file; nothing is written then.
+    ``train.init_checkpoint``: the neck and the head start afresh.
+
+    Returns:
+        What was written, and the report.
+
+    Raises:
+        CheckpointError: as of that function, naming the file; nothing is written then.
     """
     path = Path(path)
-    try:
-        converted, report = convert_backbone_state_dict(load_checkpoint(path), model)
-    except CheckpointError as error:
-        raise type(error)(f"{path}: {error}") from error
+    checkpoint = load_checkpoint(path)
+    with errors_name(path):
+        converted, report = convert_backbone_state_dict(checkpoint, model)
     return save_converted(converted, report, path, output), report
 
 

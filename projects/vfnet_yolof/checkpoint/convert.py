@@ -22,6 +22,7 @@ from .describe import describe
 from .fitting import COUNTER, ModelOrKeys, Shapes, fit_to_target, target_shapes
 from .loading import load_checkpoint
 from .rules import (
+    RENAMED_RULES,
     SURROUNDING_RULES,
     CheckpointError,
     CheckpointMismatchError,
@@ -30,6 +31,7 @@ from .rules import (
     Rule,
     add_zero_biases,
     apply_rules,
+    errors_name,
     shorten_list,
 )
 from .tensors import AVERAGED, Weights, fill, find_weights
@@ -40,7 +42,7 @@ OWN_LAYOUT = Layout(
     project="Detectron2-style",
     detector="",
     signature=(r"head\..*", r"backbone\.bottom_up\.stem\..*"),
-    rules=(*SURROUNDING_RULES, Rule(r".*", r"\g<0>")),
+    rules=(*SURROUNDING_RULES, *RENAMED_RULES, Rule(r".*", r"\g<0>")),
 )
 LAYOUTS: tuple[Layout, ...] = (*mmdet.LAYOUTS, *yolof.LAYOUTS, OWN_LAYOUT)
 
@@ -48,7 +50,8 @@ LAYOUTS: tuple[Layout, ...] = (*mmdet.LAYOUTS, *yolof.LAYOUTS, OWN_LAYOUT)
 def recognise_layout(keys: Iterable[str]) -> Layout:
     """The layout whose signature ``keys`` have.
 
-    Raises :class:`CheckpointError` naming some keys when there is none.
+    Raises:
+        CheckpointError: there is none; the message has some keys.
     """
     keys = list(keys)
     for layout in LAYOUTS:
@@ -91,17 +94,20 @@ def find_category_ids(checkpoint: Mapping[str, Any]) -> list[Any] | None:
 def convert_state_dict(
     source: Mapping[str, Any], model_or_keys: ModelOrKeys | None = None
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
-    """Rename the weights in ``source`` (names of a known project) to this project's names.
+    """Rename the weights in ``source`` to this project's names. Tensors are not copied.
 
-    ``model_or_keys``: the model to fill, its state dict or a mapping of names to shapes, or just
-    its names. Then the result has exactly these names (and shapes): the batch counters of norms
-    that are frozen here are dropped, those the source lacks are zero, and anything else that
-    differs raises :class:`CheckpointMismatchError`. Without it every renamed tensor is returned,
-    counters included. Tensors are not copied.
+    Args:
+        source: a loaded checkpoint with the names of a known project.
+        model_or_keys: the model to fill, its state dict or a mapping of names to shapes, or just
+            its names. Then the result has exactly these names (and shapes): the batch counters of
+            norms that are frozen here are dropped, and those that the source lacks are zero. None
+            returns every renamed tensor, counters included.
 
-    Raises :class:`CheckpointError` for an unknown layout, for one that means other boxes than the
-    given model with the same weights, for source tensors that no rule knows, and for values that
-    no weights have (:func:`~.tensors.check_weights`).
+    Raises:
+        CheckpointError: an unknown layout, or one that means other boxes than the given model with
+            the same weights; source tensors that no rule knows; values that no weights have
+            (:func:`~.tensors.check_weights`).
+        CheckpointMismatchError: anything else differs from ``model_or_keys``.
     """
     target = None if model_or_keys is None else target_shapes(model_or_keys)
     converted, report = rename(find_weights(source), model_or_keys, target)
@@ -133,20 +139,25 @@ def rename(
 def load_into(
     model: nn.Module, path: str | os.PathLike[str], *, averaged: bool = True
 ) -> tuple[dict[str, Any], ConversionReport]:
-    """Fill ``model`` completely from a checkpoint file; returns what the file holds and the report.
+    """Fill ``model`` completely from a checkpoint file.
 
-    averaged: prefer the moving averages of a training checkpoint that has them.
+    Args:
+        model: changed in place.
+        path: as :func:`~.loading.load_checkpoint` takes it.
+        averaged: prefer the moving averages of a training checkpoint that has them.
 
-    Raises :class:`CheckpointError`, or :class:`CheckpointMismatchError` when anything is missing,
-    left over or of another shape; both name the file.
+    Returns:
+        What the file holds, and the report.
+
+    Raises:
+        CheckpointError: as of :func:`convert_state_dict`, naming the file.
+        CheckpointMismatchError: something is missing, left over or of another shape.
     """
     checkpoint = load_checkpoint(path)
     source = checkpoint if averaged else {k: v for k, v in checkpoint.items() if k != AVERAGED}
-    try:
+    with errors_name(path):
         state, report = convert_state_dict(source, model)
         fill(model, state)
-    except CheckpointError as error:
-        raise type(error)(f"{path}: {error}") from error
     return checkpoint, report
 
 
@@ -155,18 +166,19 @@ def convert_checkpoint(
 ) -> tuple[dict[str, Any], ConversionReport]:
     """Convert the file ``path`` for ``model`` and write ``output`` atomically.
 
-    The written dict has "model" (tensors), "source" (file name, SHA-256, layout, description; all
-    strings) and, when the source names its classes, "class_names", with "category_ids" where it has
-    them. It is returned with the report.
-    Raises :class:`CheckpointError` (unreadable or unknown file) and
-    :class:`CheckpointMismatchError` (wrong pair), both naming the file; nothing is written then.
+    Returns:
+        What was written, and the report. It is a dict with "model" (tensors), "source" (file name,
+        SHA-256, layout, description; all strings) and, when the source names its classes,
+        "class_names", with "category_ids" where it has them.
+
+    Raises:
+        CheckpointError: an unreadable or unknown file; the message names it, nothing is written.
+        CheckpointMismatchError: file and model do not belong together; likewise.
     """
     path = Path(path)
     checkpoint = load_checkpoint(path)
-    try:
+    with errors_name(path):
         converted, report = convert_state_dict(checkpoint, model)
-    except CheckpointError as error:
-        raise type(error)(f"{path}: {error}") from error
     names = find_class_names(checkpoint)
     extra = {}
     if names is not None:

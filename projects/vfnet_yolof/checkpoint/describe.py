@@ -10,8 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_BASIC_DEPTHS = {(2, 2, 2, 2): "18", (3, 4, 6, 3): "34"}
-_BOTTLENECK_DEPTHS = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101", (3, 8, 36, 3): "152"}
+_BASIC_DEPTHS: dict[tuple[int, ...], str] = {(2, 2, 2, 2): "18", (3, 4, 6, 3): "34"}
+_BOTTLENECK_DEPTHS: dict[tuple[int, ...], str] = {
+    (3, 4, 6, 3): "50",
+    (3, 4, 23, 3): "101",
+    (3, 8, 36, 3): "152",
+}
 _DARKNET_DEPTH = "53"  # the only one that YOLOF's authors define
 _BODY = "backbone.bottom_up."
 _ENCODER = "backbone.lateral.weight"

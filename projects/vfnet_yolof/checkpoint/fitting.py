@@ -109,8 +109,9 @@ def _check_against(
     lines = ["checkpoint and model do not fit."]
     if report.description:
         lines.append(f"checkpoint is {report.description};")
-    if all(shape is not None for shape in target.values()):
-        lines.append(f"the configuration builds {describe(target)}.")  # type: ignore[arg-type]
+    known = {key: shape for key, shape in target.items() if shape is not None}
+    if len(known) == len(target):
+        lines.append(f"the configuration builds {describe(known)}.")
     if missing:
         lines.append(f"{len(missing)} tensors are not in the checkpoint: {shorten_list(missing)}.")
     if unexpected:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import detectron2.checkpoint  # noqa: F401  (registers catalog:// addresses)
 from detectron2.utils.file_io import PathManager
 
 from .pickles import BoundedStream, Budget, Unreadable
 from .restricted import RestrictedUnpickler, plain
-from .rules import CheckpointError, shorten_list
-from .torch_files import is_torch_file, read_torch
+from .rules import CheckpointError, present_names, shorten_list
+from .torch_files import DAMAGED, is_torch_file, read_torch
 
-_DAMAGED = "the file is cut short or damaged; fetch it again"
 _MAX_HEADER = 16 << 20  # of a safetensors file: names and shapes
 
 
@@ -25,17 +23,25 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     The way in for every file with weights. Tensors, arrays (they become tensors) and plain Python
     values are read. Objects of any other class come back as inert :class:`~.pickles.Unreadable`; no
     code of the file runs. What the file announces is compared with what it has before anything is
-    allocated, and checksums are compared where the format has them (zip). The result is what the
-    file holds, not yet unwrapped: see :func:`~.tensors.find_weights`, which checks the numbers.
+    allocated, and checksums are compared where the format has them (zip). Tensors that this project
+    called otherwise in earlier releases have their present names.
 
-    path: a file, or an address that Detectron2 knows (``detectron2://``, ``https://``).
+    Args:
+        path: a file, or an address that Detectron2 knows (``detectron2://``, ``https://``).
 
-    Raises :class:`FileNotFoundError`, or :class:`CheckpointError` that names the file, the entry
-    and what is wrong with it.
+    Returns:
+        What the file holds, not yet unwrapped: see :func:`~.tensors.find_weights`, which checks the
+        numbers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it cannot be read; the message names the file, the entry and the fault.
     """
     local = local_file(path)
     try:
-        checkpoint = _load(local)
+        checkpoint = present_names(
+            {k: present_names(v) if isinstance(v, dict) else v for k, v in _load(local).items()}
+        )
     except CheckpointError as error:
         raise type(error)(f"{path}: {error}") from error
     except Exception as error:
@@ -44,7 +50,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else "no further message"
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason:.200}); "
-            f"{_DAMAGED}"
+            f"{DAMAGED}"
         ) from error
     return checkpoint
 
@@ -135,8 +141,25 @@ def _load_safetensors(path: Path, head: bytes, size: int) -> dict[str, Any]:
         raise CheckpointError("needs the safetensors library (pip install safetensors)") from error
     header = int.from_bytes(head[:8], "little")
     if header > min(size, _MAX_HEADER):
-        raise CheckpointError(f"announces {header:,} bytes of names and shapes; {_DAMAGED}")
+        raise CheckpointError(f"announces {header:,} bytes of names and shapes; {DAMAGED}")
     try:
         return load_file(path, device="cpu")
     except Exception as error:
-        raise CheckpointError(f"is not a safetensors file ({error!s:.200}); {_DAMAGED}") from error
+        raise CheckpointError(f"is not a safetensors file ({error!s:.200}); {DAMAGED}") from error
+
+
+def load_pkl(stream: BinaryIO) -> Any:
+    """What a ``.pkl`` file holds, for Detectron2's own checkpointer.
+
+    Tensors stand for arrays; objects of other classes are inert.
+
+    Raises:
+        CheckpointError: the file is damaged or announces what it does not have.
+    """
+    size = os.fstat(stream.fileno()).st_size
+    source = BoundedStream(stream, size)
+    try:
+        return plain(RestrictedUnpickler(source, Budget(size), set()).load())
+    except Exception as error:
+        name = getattr(stream, "name", "the .pkl file")
+        raise CheckpointError(f"{name}: cannot be read as a checkpoint: {error!s:.200}") from error

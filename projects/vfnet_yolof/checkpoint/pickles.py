@@ -8,10 +8,11 @@ or called is simple.
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 from collections import Counter
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from .rules import CheckpointError
 
@@ -69,7 +70,7 @@ class Budget:
 class BoundedStream:
     """A binary file of which ``size`` bytes are left; none can be read beyond them."""
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
+    def __init__(self, stream: IO[bytes] | io.BufferedIOBase, size: int) -> None:
         self._stream = stream
         self.left = size
 
@@ -165,7 +166,7 @@ class _Operations(dict[int, Any]):
 
 # Python's own implementation in Python, whose single operations can be replaced; the one in C
 # allocates what a pickle announces before it looks whether that is there.
-class BoundedUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class BoundedUnpickler(pickle._Unpickler):
     """Reads one pickle from a :class:`BoundedStream`; subclasses say what a name stands for.
 
     :meth:`find_class` must return a :class:`Function`, a subclass of :class:`Unreadable` or a plain
@@ -177,7 +178,8 @@ class BoundedUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     pop_mark: Any
     read: Any
     readline: Any
-    dispatch: dict[int, Any] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined,misc]
+    # Not a class variable as in the base: each instance gets a table of its own, which counts.
+    dispatch: dict[int, Any] = dict(pickle._Unpickler.dispatch)  # type: ignore[misc]
     for _opcode in (
         *(pickle.EXT1, pickle.EXT2, pickle.EXT4),  # a table of this process, not of the file
         *(pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),  # buffers outside of the file

@@ -191,8 +191,10 @@ class RestrictedUnpickler(BoundedUnpickler):
         self._replaced = replaced
         self._stand_ins: dict[str, type[Unreadable]] = {}
         self._allowed = _Builder(budget, replaced).table()
-        if persistent_load is not None:
-            self.persistent_load = persistent_load  # type: ignore[method-assign,assignment]
+        self._persistent_load = persistent_load or super().persistent_load
+
+    def persistent_load(self, pid: Any) -> Any:
+        return self._persistent_load(pid)
 
     def find_class(self, module: str, name: str) -> Any:
         if allowed := self._allowed.get((module, name)):

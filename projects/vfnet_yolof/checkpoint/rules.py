@@ -6,14 +6,23 @@ decides what happens to it; a key that no rule matches is reported, never lost.
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 Replacement = str | Callable[[re.Match[str]], str]
+
+# Patterns of the last part of a key.
+WEIGHT_BIAS = "weight|bias"
+NORM = "weight|bias|running_mean|running_var|num_batches_tracked"
+CONV_OFFSET = "conv_offset\\.(?:weight|bias)"  # of a deformable convolution that predicts its own
 
 
 class CheckpointError(ValueError):
@@ -22,6 +31,15 @@ class CheckpointError(ValueError):
 
 class CheckpointMismatchError(CheckpointError):
     """A checkpoint and a model do not fit each other."""
+
+
+@contextmanager
+def errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put ``path`` in front of the message of a :class:`CheckpointError` inside of the block."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,34 @@ class Rule:
             raise ValueError(f"rule {self.pattern!r} drops tensors without saying why")
 
 
+def conv_and_norm(
+    prefix: str,
+    conv: str,
+    norm: str,
+    ours: Replacement,
+    conv_has: str = WEIGHT_BIAS,
+    *,
+    ours_conv: str = "",
+) -> tuple[Rule, Rule]:
+    """Rules of a convolution and of the norm behind it, ``<ours>.norm`` here.
+
+    Args:
+        prefix, conv, norm: patterns of their names there: ``prefix + conv`` and ``prefix + norm``.
+        ours: as a :class:`Rule` takes it.
+        conv_has: pattern of the tensors that the convolution has there.
+        ours_conv: "" where ``ours`` is the convolution itself, ".conv" where it has it inside.
+    """
+
+    def rule(name: str, parts: str, infix: str) -> Rule:
+        pattern = rf"{prefix}{name}\.(?P<part>{parts})"
+        if callable(ours):
+            return Rule(pattern, lambda m: f"{ours(m)}{infix}.{m['part']}")
+        return Rule(pattern, rf"{ours}{infix}.\g<part>")
+
+    norm_has = WEIGHT_BIAS if norm == "gn" else NORM  # a group norm keeps no statistics
+    return rule(conv, conv_has, ours_conv), rule(norm, norm_has, ".norm")
+
+
 # What stands beside the weights in any project's files. Both EMA hooks of the OpenMMLab projects
 # swap before saving: the plain names hold the averaged weights, and what mmcv's hook stores as
 # "ema_<name with underscores>" is the running copy that training goes on with.
@@ -57,6 +103,28 @@ SURROUNDING_RULES: tuple[Rule, ...] = (
         "pixel mean and std, set by the configuration",
     ),
 )
+
+
+# Names that this project's own files had in earlier releases.
+RENAMED_RULES: tuple[Rule, ...] = (
+    Rule(r"((?:.*\.)?head)\.centerness\.(weight|bias)", r"\1.quality.\2"),
+)
+
+
+def present_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping whose keys are by :data:`RENAMED_RULES`; others, and the values, are as they were.
+
+    Raises:
+        CheckpointError: it has a tensor under its old name and its present one.
+    """
+    result = dict(content)
+    for key, rule in itertools.product(content, RENAMED_RULES):
+        if isinstance(key, str) and (match := re.fullmatch(rule.pattern, key)):
+            name = match.expand(str(rule.replacement))
+            if name in content:
+                raise CheckpointError(f"has {key!r} and {name!r}, which is its name now")
+            result[name] = result.pop(key)
+    return result
 
 
 @dataclass(frozen=True)
@@ -134,8 +202,11 @@ def apply_rules(
 ) -> tuple[dict[str, torch.Tensor], ConversionReport]:
     """Rename ``state_dict`` by the table ``rules``.
 
-    Returns the renamed tensors (the same tensor objects) and the report. Raises
-    :class:`CheckpointError` when two source keys would get the same name.
+    Returns:
+        The renamed tensors (the same tensor objects), and the report.
+
+    Raises:
+        CheckpointError: two source keys would get the same name.
     """
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     converted: dict[str, torch.Tensor] = {}

@@ -48,7 +48,9 @@ class Weights(NamedTuple):
 def find_weights(checkpoint: Mapping[str, Any], *, averaged: bool = True) -> Weights:
     """The model's tensors in a loaded checkpoint, out of all wrappers and prefixes, and checked.
 
-    averaged: prefer this project's moving averages, where the file has them.
+    Args:
+        checkpoint: as :func:`~.loading.load_checkpoint` returns it.
+        averaged: prefer this project's moving averages, where the file has them.
 
     Raises:
         CheckpointError: the file holds no named tensors, or they cannot be weights
@@ -86,11 +88,6 @@ def locate_weights(checkpoint: Mapping[str, Any], *, averaged: bool = True) -> W
             break
         tensors = stripped
     return Weights(entry, tensors)
-
-
-def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of :func:`find_weights`."""
-    return find_weights(checkpoint).tensors
 
 
 def check_weights(weights: Weights) -> None:

@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -28,10 +28,10 @@ _PIECE = 1 << 20
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # The list of members is read as a whole; 5,000 tensors have one of half a megabyte.
 _MAX_DIRECTORY = 16 << 20
-_DAMAGED = "the file is cut short or damaged; fetch it again"
+DAMAGED = "the file is cut short or damaged; fetch it again"
 
 
-def read_torch(stream: BinaryIO, size: int, budget: Budget, replaced: set[str]) -> Any:
+def read_torch(stream: io.BufferedIOBase, size: int, budget: Budget, replaced: set[str]) -> Any:
     """What a zip, stream or tar file of ``torch.save`` holds, on the CPU; adds to ``replaced``.
 
     Raises:
@@ -58,27 +58,32 @@ def is_tar(head: bytes) -> bool:
 class _SmallReads(io.RawIOBase):
     """A file for zipfile and tarfile that hands out no more than ``_MAX_DIRECTORY`` at once."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: io.BufferedIOBase) -> None:
         self._stream = stream
-        self.seek, self.tell = stream.seek, stream.tell  # type: ignore[method-assign]
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
 
     def seekable(self) -> bool:
         return True
 
     def read(self, count: int = -1) -> bytes:
         if count > _MAX_DIRECTORY:
-            raise CheckpointError(f"announces a list of {count:,} bytes of members; {_DAMAGED}")
+            raise CheckpointError(f"announces a list of {count:,} bytes of members; {DAMAGED}")
         return self._stream.read(count)
 
 
 # --- zip: torch 1.6 and later ---------------------------------------------------------------------
 
 
-def _read_zip(stream: BinaryIO, budget: Budget, replaced: set[str]) -> Any:
+def _read_zip(stream: io.BufferedIOBase, budget: Budget, replaced: set[str]) -> Any:
     try:
-        archive = zipfile.ZipFile(_SmallReads(stream))  # type: ignore[arg-type]
+        archive = zipfile.ZipFile(_SmallReads(stream))
     except (zipfile.BadZipFile, EOFError, struct.error) as error:
-        raise CheckpointError(f"no list of members at its end; {_DAMAGED}") from error
+        raise CheckpointError(f"no list of members at its end; {DAMAGED}") from error
     with archive:
         members = _members(archive, budget)
         root = next(name for name in members if name.rpartition("/")[2] == "data.pkl")
@@ -89,7 +94,7 @@ def _read_zip(stream: BinaryIO, budget: Budget, replaced: set[str]) -> Any:
         def persistent_load(saved: Any) -> Any:
             kind, storage_type, key, _, count = saved
             if kind != "storage" or not isinstance(key, str):
-                raise CheckpointError(f"{root}data.pkl: refers to no storage; {_DAMAGED}")
+                raise CheckpointError(f"{root}data.pkl: refers to no storage; {DAMAGED}")
             if not isinstance(storage_type, StorageType):
                 return Unreadable()
             if key not in storages:
@@ -98,12 +103,12 @@ def _read_zip(stream: BinaryIO, budget: Budget, replaced: set[str]) -> Any:
                     archive, member, storage_type.dtype, count, budget, swapped == b"big"
                 )
             if (storages[key].dtype, storages[key].count) != (storage_type.dtype, count):
-                raise CheckpointError(f"{root}data/{key}: two tensors disagree on it; {_DAMAGED}")
+                raise CheckpointError(f"{root}data/{key}: two tensors disagree on it; {DAMAGED}")
             return storages[key]
 
         info = members[f"{root}data.pkl"]
         _content(archive, info, keep=False)  # a wrong checksum explains whatever else is wrong
-        with archive.open(info) as member, io.BufferedReader(member) as pickled:  # type: ignore
+        with archive.open(info) as pickled:
             source = BoundedStream(pickled, info.file_size)
             found = RestrictedUnpickler(source, budget, replaced, persistent_load).load()
         later = {f"{root}data/{key}" for key in storages}  # read, and compared, by plain()
@@ -122,7 +127,7 @@ def _members(archive: zipfile.ZipFile, budget: Budget) -> dict[str, zipfile.ZipI
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         if info.filename in members:
-            raise CheckpointError(f"{info.filename[:100]}: is there twice; {_DAMAGED}")
+            raise CheckpointError(f"{info.filename[:100]}: is there twice; {DAMAGED}")
         if info.flag_bits & 1 or info.compress_type not in _PACKED:
             raise CheckpointError(
                 f"{info.filename[:100]}: is encrypted, or packed as torch does not; unpack it and "
@@ -152,11 +157,11 @@ def _in_zip(
     if member is None or member.file_size != record.nbytes:
         has = "is not there" if member is None else f"has {member.file_size:,} bytes"
         name = "a storage" if member is None else member.filename
-        raise CheckpointError(f"{name}: {has}, {record.nbytes:,} are announced; {_DAMAGED}")
+        raise CheckpointError(f"{name}: {has}, {record.nbytes:,} are announced; {DAMAGED}")
 
     def read() -> torch.Tensor:
         values = torch.empty(record.nbytes, dtype=torch.uint8)
-        target = memoryview(values.numpy())  # type: ignore[arg-type]
+        target = values.numpy().data
         position = 0
         for piece in _pieces(archive, member):
             target[position : position + len(piece)] = piece
@@ -187,7 +192,7 @@ def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes
 
 def _broken(name: str, error: Exception) -> CheckpointError:
     if "CRC" not in str(error):
-        return CheckpointError(f"{name[:100]}: cannot be unpacked ({error}); {_DAMAGED}")
+        return CheckpointError(f"{name[:100]}: cannot be unpacked ({error}); {DAMAGED}")
     return CheckpointError(
         f"{name[:100]}: its checksum (CRC-32) is not that of its content: bits were flipped or a "
         "block was lost; fetch the file again, or use the checkpoint before it (if it was written "
@@ -198,7 +203,7 @@ def _broken(name: str, error: Exception) -> CheckpointError:
 # --- one stream of pickles and numbers: torch 0.1.10 to 1.5 ---------------------------------------
 
 
-def _read_stream(stream: BinaryIO, size: int, budget: Budget, replaced: set[str]) -> Any:
+def _read_stream(stream: io.BufferedIOBase, size: int, budget: Budget, replaced: set[str]) -> Any:
     source = BoundedStream(stream, size)
     storages: dict[str, StorageRecord] = {}
 
@@ -207,7 +212,7 @@ def _read_stream(stream: BinaryIO, size: int, budget: Budget, replaced: set[str]
             return saved[1]
         kind, storage_type, key, _, count, *view = saved
         if kind != "storage" or not isinstance(key, str):
-            raise CheckpointError(f"refers to no storage; {_DAMAGED}")
+            raise CheckpointError(f"refers to no storage; {DAMAGED}")
         if not isinstance(storage_type, StorageType):
             return Unreadable()
         if key not in storages:
@@ -221,22 +226,24 @@ def _read_stream(stream: BinaryIO, size: int, budget: Budget, replaced: set[str]
         return RestrictedUnpickler(source, budget, replaced, persistent).load()
 
     if load() != _MAGIC_NUMBER or load() != _PROTOCOL:
-        raise CheckpointError(f"is of an unknown version of torch's format; {_DAMAGED}")
+        raise CheckpointError(f"is of an unknown version of torch's format; {DAMAGED}")
     load()  # byte order and sizes of the machine; numbers are stored little-endian on all of them
     found = load(persistent_load)
     for key in load():
         if key not in storages:
-            raise CheckpointError(f"storage {key!r:.100}: no tensor refers to it; {_DAMAGED}")
+            raise CheckpointError(f"storage {key!r:.100}: no tensor refers to it; {DAMAGED}")
         _place(source, stream, storages[key], f"storage {key}")
     return plain(found)
 
 
-def _place(source: BoundedStream, stream: BinaryIO, record: StorageRecord, name: str) -> None:
+def _place(
+    source: BoundedStream, stream: io.BufferedIOBase, record: StorageRecord, name: str
+) -> None:
     """The number of elements and the elements follow in the file: remember where, and pass on."""
     (count,) = struct.unpack("<q", source.read(8))
     if count != record.count:
         raise CheckpointError(
-            f"{name}: has {count} elements, {record.count} are announced; {_DAMAGED}"
+            f"{name}: has {count} elements, {record.count} are announced; {DAMAGED}"
         )
     position = source.skip(record.nbytes)
 
@@ -244,7 +251,7 @@ def _place(source: BoundedStream, stream: BinaryIO, record: StorageRecord, name:
         values = torch.empty(record.nbytes, dtype=torch.uint8)
         here = stream.tell()
         stream.seek(position)
-        done = stream.readinto(memoryview(values.numpy()))  # type: ignore[arg-type,attr-defined]
+        done = stream.readinto(values.numpy().data)
         stream.seek(here)
         if done != record.nbytes:
             raise EOFError("the file ends early")
@@ -258,7 +265,7 @@ def _part_of(root: StorageRecord, offset: Any, count: Any, budget: Budget) -> St
     part = StorageRecord(root.dtype, count, budget)
     first = offset * root.dtype.itemsize
     if type(offset) is not int or not 0 <= first <= root.nbytes - part.nbytes:
-        raise CheckpointError(f"has a storage that begins outside of another; {_DAMAGED}")
+        raise CheckpointError(f"has a storage that begins outside of another; {DAMAGED}")
     part.read = lambda: root.values()[first : first + part.nbytes]
     return part
 
@@ -266,8 +273,8 @@ def _part_of(root: StorageRecord, offset: Any, count: Any, budget: Budget) -> St
 # --- tar: torch before 0.1.10 ---------------------------------------------------------------------
 
 
-def _read_tar(stream: BinaryIO, budget: Budget, replaced: set[str]) -> Any:
-    with tarfile.open(fileobj=_SmallReads(stream), mode="r:") as archive:  # type: ignore[call-overload]
+def _read_tar(stream: io.BufferedIOBase, budget: Budget, replaced: set[str]) -> Any:
+    with tarfile.open(fileobj=_SmallReads(stream), mode="r:") as archive:
         members = {member.name: member for member in archive.getmembers()}
     if not {"pickle", "storages", "tensors"} <= members.keys():
         raise CheckpointError("is a tar archive without weights; unpack it first")
@@ -301,7 +308,7 @@ def _read_tar(stream: BinaryIO, budget: Budget, replaced: set[str]) -> Any:
         key, storage, _ = load(part)
         (dimensions, _) = struct.unpack("<ii", part.read(8))
         if not 0 <= dimensions <= 64:
-            raise CheckpointError(f"has a tensor of {dimensions} dimensions; {_DAMAGED}")
+            raise CheckpointError(f"has a tensor of {dimensions} dimensions; {DAMAGED}")
         numbers = struct.unpack(f"<{2 * dimensions + 1}q", part.read(8 * (2 * dimensions + 1)))
         size, stride = numbers[:dimensions], numbers[dimensions:-1]
         record = storages[storage]

@@ -4,66 +4,71 @@ from __future__ import annotations
 
 import re
 
-from .backbone_tables import CSPDARKNET_RULES
-from .rules import SURROUNDING_RULES, Layout, Rule
+from .mmdet import YOLOF_TOWERS, encoder_rules, yolof_output_rules
+from .rules import NORM, SURROUNDING_RULES, Layout, Rule, conv_and_norm
 
-_WEIGHTS = r"weight|bias"
-_NORM = r"weight|bias|running_mean|running_var|num_batches_tracked"
+# Detectron2's ResNet there and here; cvpods has the same.
+RESNET_RULES: tuple[Rule, ...] = (
+    Rule(r"backbone\.((?:stem|res[2-5])\..*)", r"backbone.bottom_up.\1"),
+)
+
+# CSPDarkNet. Convolution, norm and Mish are numbers 0, 1, 2 of a sequence. The convolution that
+# leads to the residual blocks belongs to the first of them there.
+_LAYER = r"backbone\.layer(?P<stage>[1-5])\."
+_BLOCK = _LAYER + r"stage_layers\.(?P<block>\d+)\."
+_PARTS = {
+    "base_layer": "down",
+    "partial_transition1": "bypass",
+    r"stage_layers\.0\.downsample": "entry",
+    "partial_transition2": "exit",
+    "fuse_transition": "fuse",
+}
+_STAGE = r"backbone.bottom_up.res\g<stage>"
+CSPDARKNET_RULES: tuple[Rule, ...] = (
+    *conv_and_norm(r"backbone\.", "conv1", "bn1", "backbone.bottom_up.stem.conv", "weight"),
+    *(
+        rule
+        for theirs, ours in _PARTS.items()
+        for rule in conv_and_norm(rf"{_LAYER}{theirs}\.", "0", "1", f"{_STAGE}.{ours}", "weight")
+    ),
+    *conv_and_norm(
+        _BLOCK,
+        "conv(?P<conv>[12])",
+        "bn(?P<conv>[12])",
+        rf"{_STAGE}.blocks.\g<block>.conv\g<conv>",
+        "weight",
+    ),
+)
 
 
 def _tower(match: re.Match[str]) -> str:
     """A tower counts convolution, norm and activation one by one there."""
-    name = {"cls": "cls_tower", "bbox": "reg_tower"}[match["tower"]]
     block, part = divmod(int(match["index"]), 3)
-    return f"head.{name}.{block}.{('conv', 'norm', 'activation')[part]}.{match['rest']}"
+    name = ("conv", "norm", "activation")[part]
+    return f"head.{YOLOF_TOWERS[match['tower']]}.{block}.{name}.{match['rest']}"
 
 
-RESNET_RULES: tuple[Rule, ...] = (
-    # Detectron2's ResNet there and here; cvpods has the same.
-    Rule(r"backbone\.((?:stem|res[2-5])\..*)", r"backbone.bottom_up.\1"),
-)
-
-ENCODER_RULES: tuple[Rule, ...] = (
-    Rule(rf"encoder\.lateral_conv\.({_WEIGHTS})", r"backbone.lateral.\1"),
-    Rule(rf"encoder\.lateral_norm\.({_NORM})", r"backbone.lateral.norm.\1"),
-    Rule(rf"encoder\.fpn_conv\.({_WEIGHTS})", r"backbone.output.\1"),
-    Rule(rf"encoder\.fpn_norm\.({_NORM})", r"backbone.output.norm.\1"),
-    Rule(
-        rf"encoder\.dilated_encoder_blocks\.(\d+)\.conv([123])\.0\.({_WEIGHTS})",
-        r"backbone.blocks.\1.conv\2.\3",
-    ),
-    Rule(
-        rf"encoder\.dilated_encoder_blocks\.(\d+)\.conv([123])\.1\.({_NORM})",
-        r"backbone.blocks.\1.conv\2.norm.\3",
-    ),
-)
-
-DECODER_RULES: tuple[Rule, ...] = (
-    Rule(rf"decoder\.(?P<tower>cls|bbox)_subnet\.(?P<index>\d+)\.(?P<rest>{_NORM})", _tower),
-    Rule(rf"decoder\.cls_score\.({_WEIGHTS})", r"head.cls_logits.\1"),
-    Rule(rf"decoder\.bbox_pred\.({_WEIGHTS})", r"head.deltas.\1"),
-    Rule(rf"decoder\.object_pred\.({_WEIGHTS})", r"head.objectness.\1"),
-)
-
-ANCHOR_RULES: tuple[Rule, ...] = (
+DETECTOR_RULES: tuple[Rule, ...] = (
+    *encoder_rules("encoder", "0", "1"),
+    Rule(rf"decoder\.(?P<tower>cls|bbox)_subnet\.(?P<index>\d+)\.(?P<rest>{NORM})", _tower),
+    *yolof_output_rules("decoder"),
     Rule(r"anchor_generator\.cell_anchors\.\d+", None, "anchors, set by the configuration"),
+    *SURROUNDING_RULES,
 )
 
-HEAD = r"decoder\.object_pred\.weight"
-DETECTOR_RULES = ENCODER_RULES + DECODER_RULES + ANCHOR_RULES + SURROUNDING_RULES
-PROJECT = "Detectron2 or cvpods"
-
+_HEAD = r"decoder\.object_pred\.weight"
+_PROJECT = "Detectron2 or cvpods"
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
-        project=PROJECT,
+        project=_PROJECT,
         detector="YOLOF",
-        signature=(HEAD, r"backbone\.stem\.conv1\.weight"),
+        signature=(_HEAD, r"backbone\.stem\.conv1\.weight"),
         rules=RESNET_RULES + DETECTOR_RULES,
     ),
     Layout(
-        project=PROJECT,
+        project=_PROJECT,
         detector="YOLOF",
-        signature=(HEAD, r"backbone\.layer1\.base_layer\.0\.weight"),
+        signature=(_HEAD, r"backbone\.layer1\.base_layer\.0\.weight"),
         rules=CSPDARKNET_RULES + DETECTOR_RULES,
     ),
 )

@@ -40,6 +40,7 @@ from ..engine.launch import launch
 from ..engine.run import evaluate_model, train_model, use_device
 from ..engine.run_folder import RunFolder
 from ..engine.run_record import save_run_record, versions
+from .arguments import add_batch_size, add_data_files, add_processes
 
 EXPECTED = (
     ConfigError,
@@ -91,25 +92,12 @@ def argument_parser() -> argparse.ArgumentParser:
         help="delete the run that output_dir holds; else refused",
     )
     add("--init-from", default="", metavar="FILE", help="start from these weights, classes by name")
-    data = parser.add_argument_group("own data in COCO format")
-    for split in ("train", "val"):
-        data.add_argument(f"--{split}-json", metavar="FILE", help="annotations")
-        data.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images")
-    size = parser.add_argument_group("batch size other than the recipe's")
-    size.add_argument("--auto-scale", action="store_true", help="scale rate and schedule with it")
-    size.add_argument(
-        "--small-batch", action="store_true", help="that, clipped gradients and a longer warm-up"
-    )
+    add_data_files(parser.add_argument_group("own data in COCO format"))
+    add_batch_size(parser)
     add("--seed", type=int, help="same as train.seed=N")
     add("--output-dir", metavar="DIR", help="train.output_dir, taken letter by letter")
     add_trust_arguments(parser)
-    procs = parser.add_argument_group("processes (not with torchrun or srun, which start them)")
-    add = procs.add_argument
-    add("--num-gpus", type=int, default=1, help="per machine; 0: use the CPU")
-    add("--num-processes", type=int, default=1, help="on the CPU, per machine")
-    add("--num-machines", type=int, default=1)
-    add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
-    add("--dist-url", default="auto", help="tcp://host:port of the first machine")
+    add_processes(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     return parser
 
@@ -165,11 +153,11 @@ def run_process(args: argparse.Namespace) -> int:
         if multiprocessing.parent_process() is None and comm.get_world_size() == 1:
             raise
         if not is_agreed(error):
-            raise SystemExit(_report(error)) from None
+            raise SystemExit(report(error)) from None
         # All processes are here. The one that ends first would have the others ended. Only a loss
         # that is not finite has a message of its own on each.
         tells = comm.is_main_process() or isinstance(error, FloatingPointError)
-        status = _report(error) if tells else _status(error)
+        status = report(error) if tells else _status(error)
         comm.synchronize()
         raise SystemExit(status) from None
 
@@ -298,13 +286,13 @@ def command_line(arguments: Sequence[str] | None = None) -> int:
     try:
         return main(args)
     except EXPECTED as error:
-        return _report(error)
+        return report(error)
     except KeyboardInterrupt:
         print("error: stopped at once by Ctrl-C", file=sys.stderr)
         return EXIT_SIGNAL + signal.SIGINT
 
 
-def _report(error: Exception) -> int:
+def report(error: Exception) -> int:
     """Print what is wrong; returns the exit status."""
     message = str(error).strip()
     if isinstance(error, DataLoadingError) and message.startswith("Caught "):

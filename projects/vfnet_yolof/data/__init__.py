@@ -1,6 +1,5 @@
 """Data sets, mapping, sampling and loading. Importing it registers the built-in shapes."""
 
-from .augment import AugInput
 from .augmentations import (
     CutOut,
     JitterCrop,
@@ -23,6 +22,7 @@ from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetectionMapper
 from .mosaic import Mosaic
 from .sampler import GroupedBatchSampler, SampleKey
+from .transforms import AugInput
 from .validate import Report, validate_coco
 
 __all__ = [

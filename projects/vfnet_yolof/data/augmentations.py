@@ -1,4 +1,4 @@
-"""Random changes of pictures for training, in Detectron2's form; sources in docs/data.md.
+"""Random changes of images for training, in Detectron2's form; sources in docs/data.md.
 
 Numbers are drawn from numpy's global generator, which the loader seeds for each sample.
 """
@@ -6,11 +6,14 @@ Numbers are drawn from numpy's global generator, which the loader seeds for each
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from detectron2.data import transforms as T
 
 from .transforms import DistortTransform, FillTransform, WindowTransform
+
+Number = TypeVar("Number", int, float)
 
 # (width, height) px of the holes of VFNet-X, from the authors' configuration of it
 CUTOUT_SHAPES = (
@@ -22,7 +25,7 @@ CUTOUT_SHAPES = (
 
 
 class RandomShift(T.Augmentation):
-    """Shift the picture by up to ``max_shift`` px in x and in y; its size stays (YOLOF).
+    """Shift the image by up to ``max_shift`` px in x and in y; its size stays (YOLOF).
 
     The border that opens is black. Boxes move along and are clipped.
     """
@@ -43,15 +46,18 @@ class RandomShift(T.Augmentation):
 
 
 class ResizeIndependentEdges(T.Augmentation):
-    """Fit the picture into a random size, its two edges drawn independently (VFNet-X).
+    """Fit the image into a random size, its two edges drawn independently (VFNet-X).
 
-    The picture keeps its shape: the longer side is at most the drawn long edge and the shorter one
-    at most the drawn short edge. Unlike a range of short edges under one limit, a wide picture
+    The image keeps its shape: the longer side is at most the drawn long edge and the shorter one
+    at most the drawn short edge. Unlike a range of short edges under one limit, a wide image
     may meet a small limit at any short edge.
     """
 
     def __init__(self, long_edge: Sequence[int], short_edge: Sequence[int]) -> None:
-        """long_edge, short_edge: [least, greatest] px, both included.
+        """Check and keep the options.
+
+        Args:
+            long_edge, short_edge: [least, greatest] px, both included.
 
         Raises:
             ValueError: a range that is none.
@@ -63,8 +69,8 @@ class ResizeIndependentEdges(T.Augmentation):
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         long, short = (np.random.randint(a, b + 1) for a, b in (self.long_edge, self.short_edge))
-        size = image.shape[:2]
-        return T.ResizeTransform(*size, *fitted_size(*size, long, short))
+        height, width = image.shape[:2]
+        return T.ResizeTransform(height, width, *fitted_size(height, width, long, short))
 
 
 def fitted_size(height: int, width: int, long_edge: int, short_edge: int) -> tuple[int, int]:
@@ -74,10 +80,14 @@ def fitted_size(height: int, width: int, long_edge: int, short_edge: int) -> tup
 
 
 class ResizeSquare(T.Augmentation):
-    """Resize to a square of ``size`` px times a random factor, whatever the picture's shape."""
+    """Resize to a square of ``size`` px times a random factor, whatever the image's shape."""
 
     def __init__(self, size: int, scale: Sequence[float] = (1.0, 1.0)) -> None:
-        """scale: [least, greatest] factor on both sides.
+        """Check and keep the options.
+
+        Args:
+            size: width and height of the result, px, before the factor.
+            scale: [least, greatest] factor on both sides.
 
         Raises:
             ValueError: a size or a range that is none.
@@ -94,10 +104,10 @@ class ResizeSquare(T.Augmentation):
 
 
 class RelativeRangeCrop(T.Augmentation):
-    """Crop to a random window whose sides are a share from ``min_share`` to 1 of the picture's.
+    """Crop to a random window whose sides are a share from ``min_share`` to 1 of the image's.
 
     Boxes are clipped, those outside are lost. A crop that would lose every box is not made
-    (MMDetection's ``RandomCrop`` of type ``relative_range`` takes another picture then).
+    (MMDetection's ``RandomCrop`` of type ``relative_range`` takes another image then).
     """
 
     def __init__(self, min_share: float = 0.75, prob: float = 0.5) -> None:
@@ -122,9 +132,9 @@ class RelativeRangeCrop(T.Augmentation):
 
 
 class JitterCrop(T.Augmentation):
-    """Move each border of the picture by up to a share ``ratio`` of its side, in or out (YOLOv4).
+    """Move each border of the image by up to a share ``ratio`` of its side, in or out (YOLOv4).
 
-    What opens beyond the picture has its mean colour. Boxes are clipped.
+    What opens beyond the image has its mean colour. Boxes are clipped.
     """
 
     def __init__(self, ratio: float = 0.3) -> None:
@@ -146,9 +156,12 @@ class RandomDistort(T.Augmentation):
     """Turn the hue and scale saturation and exposure at random (YOLOv4); (H, W, 3) uint8 only."""
 
     def __init__(self, hue: float = 0.1, saturation: float = 1.5, exposure: float = 1.5) -> None:
-        """hue: greatest turn, as a share of the colour circle, either way.
+        """Check and keep the options.
 
-        saturation, exposure: greatest factor s; drawn from [1, s], and inverted half of the time.
+        Args:
+            hue: greatest turn, as a share of the colour circle, either way.
+            saturation, exposure: greatest factor s; drawn from [1, s], and inverted half of
+                the time.
 
         Raises:
             ValueError: a hue outside [0, 0.5], or a factor below 1.
@@ -173,7 +186,7 @@ class RandomDistort(T.Augmentation):
 class CutOut(T.Augmentation):
     """Paint holes of random shapes at random places in one colour; boxes stay (VFNet-X).
 
-    A hole's top left corner lies anywhere in the picture, and what reaches beyond it is cut off.
+    A hole's top left corner lies anywhere in the image, and what reaches beyond it is cut off.
     """
 
     def __init__(
@@ -183,9 +196,13 @@ class CutOut(T.Augmentation):
         prob: float = 0.5,
         fill: int = 0,
     ) -> None:
-        """num_holes: [least, greatest], both included. shapes: (width, height) px, equally likely.
+        """Check and keep the options.
 
-        fill: of every channel, before the model subtracts its mean.
+        Args:
+            num_holes: [least, greatest], both included.
+            shapes: (width, height) px, equally likely.
+            prob: how often holes are painted.
+            fill: of every channel, before the model subtracts its mean.
 
         Raises:
             ValueError: a range that is none, or no shapes, or empty ones.
@@ -212,7 +229,7 @@ def _check_probability(prob: float) -> None:
         raise ValueError(f"prob must lie in [0, 1], got {prob}")
 
 
-def _checked_range(name: str, bounds: Sequence[float], least: float) -> tuple[float, float]:
+def _checked_range(name: str, bounds: Sequence[Number], least: float) -> tuple[Number, Number]:
     """``bounds`` as a pair; ValueError unless it is [low, high] with least <= low <= high."""
     if len(bounds) != 2 or not least <= bounds[0] <= bounds[1]:
         raise ValueError(f"{name} must be [low, high], low at least {least:g}; got {list(bounds)}")

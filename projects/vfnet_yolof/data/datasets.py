@@ -28,6 +28,14 @@ from .shapes import CLASS_NAMES, SHAPES, default_folder, generate_shapes
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
 
 
+class _Split(NamedTuple):
+    """A registered data set of the user's: its name, its file and {category id: class name}."""
+
+    name: str
+    json_file: str
+    categories: dict[int, str]
+
+
 class UserDatasets(NamedTuple):
     """Data sets registered from the command line; a name is None where no file was given."""
 
@@ -38,7 +46,7 @@ class UserDatasets(NamedTuple):
 
 
 def get_dataset_dicts(
-    names: str | Sequence[str], *, filter_empty: bool = False, check_consistency: bool = True
+    names: str | Sequence[str], *, filter_empty: bool = False
 ) -> list[dict[str, Any]]:
     """Records of one or several registered data sets, in Detectron2's format.
 
@@ -46,12 +54,12 @@ def get_dataset_dicts(
         names: registered name(s); several are concatenated.
         filter_empty: leave out images without boxes (or with crowd regions only). Off by default:
             they are the negatives that keep false alarms down.
-        check_consistency: several data sets must have the same classes.
 
     Raises:
         KeyError: a name that is not registered.
         FileNotFoundError: the annotation file of a data set does not exist.
-        ValueError: entries that cannot be used (see :mod:`.annotations`), or no record is left.
+        ValueError: entries that cannot be used (see :mod:`.annotations`), data sets with different
+            classes, or no record is left.
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
@@ -64,7 +72,7 @@ def get_dataset_dicts(
     if not records:
         hint = " All images are without boxes: try filter_empty=False." if has_boxes else ""
         raise ValueError(f"Data set(s) {', '.join(names)}: no image is left.{hint}")
-    if check_consistency and has_boxes:
+    if has_boxes:
         _require_same_classes(names)
         classes = MetadataCatalog.get(names[0]).get("thing_classes")
         if classes and any(record.get("annotations") for record in records):
@@ -104,7 +112,7 @@ def dataset_annotations(name: str) -> Annotations | None:
         return None
     if name in SHAPES:
         generate_shapes(default_folder())
-    _require_file(name)
+    _require_file(name, json_file)
     annotations = load_annotations(json_file)
     found = {
         "thing_classes": list(annotations.categories.values()),
@@ -121,7 +129,9 @@ def dataset_annotations(name: str) -> Annotations | None:
     return annotations
 
 
-def _log_counts(names: Sequence[str], records: Sequence[dict], filter_empty: bool) -> None:
+def _log_counts(
+    names: Sequence[str], records: Sequence[dict[str, Any]], filter_empty: bool
+) -> None:
     """The counts that :func:`.validate.validate_coco` gives, of what goes on to training."""
     solid = [
         sum(
@@ -165,7 +175,11 @@ def _require_same_classes(names: Sequence[str]) -> None:
 
 
 def require_registered(name: str) -> None:
-    """Raises KeyError, with the nearest known names, unless `name` is a registered data set."""
+    """Check that ``name`` is a registered data set.
+
+    Raises:
+        KeyError: it is not; the message has the nearest known names.
+    """
     if name in DatasetCatalog:
         return
     known = sorted(DatasetCatalog.list())
@@ -254,7 +268,7 @@ def register_user_datasets(
         FileNotFoundError, ValueError: missing or wrong files, half a pair, or splits whose
             category names differ.
     """
-    splits: dict[str, tuple[str, dict[int, str]]] = {}
+    splits: dict[str, _Split] = {}
     for split, json_file, images in (
         ("train", train_json, train_images),
         ("val", val_json, val_images),
@@ -269,17 +283,17 @@ def register_user_datasets(
         categories = read_categories(json_file)
         name = _user_name(split, json_file, images, categories)
         _register(name, json_file, images, categories)
-        splits[split] = (name, categories)
+        splits[split] = _Split(name, json_file, categories)
     if not splits:
         raise ValueError(
             "Give --train-json and --train-images, --val-json and --val-images, or all."
         )
     if len(splits) == 2:
-        _require_same_categories(splits["train"][1], splits["val"][1], train_json, val_json)
-    _, categories = next(iter(splits.values()))
+        _require_same_categories(splits["train"], splits["val"])
+    categories = next(iter(splits.values())).categories
     class_names = list(categories.values())
     _log_mapping(categories)
-    train, val = (splits[s][0] if s in splits else None for s in ("train", "val"))
+    train, val = (splits[s].name if s in splits else None for s in ("train", "val"))
     return UserDatasets(train, val, class_names, len(class_names))
 
 
@@ -291,16 +305,14 @@ def _user_name(split: str, json_file: str, images: str, categories: dict[int, st
     return f"user_{split}_{stem}_{digest}"
 
 
-def _require_same_categories(
-    train: dict[int, str], val: dict[int, str], train_json: str, val_json: str
-) -> None:
+def _require_same_categories(train: _Split, val: _Split) -> None:
     """Evaluation goes by the names, so ids and order may differ."""
-    ours, theirs = Classes(list(train.values()), train_json), Classes(list(val.values()), val_json)
+    ours, theirs = (Classes(list(x.categories.values()), x.json_file) for x in (train, val))
     if order_in(ours.names, theirs.names) is None:
         raise ValueError(
-            f"{train_json} and {val_json} have different categories: {differences(ours, theirs)}. "
-            "Detections are counted by class name: list the same names in both files, also those "
-            "that one of them has no box of."
+            f"{train.json_file} and {val.json_file} have different categories: "
+            f"{differences(ours, theirs)}. Detections are counted by class name: list the same "
+            "names in both files, also those that one of them has no box of."
         )
 
 
@@ -313,11 +325,7 @@ def _log_mapping(categories: dict[int, str]) -> None:
         )
 
 
-def _require_file(name: str) -> None:
-    """FileNotFoundError that says what to do."""
-    json_file = MetadataCatalog.get(name).get("json_file")
-    if json_file is None:
-        return
+def _require_file(name: str, json_file: str) -> None:
     if not PathManager.isfile(json_file):
         root = os.getenv("DETECTRON2_DATASETS", "./datasets (DETECTRON2_DATASETS is not set)")
         raise FileNotFoundError(

@@ -1,6 +1,6 @@
-"""Reading pictures: one way for training, evaluation, prediction and checks of data sets.
+"""Reading images: one way for training, evaluation, prediction and checks of data sets.
 
-A picture arrives with the values that a person sees in a viewer, or is refused by name. What that
+An image arrives with the values that a person sees in a viewer, or is refused by name. What that
 means for each kind of picture is in docs/data.md, "What is read of an image".
 """
 
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -46,7 +47,7 @@ _SERIES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
 
 
 class ImageReadError(RuntimeError):
-    """A picture that cannot be read as it is seen; the message names it.
+    """An image that cannot be read as it is seen; the message names it.
 
     Attributes:
         reason: the message without the name.
@@ -58,7 +59,7 @@ class ImageReadError(RuntimeError):
 
 
 class _UnusableError(ValueError):
-    """What is wrong with a picture, for people."""
+    """What is wrong with an image, for people."""
 
 
 def check_image_format(image_format: str) -> str:
@@ -80,7 +81,7 @@ def read_image(path: str | os.PathLike[str], image_format: str = "RGB") -> np.nd
     Raises:
         ValueError: another ``image_format``.
         FileNotFoundError: there is no such file.
-        ImageReadError: the file is no picture, a damaged one, or one whose values have no agreed
+        ImageReadError: the file is no image, a damaged one, or one whose values have no agreed
             meaning.
     """
     check_image_format(image_format)
@@ -100,11 +101,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     path = os.fspath(path)
     with _named(path), _open(path) as file, Image.open(file) as image:
         _check_mode(image)
-        if image.format == "TIFF":
+        if isinstance(image, TiffImageFile):
             # Some releases of Pillow have swapped the sides here already, others have not.
-            tags = image.tag_v2  # type: ignore[attr-defined]
-            width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-            orientation = tags.get(_ORIENTATION, 1)
+            width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+            orientation = image.tag_v2.get(_ORIENTATION, 1)
         else:
             width, height = image.size
             orientation = _orientation_in_header(image, file)
@@ -126,7 +126,7 @@ def pil_to_array(image: Image.Image, image_format: str = "RGB") -> np.ndarray:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Errors inside of the block get the picture's name, whatever type Pillow gives them."""
+    """Errors inside of the block get the image's name, whatever type Pillow gives them."""
     try:
         yield
     except FileNotFoundError as error:
@@ -180,19 +180,18 @@ def _pixels(image: Image.Image, image_format: str, name: str) -> np.ndarray:
 
 
 def _load(image: Image.Image) -> None:
-    """Decode a picture that Pillow has only opened; a turned TIFF not from Pillow's memory map.
+    """Decode an image that Pillow has only opened; a turned TIFF not from Pillow's memory map.
 
-    Pillow maps files that it opens by name, and takes the turned picture's sides for the file's.
+    Pillow maps files that it opens by name, and takes the turned image's sides for the file's.
     """
-    file = getattr(image, "filename", None)
-    if image.format != "TIFF" or not file:
+    if not isinstance(image, TiffImageFile) or not image.filename:
         image.load()
         return
-    image.filename = ""  # type: ignore[attr-defined]
+    file, image.filename = image.filename, ""
     try:
         image.load()
     finally:
-        image.filename = file  # type: ignore[attr-defined]
+        image.filename = file
 
 
 def _grey(levels: np.ndarray) -> np.ndarray:
@@ -200,7 +199,7 @@ def _grey(levels: np.ndarray) -> np.ndarray:
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """An 8-bit picture of any colours; what is transparent lies on white."""
+    """An 8-bit image of any colours; what is transparent lies on white."""
     if image.mode == "LAB":
         return _lab_to_rgb(image)
     palette = getattr(image, "palette", None)
@@ -212,7 +211,7 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
         from_bmp = image.format == "BMP"
         image = image.convert("RGBA")
         if image.getchannel("A").getbbox() is None:
-            if from_bmp:  # many programs leave that byte at 0, and viewers show the picture
+            if from_bmp:  # many programs leave that byte at 0, and viewers show the image
                 return image.convert("RGB")
             _say_once(name, "is transparent all over, so it is read as white")
         page = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -258,19 +257,19 @@ def _float_levels(image: Image.Image) -> np.ndarray:
 
 
 def _tiff_tags(image: Image.Image) -> dict[int, Any]:
-    return dict(getattr(image, "tag_v2", {})) if image.format == "TIFF" else {}
+    return dict(image.tag_v2) if isinstance(image, TiffImageFile) else {}
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's number for a loaded picture, 1 where it says nothing."""
-    if image.format == "TIFF":  # Pillow has turned the picture while loading it
+    """EXIF's number for a loaded image, 1 where it says nothing."""
+    if isinstance(image, TiffImageFile):  # Pillow has turned the image while loading it
         return 1
     return _number(image.getexif)
 
 
 def _orientation_in_header(image: Image.Image, file: BinaryIO) -> int:
     if image.format == "PNG" and "exif" not in image.info:
-        # Asking Pillow for it would decode the picture; it may stand behind the pixels.
+        # Asking Pillow for it would decode the image; it may stand behind the pixels.
         if data := _png_chunk(file, b"eXIf"):
             return _number(lambda: _parsed_exif(data))
         return _number(lambda: Image.Image.getexif(image))

@@ -7,21 +7,32 @@ import random
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import torch
 from detectron2.data import DatasetFromList
+from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from .mosaic import Mosaic
 from .sampler import GroupedBatchSampler, SampleKey
 
 Record = dict[str, Any]
 Mapper = Callable[[Record], Record]
+
+
+class Records(Protocol):
+    """Detectron2 data set dicts: a list, or a map-style data set with a length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
+
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -49,14 +60,13 @@ def seeded(seed: int) -> Iterator[None]:
         torch.random.set_rng_state(torch_state)
 
 
-class _MappedDataset(Dataset):
+class _MappedDataset(Dataset[Record]):
     """Map-style data set of mapped records; accepts a plain index or a :class:`SampleKey`."""
 
-    def __init__(
-        self, records: Sequence[Record] | Dataset, mapper: Mapper, mosaic: Mosaic | None = None
-    ) -> None:
+    def __init__(self, records: Records, mapper: Mapper, mosaic: Mosaic | None = None) -> None:
         # serialised into one array, which forked workers share instead of copying
-        self._records = DatasetFromList(records, copy=False) if _is_list(records) else records
+        is_list = isinstance(records, Sequence)
+        self._records: Records = DatasetFromList(records, copy=False) if is_list else records
         self._mapper = mapper
         self._mosaic = mosaic
 
@@ -64,17 +74,18 @@ class _MappedDataset(Dataset):
         return len(self._records)
 
     def __getitem__(self, key: int | SampleKey) -> Record:
-        index, seed = key if isinstance(key, SampleKey) else (key, None)
-        if seed is None:
-            return self._sample(index)
-        with seeded(seed):
-            sample = self._sample(index)
+        if not isinstance(key, SampleKey):
+            return self._sample(key)
+        with seeded(key.seed):
+            sample = self._sample(key.index)
             return sample if self._mosaic is None else self._mosaic(sample, self._any_sample)
 
     def faults(self, indices: Sequence[int], decoded: Collection[int]) -> list[str]:
-        """What is wrong with the pictures of the records, as far as their headers tell.
+        """What is wrong with the images of records, as far as their headers tell.
 
-        decoded: indices of those that are made into samples.
+        Args:
+            indices: of the records.
+            decoded: indices of those that are made into samples.
         """
         check = getattr(self._mapper, "check_header", None)
         found = []
@@ -109,7 +120,7 @@ def _named(record: Record, index: int, error: Exception) -> str:
 class TrainLoader:
     """Endless batches of this rank; ``iter()`` begins at the iteration that was set."""
 
-    def __init__(self, loader: DataLoader, batch_sampler: GroupedBatchSampler) -> None:
+    def __init__(self, loader: DataLoader[Record], batch_sampler: GroupedBatchSampler) -> None:
         self._loader = loader
         self.batch_sampler = batch_sampler
 
@@ -118,7 +129,7 @@ class TrainLoader:
         return self.batch_sampler.total_batch_size
 
     @property
-    def iterations_per_epoch(self) -> int:
+    def iterations_per_epoch(self) -> float:
         return self.batch_sampler.iterations_per_epoch
 
     @property
@@ -136,12 +147,12 @@ class TrainLoader:
     def close(self) -> None:
         """End the worker processes, which else live as long as the loader."""
         iterator, self._loader._iterator = self._loader._iterator, None
-        if iterator is not None:
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
             iterator._shutdown_workers()
 
 
 def build_train_loader(
-    dataset: Sequence[Record] | Dataset,
+    dataset: Records,
     mapper: Mapper,
     total_batch_size: int,
     *,
@@ -153,7 +164,7 @@ def build_train_loader(
     """Loader of training batches, the same for the same seed whatever `num_workers` is.
 
     Args:
-        dataset: Detectron2 data set dicts, or a map-style data set of them.
+        dataset: Detectron2 data set dicts.
         mapper: makes a sample of a dict. What it draws from numpy's, Python's and torch's global
             generators is seeded per sample.
         total_batch_size: images per iteration over all ranks.
@@ -190,12 +201,12 @@ def build_train_loader(
 
 
 def build_test_loader(
-    dataset: Sequence[Record] | Dataset,
+    dataset: Records,
     mapper: Mapper,
     *,
     num_workers: int = 0,
     batch_size: int = 1,
-) -> DataLoader:
+) -> DataLoader[Record]:
     """Loader that passes once over this rank's share of `dataset`, in order; it has a length.
 
     Raises:
@@ -213,14 +224,14 @@ def build_test_loader(
 
 
 def check_pictures(loader: Any, decoded: int = 16) -> None:
-    """Look at this rank's share of a test loader's pictures, so that no surprise comes later.
+    """Look at this rank's share of a test loader's images, so that no surprise comes later.
 
-    The header of every picture is read, where the mapper has a ``check_header(record)``, and a
-    sample of `decoded` pictures is made as for an evaluation. Loaders that are not made by
+    The header of every image is read, where the mapper has a ``check_header(record)``, and a
+    sample of `decoded` images is made as for an evaluation. Loaders that are not made by
     :func:`build_test_loader` are left alone.
 
     Raises:
-        DataLoadingError: names the pictures that cannot be used, at most five of them.
+        DataLoadingError: names the images that cannot be used, at most five of them.
     """
     dataset = getattr(loader, "dataset", None)
     if not isinstance(dataset, _MappedDataset):
@@ -242,16 +253,12 @@ def _loader_options(num_workers: int) -> dict[str, Any]:
         cv2.setNumThreads(1)
     return {
         "num_workers": num_workers,
-        "collate_fn": _as_list,
+        "collate_fn": trivial_batch_collator,
         "worker_init_fn": _init_worker,
         # The loader draws a base seed on every iter(): from its own generator, so that neither a
         # restart nor an evaluation moves the generator that the model uses.
         "generator": torch.Generator().manual_seed(0),
     }
-
-
-def _as_list(batch: list[Record]) -> list[Record]:
-    return batch
 
 
 def _init_worker(worker_id: int) -> None:
@@ -264,11 +271,7 @@ def _init_worker(worker_id: int) -> None:
         signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(_LAST_WORK))
 
 
-def _is_list(dataset: Any) -> bool:
-    return isinstance(dataset, Sequence)
-
-
-def _is_wide(dataset: Sequence[Record] | Dataset) -> np.ndarray:
+def _is_wide(dataset: Records) -> np.ndarray:
     try:
         sizes = [(dataset[i]["width"], dataset[i]["height"]) for i in range(len(dataset))]
     except KeyError as error:

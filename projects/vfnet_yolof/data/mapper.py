@@ -14,8 +14,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from .annotations import MIN_BOX_SIDE
-from .augment import AugInput, check_interpolation
 from .images import ImageReadError, check_image_format, image_size, read_image
+from .transforms import AugInput, check_interpolation
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -36,12 +36,15 @@ class DetectionMapper:
         interpolation: str = "pil",
         min_box_side: float = MIN_BOX_SIDE,
     ) -> None:
-        """is_train: keep the annotations, as ``instances``.
+        """Check and keep the options.
 
-        augmentations: applied in order to image and boxes, see :class:`AugInput`.
-        image_format: "RGB" or "BGR", the channel order of ``image``.
-        interpolation: "pil" or "opencv", how all resizes among the augmentations work.
-        min_box_side: boxes with a side of at most this many px after the augmentations are dropped.
+        Args:
+            is_train: keep the annotations, as ``instances``.
+            augmentations: applied in order to image and boxes, see :class:`AugInput`.
+            image_format: "RGB" or "BGR", the channel order of ``image``.
+            interpolation: "pil" or "opencv", how all resizes among the augmentations work.
+            min_box_side: boxes with a side of at most this many px after the augmentations are
+                dropped.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(list(augmentations))
@@ -52,12 +55,17 @@ class DetectionMapper:
         logger.info("Augmentations in %s: %s", mode, self.augmentations)
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """record: a Detectron2 data set dict; it is not changed.
+        """Map one record.
 
-        Returns the record without its annotations, plus ``image``, (3, H, W) uint8, and in training
-        ``instances`` with ``gt_boxes`` (M, 4) xyxy px and ``gt_classes`` (M,) int64 in the frame of
-        ``image``, crowd regions left out, and ``content_box``, (4,) float32 xyxy px, the part of
-        ``image`` that is picture and no filled border. ``height`` and ``width`` stay the file's.
+        Args:
+            record: a Detectron2 data set dict; it is not changed.
+
+        Returns:
+            The record without its annotations, plus ``image``, (3, H, W) uint8. In training also
+            ``instances`` with ``gt_boxes`` (M, 4) xyxy px and ``gt_classes`` (M,) int64 in the
+            frame of ``image``, crowd regions left out, and ``content_box``, (4,) float32 xyxy px,
+            the part of ``image`` that is no filled border. ``height`` and ``width`` stay the
+            file's.
 
         Raises:
             FileNotFoundError, ImageReadError: see :func:`.images.read_image`.
@@ -69,7 +77,7 @@ class DetectionMapper:
         image = _read(record, self.image_format)
         detection_utils.check_image_size(record, image)  # also fills in a missing height and width
 
-        boxes, classes = _boxes_and_classes(annotations or []) if self.is_train else (None, None)
+        boxes, classes = _boxes_and_classes(annotations or [] if self.is_train else [])
         aug_input = AugInput(image, boxes, interpolation=self.interpolation)
         self.augmentations(aug_input)
         image = aug_input.image
@@ -82,10 +90,10 @@ class DetectionMapper:
         return record
 
     def check_header(self, record: dict[str, Any]) -> None:
-        """Read only the header of a record's picture, which tells most kinds of damage.
+        """Read only the header of a record's image, which tells most kinds of damage.
 
         Raises:
-            Exception: of Pillow, where there is no such picture or its header is damaged.
+            Exception: of Pillow, where there is no such image or its header is damaged.
             ValueError: it is of another size than the record says.
         """
         size = image_size(record["file_name"])
@@ -95,7 +103,7 @@ class DetectionMapper:
 
 
 def _read(record: dict[str, Any], image_format: str) -> np.ndarray:
-    """The picture of a record; errors say which entry of the annotations it belongs to."""
+    """The image of a record; errors say which entry of the annotations it belongs to."""
     try:
         return read_image(record["file_name"], image_format)
     except FileNotFoundError as error:
@@ -121,9 +129,13 @@ def make_instances(
     classes: np.ndarray,
     min_box_side: float,
 ) -> Instances:
-    """``Instances`` of a picture of (H, W) px without the boxes that have too short a side.
+    """``Instances`` of an image without the boxes that have too short a side.
 
-    boxes: (M, 4) xyxy px. classes: (M,) int64. min_box_side: px; both sides must be longer.
+    Args:
+        size: (H, W) px of the image.
+        boxes: (M, 4) xyxy px.
+        classes: (M,) int64.
+        min_box_side: px; both sides must be longer.
     """
     keep = (boxes[:, 2:] - boxes[:, :2] > min_box_side).all(axis=1)
     instances = Instances(size)
@@ -132,7 +144,7 @@ def make_instances(
     return instances
 
 
-def _boxes_and_classes(annotations: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+def _boxes_and_classes(annotations: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """(M, 4) float64 xyxy px and (M,) int64, of all but crowd regions."""
     kept = [a for a in annotations if not a.get("iscrowd", 0)]
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept]

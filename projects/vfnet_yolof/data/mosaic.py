@@ -1,4 +1,4 @@
-"""Four training pictures in one (YOLOv4), as a step of the loader."""
+"""Four training images in one (YOLOv4), as a step of the loader."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Sample = dict[str, Any]
 
 
 class Mosaic:
-    """Put pieces of four pictures around a random centre, with their boxes.
+    """Put pieces of four images around a random centre, with their boxes.
 
-    Each picture gives the piece at the corner that it fills: the one at the top left gives its top
+    Each image gives the piece at the corner that it fills: the one at the top left gives its top
     left part, and so on, leaving out borders that its own augmentations have filled
-    (``content_box``). A picture smaller than its piece lies at the centre, with black around.
+    (``content_box``). An image smaller than its piece lies at the centre, with black around.
 
-    The three further pictures come from anywhere in the data set, drawn by the generator that
-    belongs to this sample. The authors of YOLOF draw them from the 1,000 pictures that a worker has
+    The three further images come from anywhere in the data set, drawn by the generator that
+    belongs to this sample. The authors of YOLOF draw them from the 1,000 images that a worker has
     seen last, which depends on the worker and is lost when a run stops. Here the same seed gives
-    the same pictures with any number of workers, and after a restart.
+    the same images with any number of workers, and after a restart.
     """
 
     def __init__(
@@ -35,11 +35,13 @@ class Mosaic:
         prob: float = 0.5,
         min_box_side: float = 1e-5,
     ) -> None:
-        """size: width and height of the result, px.
+        """Check and keep the options.
 
-        min_offset: the centre keeps this share of ``size`` away from the borders.
-        prob: how often a mosaic is made; otherwise the sample stays as it is.
-        min_box_side: boxes with a side of at most this many px in their piece are dropped.
+        Args:
+            size: width and height of the result, px.
+            min_offset: the centre keeps this share of ``size`` away from the borders.
+            prob: how often a mosaic is made; otherwise the sample stays as it is.
+            min_box_side: boxes with a side of at most this many px in their piece are dropped.
 
         Raises:
             ValueError: a number out of its range.
@@ -60,7 +62,7 @@ class Mosaic:
 
         Args:
             sample: at the top left; the result keeps its other entries.
-            draw: gives a further sample, of a random picture.
+            draw: gives a further sample, of a random image.
         """
         if np.random.random() >= self.prob:
             return sample
@@ -88,16 +90,16 @@ class Mosaic:
 
 
 def _window(sample: Sample, corner: tuple[int, int], size: tuple[int, int]) -> WindowTransform:
-    """The part of ``size`` px of a sample's picture that lies at its ``corner``."""
+    """The part of ``size`` px of a sample's image that lies at its ``corner``."""
     content = sample["content_box"].tolist()
     lengths = sample["image"].shape[:0:-1]  # width, height
-    starts = [
+    left, top = (
         max(int(content[2 + axis]) - size[axis], 0)
         if corner[axis]
         else min(math.ceil(content[axis]), lengths[axis] - size[axis])
         for axis in (0, 1)
-    ]
-    return WindowTransform(*starts, *size)
+    )
+    return WindowTransform(left, top, *size)
 
 
 def _boxes_in(sample: Sample, window: WindowTransform) -> np.ndarray:

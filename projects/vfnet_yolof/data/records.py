@@ -12,8 +12,7 @@ import pycocotools.mask as mask_util
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode, PolygonMasks
 
-from . import values
-from .faults import Faults, shown
+from .faults import Faults, as_area, as_flag, as_numbers, shown
 
 _BOX_LENGTHS = {BoxMode.XYXY_ABS: 4, BoxMode.XYWH_ABS: 4, BoxMode.XYWHA_ABS: 5}
 
@@ -92,7 +91,7 @@ class _Checker:
     ) -> dict[str, Any]:
         plain = {key: _plain(value) for key, value in given.items()}
         self._box(plain, record, place)
-        category, crowd = plain.get("category_id"), values.flag(plain.get("iscrowd"))
+        category, crowd = plain.get("category_id"), as_flag(plain.get("iscrowd"))
         if not _is_class(category, self.classes):
             count = f" (0 to {len(self.classes) - 1})" if self.classes else ""
             self._found(
@@ -102,7 +101,7 @@ class _Checker:
             self._found(
                 "'iscrowd' that is neither true nor false", f"{shown(plain['iscrowd'])} {place}"
             )
-        if values.area(plain.get("area")) is None:
+        if as_area(plain.get("area")) is None:
             self._found("'area' that is no number of at least 0", f"{shown(plain['area'])} {place}")
         plain["iscrowd"] = int(bool(crowd))
         return plain
@@ -117,7 +116,7 @@ class _Checker:
         except (KeyError, ValueError):
             length = 0
         items = [_plain(x) for x in given] if isinstance(given, np.ndarray | list | tuple) else None
-        box = values.numbers_of(items, length) if length else None
+        box = as_numbers(items, length) if length else None
         if box is None or not all(map(math.isfinite, box)):
             self._found(
                 "box that is not finite numbers of pixels in a 'bbox_mode' of Detectron2", entry
@@ -147,8 +146,11 @@ def box_area(annotation: Mapping[str, Any], width: float, height: float) -> floa
     outline = annotation.get("segmentation")
     if _are_polygons(outline):
         return float(PolygonMasks([outline]).area()[0])
-    encoded = isinstance(outline, Mapping) and {"counts", "size"} <= outline.keys()
-    if encoded and isinstance(outline["counts"], bytes | str):
+    if (
+        isinstance(outline, Mapping)
+        and "size" in outline
+        and isinstance(outline.get("counts"), bytes | str)
+    ):
         return float(mask_util.area(outline))
     return width * height
 
@@ -161,7 +163,7 @@ def _are_polygons(outline: Any) -> bool:
         isinstance(x, list)
         and len(x) >= 6
         and len(x) % 2 == 0
-        and values.numbers_of(x, len(x)) is not None
+        and as_numbers(x, len(x)) is not None
         for x in lists
     )
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True)
+class SampleKey:
     """What a loader worker needs to make one sample, whoever runs it and whenever."""
 
     index: int  # into the data set
@@ -46,13 +47,18 @@ class GroupedBatchSampler(Sampler[list[SampleKey]]):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        """groups: (num_images,) int group of every image, None for one group of all.
+        """Check and keep the options.
 
-        rank, world_size: None asks the process group that is running.
+        Args:
+            num_images: of the data set.
+            total_batch_size: images per iteration over all ranks.
+            seed: of the order and of all samples, at least 0.
+            groups: (num_images,) int group of every image, None for one group of all.
+            rank, world_size: None asks the process group that is running.
 
         Raises:
             ValueError: no images, a total batch that the ranks cannot share equally, or a number
-                of groups that is not `num_images`.
+                of groups that is not ``num_images``.
         """
         self.rank = comm.get_rank() if rank is None else rank
         self.world_size = comm.get_world_size() if world_size is None else world_size

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from iopath.common.file_io import file_lock
@@ -83,7 +84,7 @@ class _Stamp:
 
 @dataclass
 class ShapeObject:
-    """One annotated object of a drawn picture."""
+    """One annotated object of a drawn image."""
 
     class_id: int
     box: tuple[float, float, float, float]  # xyxy, px
@@ -93,10 +94,14 @@ class ShapeObject:
 def _rasterise(
     inside: Inside, center: np.ndarray, radii: np.ndarray, angle: float, size: tuple[int, int]
 ) -> _Stamp | None:
-    """Stamp of a shape.
+    """Stamp of a shape; None where nothing of it lies in the image.
 
-    center: (2,) xy px. radii: (2,) px along the shape's own axes. size: (H, W) of the image.
-    Returns None where nothing of the shape lies in the image.
+    Args:
+        inside: tells which points of the shape's own frame are in it.
+        center: (2,) xy px.
+        radii: (2,) px along the shape's own axes.
+        angle: radians.
+        size: (H, W) px of the image.
     """
     height, width = size
     reach = float(np.hypot(*radii)) + 1.0
@@ -118,12 +123,12 @@ def _rasterise(
 
     xs, ys = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     box = (
-        max(first[0] + xs[0] / _SUBPIXELS, 0.0),
-        max(first[1] + ys[0] / _SUBPIXELS, 0.0),
-        min(first[0] + (xs[-1] + 1) / _SUBPIXELS, float(width)),
-        min(first[1] + (ys[-1] + 1) / _SUBPIXELS, float(height)),
+        float(max(first[0] + xs[0] / _SUBPIXELS, 0.0)),
+        float(max(first[1] + ys[0] / _SUBPIXELS, 0.0)),
+        float(min(first[0] + (xs[-1] + 1) / _SUBPIXELS, width)),
+        float(min(first[1] + (ys[-1] + 1) / _SUBPIXELS, height)),
     )
-    return _Stamp(alpha, tuple(float(x) for x in box), float(cover.sum()))
+    return _Stamp(alpha, box, float(cover.sum()))
 
 
 def _smooth(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -147,7 +152,7 @@ def _stripes(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) float: a colour gradient, soft stains and, on a third of the pictures, stripes."""
+    """(H, W, 3) float: a colour gradient, soft stains and, on a third of the images, stripes."""
     image = _smooth(rng.uniform(20, 235, (2, 2, 3)), size)
     image = image + _smooth(rng.uniform(-25, 25, (6, 6, 3)), size)
     if rng.random() < 0.35:
@@ -256,7 +261,7 @@ def _random_object(rng: np.random.Generator, size: tuple[int, int]) -> tuple[_St
 
 
 def draw_picture(rng: np.random.Generator) -> tuple[np.ndarray, list[ShapeObject]]:
-    """Draw one picture. Returns the (H, W, 3) uint8 RGB image and its objects, lowest first."""
+    """Draw one image. Returns the (H, W, 3) uint8 RGB image and its objects, lowest first."""
     height, width = (int(x) for x in rng.integers(IMAGE_SIDE[0], IMAGE_SIDE[1] + 1, 2))
     canvas = _add_clutter(rng, _background(rng, (height, width)))
     scene = _Scene((height, width))
@@ -282,8 +287,8 @@ def draw_picture(rng: np.random.Generator) -> tuple[np.ndarray, list[ShapeObject
 
 def _write_split(folder: Path, split: str, count: int, seed: int) -> None:
     (folder / split).mkdir(parents=True)
-    images: list[dict] = []
-    annotations: list[dict] = []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(count):
         rng = np.random.default_rng((seed, _SPLIT_KEYS[split], index))
         pixels, objects = draw_picture(rng)

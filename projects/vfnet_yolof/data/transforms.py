@@ -1,4 +1,7 @@
-"""Deterministic changes of a picture and its boxes; :mod:`.augmentations` draws their numbers."""
+"""Deterministic changes of an image and its boxes; :mod:`.augmentations` draws their numbers.
+
+:class:`AugInput` applies them step by step.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from detectron2.data.transforms import ResizeTransform
+from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 from PIL import Image
 
 Color = int | Sequence[int]
 
+INTERPOLATIONS = ("pil", "opencv")
+
 
 class WindowTransform(Transform):
     """What a window of ``width`` x ``height`` px shows, its top left corner at (``left``, ``top``).
 
-    The window may reach beyond the picture: what lies there has the colour ``fill`` (one number, or
+    The window may reach beyond the image: what lies there has the colour ``fill`` (one number, or
     one for each channel). Crops, shifts and padding are windows.
     """
 
@@ -38,7 +43,7 @@ class WindowTransform(Transform):
         return shown
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        """(N, 2) xy px in the picture -> the same in the window; not clipped."""
+        """(N, 2) xy px in the image -> the same in the window; not clipped."""
         return coords - np.array([self.left, self.top])
 
 
@@ -75,7 +80,7 @@ class DistortTransform(_PixelTransform):
         hue: share of the colour circle by which hues turn, in [-1, 1].
         saturation, exposure: factors; what leaves [0, 255] is clipped.
 
-    Pictures are taken as R, G, B. For B, G, R the hue turns the other way, everything else is the
+    Images are taken as R, G, B. For B, G, R the hue turns the other way, everything else is the
     same.
     """
 
@@ -87,12 +92,12 @@ class DistortTransform(_PixelTransform):
         """(H, W, 3) uint8 -> the same.
 
         Raises:
-            ValueError: another kind of picture.
+            ValueError: another kind of image.
         """
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
             raise ValueError(f"(H, W, 3) uint8 expected, got {img.dtype} of shape {img.shape}")
         steps = np.arange(256)
-        # OpenCV keeps the hue of a uint8 picture in half degrees, 0 to 179.
+        # OpenCV keeps the hue of a uint8 image in half degrees, 0 to 179.
         tables = (
             (steps + round(180 * self.hue)) % 180,
             (steps * self.saturation).clip(0, 255),
@@ -103,21 +108,21 @@ class DistortTransform(_PixelTransform):
         return cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2RGB)
 
 
-class OpenCVResizeTransform(ResizeTransform):
+class OpenCVResizeTransform(T.ResizeTransform):
     """Resize with OpenCV's bilinear rule, which looks at the four nearest pixels only.
 
-    MMDetection resizes so. Detectron2's :class:`ResizeTransform` averages over all pixels that a
-    new one covers, which differs where pictures shrink.
+    MMDetection resizes so. Detectron2's ``ResizeTransform`` averages over all pixels that a new one
+    covers, which differs where images shrink.
     """
 
     @classmethod
-    def like(cls, resize: ResizeTransform) -> OpenCVResizeTransform:
+    def like(cls, resize: T.ResizeTransform) -> OpenCVResizeTransform:
         """The same change of size.
 
         Raises:
             ValueError: ``resize`` is not bilinear.
         """
-        if resize.interp != Image.BILINEAR:
+        if resize.interp != Image.Resampling.BILINEAR:
             raise ValueError(
                 f"interpolation 'opencv' is bilinear, but a resize asks for Pillow's filter "
                 f"{resize.interp!r}; leave interp out of it, or take interpolation 'pil'."
@@ -128,7 +133,7 @@ class OpenCVResizeTransform(ResizeTransform):
         """(H, W, C) or (H, W) -> (new_h, new_w, C) or (new_h, new_w), same dtype."""
         if img.shape[:2] != (self.h, self.w):
             raise ValueError(f"a picture of {img.shape[:2]} px came, not {(self.h, self.w)}")
-        nearest = interp == Image.NEAREST
+        nearest = interp == Image.Resampling.NEAREST
         resized = cv2.resize(
             np.ascontiguousarray(img),
             (self.new_w, self.new_h),
@@ -138,3 +143,69 @@ class OpenCVResizeTransform(ResizeTransform):
 
     def inverse(self) -> OpenCVResizeTransform:
         return type(self)(self.new_h, self.new_w, self.h, self.w, self.interp)
+
+
+def check_interpolation(interpolation: str) -> str:
+    """``interpolation`` itself; ValueError unless it is "pil" or "opencv"."""
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation={interpolation!r}; known are {', '.join(INTERPOLATIONS)}.")
+    return interpolation
+
+
+class AugInput(T.AugInput):
+    """An image, its boxes and where its content lies, while augmentations change them.
+
+    A resize leaves at least one px of each side, also of an image so thin that its shorter side
+    would be rounded to 0. Boxes are clipped to the image, at first and after every step: what one
+    step cuts away cannot come back through the next one, as it would where a cropped image is
+    shifted.
+
+    Attributes:
+        image: (H, W, C). boxes: (M, 4) float64 xyxy px.
+        content: (4,) float64 xyxy px, the part of ``image`` that shows the original image and not
+            a border which some step has filled.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+
+    def __init__(
+        self, image: np.ndarray, boxes: np.ndarray | None = None, *, interpolation: str = "pil"
+    ) -> None:
+        """Check and keep the options.
+
+        Args:
+            image: (H, W, C).
+            boxes: (M, 4) xyxy px, or None for no boxes.
+            interpolation: how every resize of the augmentations works, Detectron2's or our own:
+                "pil", Pillow's antialiased bilinear filter, as in Detectron2, or "opencv",
+                OpenCV's bilinear rule, as in MMDetection.
+        """
+        boxes = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
+        self.content = np.array([0.0, 0.0, image.shape[1], image.shape[0]])
+        super().__init__(image, boxes=boxes.reshape(-1, 4).clip(0, np.tile(self.content[2:], 2)))
+        self.interpolation = check_interpolation(interpolation)
+
+    def transform(self, tfm: T.Transform) -> None:
+        """Apply one step to everything, in place."""
+        if isinstance(tfm, T.TransformList):
+            for step in tfm.transforms:
+                self.transform(step)
+            return
+        if isinstance(tfm, T.ResizeTransform):
+            tfm = _with_pixels(tfm)
+        if self.interpolation == "opencv" and type(tfm) is T.ResizeTransform:
+            tfm = OpenCVResizeTransform.like(tfm)
+        self.image = tfm.apply_image(self.image)
+        height, width = self.image.shape[:2]
+        changed = tfm.apply_box(np.concatenate([self.boxes, self.content[None]]))
+        changed = changed.clip(0, [width, height, width, height])
+        self.boxes, self.content = changed[:-1], changed[-1]
+
+
+def _with_pixels(resize: T.ResizeTransform) -> T.ResizeTransform:
+    """``resize``, or one to at least 1 px where a side would be rounded to 0."""
+    if min(resize.new_h, resize.new_w) >= 1:
+        return resize
+    size = max(1, resize.new_h), max(1, resize.new_w)
+    return type(resize)(resize.h, resize.w, *size, resize.interp)

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from .annotations import Annotations, ImageEntry, read_annotations
+from .annotations import Annotations, read_annotations
+from .coco_reader import ImageEntry
 from .faults import Faults, shown
 from .images import ImageReadError, image_size, read_image
 
@@ -49,7 +50,11 @@ class Report(Faults):
         return "\n".join(lines)
 
     def raise_if_errors(self) -> None:
-        """Raises ValueError that names the file and the faulty entries, if there is an error."""
+        """Check that there is no error.
+
+        Raises:
+            ValueError: there is; the message names the file and the faulty entries.
+        """
         self.require_no_errors(f"{self.json_file} cannot be trained on")
 
 
@@ -62,11 +67,14 @@ def validate_coco(
     """Check a COCO file and its images.
 
     Args:
+        json_file: annotations in COCO's format.
+        image_root: folder of the images.
         images: "exists" looks for the files, "header" also compares their sizes with the file,
             "decode" also reads every pixel; "auto" is "header" for up to 20,000 images, beyond
             that "exists".
 
-    Returns the report; whatever is wrong is reported, not raised.
+    Returns:
+        The report; whatever is wrong is reported, not raised.
     """
     report = Report(json_file=os.fspath(json_file), image_root=os.fspath(image_root))
     try:

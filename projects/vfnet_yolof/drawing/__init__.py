@@ -1,1 +1,1 @@
-"""Pictures of what a detector found."""
+"""Images of what a detector found."""

@@ -18,7 +18,7 @@ logger = logging.getLogger(f"detectron2.{__name__}")
 DEFAULT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
 
 _WITH_EVERY_NAME = "0123456789% "  # what stands beside a name
-_PLACEHOLDERS = ("lastresort", "adobeblank")  # have every letter, and the same picture for all
+_PLACEHOLDERS = ("lastresort", "adobeblank")  # have every letter, and the same image for all
 
 
 @lru_cache(maxsize=16)

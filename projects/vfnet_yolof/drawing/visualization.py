@@ -42,12 +42,20 @@ def draw_instances(
 ) -> np.ndarray:
     """Draw boxes with class names and scores.
 
-    image: (H, W, 3) uint8, R, G, B. instances: with ``pred_boxes`` in pixels of ``image``,
-    ``scores`` and ``pred_classes`` (indices into ``class_names``), as models and the predictor
-    return them. line_width: px; by default it grows with the image.
+    Args:
+        image: (H, W, 3) uint8, R, G, B.
+        instances: with ``pred_boxes`` in pixels of ``image``, ``scores`` and ``pred_classes``
+            (indices into ``class_names``), as models and the predictor return them.
+        class_names: by class index.
+        score_thresh: detections with a lower score are left out.
+        line_width: px; by default it grows with the image.
 
-    Returns a new (H, W, 3) uint8 array. Raises ValueError for another kind of image, IndexError
-    when a class has no name.
+    Returns:
+        A new (H, W, 3) uint8 array.
+
+    Raises:
+        ValueError: another kind of image.
+        IndexError: a class has no name.
     """
     canvas = _Canvas(image, line_width)
     instances = _best_last(instances, score_thresh)
@@ -86,11 +94,12 @@ def draw_star(
     """Draw VFNet's steps: initial box (red), nine star points (yellow), refined box (blue).
 
     As :func:`draw_instances`, with the fields ``init_boxes`` and ``star_points`` (P, 9, 2) of
-    :meth:`Predictor.predict_star` (VarifocalNet, figures 1 and 3). Raises ValueError without them.
+    :meth:`Predictor.predict_star` (VarifocalNet, figures 1 and 3).
+
+    Raises:
+        ValueError: the fields are missing, or another kind of image.
     """
-    for name in ("init_boxes", "star_points"):
-        if not instances.has(name):
-            raise ValueError(f"instances have no {name}; Predictor.predict_star adds them")
+    _require(instances, ("init_boxes", "star_points"), "Predictor.predict_star adds them")
     canvas = _Canvas(image, line_width)
     instances = _best_last(instances, score_thresh)
     for box in instances.init_boxes.tensor.tolist():
@@ -117,19 +126,20 @@ def draw_distributions(
     As :func:`draw_instances`, with the fields ``side_probabilities`` (P, 4, bins), ``side_points``
     (P, 2) and ``side_intervals`` (P, 4) of :meth:`Predictor.predict_distributions` (Generalized
     Focal Loss, figure 3). A curve runs along the axis on which its side can move, each bin at the
-    place in the picture that it stands for; all have the same scale of probability. A sharp peak is
+    place in the image that it stands for; all have the same scale of probability. A sharp peak is
     a clear border, a low and broad curve an unclear one.
 
-    curve_height: px that probability 1 stands for; by default it grows with the image.
+    Args:
+        curve_height: px that probability 1 stands for; by default it grows with the image.
 
-    Raises ValueError without the fields.
+    Raises:
+        ValueError: the fields are missing, or another kind of image.
     """
-    for name in ("side_probabilities", "side_points", "side_intervals"):
-        if not instances.has(name):
-            raise ValueError(
-                f"instances have no {name}; Predictor.predict_distributions adds them for a GFL "
-                "whose sides are general distributions"
-            )
+    _require(
+        instances,
+        ("side_probabilities", "side_points", "side_intervals"),
+        "Predictor.predict_distributions adds them for a GFL whose sides are general distributions",
+    )
     canvas = _Canvas(image, line_width)
     height = curve_height if curve_height is not None else max(16.0, max(image.shape[:2]) / 6)
     instances = _best_last(instances, score_thresh)
@@ -139,6 +149,12 @@ def draw_distributions(
         canvas.curve(curve, DISTRIBUTION_COLOR)
     canvas.labels(instances, class_names, [DISTRIBUTION_BOX_COLOR] * len(instances))
     return canvas.array()
+
+
+def _require(instances: Instances, fields: Sequence[str], remedy: str) -> None:
+    for name in fields:
+        if not instances.has(name):
+            raise ValueError(f"instances have no {name}; {remedy}")
 
 
 def _best_last(instances: Instances, score_thresh: float) -> Instances:
@@ -189,7 +205,7 @@ class _Canvas:
         self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), color, (0, 0, 0))
 
     def curve(self, points: Sequence[tuple[float, float]], color: Color) -> None:
-        """A polygon that lets the picture shine through, with a solid line around it."""
+        """A polygon that lets the image shine through, with a solid line around it."""
         ImageDraw.Draw(self.image, "RGBA").polygon(points, fill=(*color, 120))
         self.draw.line([*points, points[0]], fill=color, width=self.width)
 

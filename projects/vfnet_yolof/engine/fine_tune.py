@@ -150,7 +150,7 @@ def load_checkpoint_for_evaluation(
         FileNotFoundError: nothing is named and ``output_dir`` has no checkpoint.
         ConfigError: the checkpoint does not have all weights of the model.
     """
-    path = train.init_checkpoint or _best_or_last(train.output_dir)
+    path = train.init_checkpoint or best_or_last(train.output_dir)
     if not path:
         raise FileNotFoundError(
             f"Nothing to evaluate: {train.output_dir} has no checkpoint. "
@@ -172,7 +172,8 @@ def load_checkpoint_for_evaluation(
     return Evaluated(iteration if isinstance(iteration, int) else -1, classes)
 
 
-def _best_or_last(output_dir: str) -> str:
+def best_or_last(output_dir: str) -> str:
+    """Path of a run's best checkpoint, else of its last one; "" where there is none."""
     files = CheckpointFiles(output_dir, writable=False)
     best = files.path(BEST)
     return str(best if best.is_file() else files.last() or "")

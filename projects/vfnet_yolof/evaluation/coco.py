@@ -63,14 +63,18 @@ class CocoEvaluator(DatasetEvaluator):
         max_dets_per_image: int = 100,
         backend: str | None = None,
     ) -> None:
-        """dataset_name: one registered data set. distributed: collect from all ranks.
+        """Check and keep the options.
 
-        max_dets_per_image: the best detections of a class that count in an image, at least 1.
-        backend: ``"faster-coco-eval"`` or ``"pycocotools"``; the former if it is installed.
+        Args:
+            dataset_name: one registered data set.
+            output_dir: folder of the files; None writes none.
+            distributed: collect from all ranks.
+            max_dets_per_image: the best detections of a class that count in an image, at least 1.
+            backend: ``"faster-coco-eval"`` or ``"pycocotools"``; the former if it is installed.
 
         Raises:
             KeyError, FileNotFoundError: the data set is unknown or its file is missing.
-            ValueError: several names; nothing to compare with and no `output_dir` to write to; a
+            ValueError: several names; nothing to compare with and no ``output_dir`` to write to; a
                 limit or backend that cannot be used.
         """
         names = [dataset_name] if isinstance(dataset_name, str) else list(dataset_name)
@@ -100,7 +104,11 @@ class CocoEvaluator(DatasetEvaluator):
         self._found: list[DetectionArrays] = []
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """inputs: records with ``image_id``. outputs: ``{"instances": Instances}`` per image.
+        """Take the detections of a batch.
+
+        Args:
+            inputs: records with ``image_id``.
+            outputs: ``{"instances": Instances}`` per image.
 
         Raises:
             ValueError: an image that the data set does not have or that was here before; a

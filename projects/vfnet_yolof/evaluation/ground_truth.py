@@ -46,19 +46,11 @@ def load_ground_truth(dataset_name: str) -> GroundTruth:
 
 
 def _of_file(annotations: Annotations) -> GroundTruth:
-    columns = (
-        annotations.image,
-        annotations.category,
-        annotations.boxes,
-        annotations.areas,
-        annotations.crowds,
-    )
-    rows = zip(*(column.tolist() for column in columns), strict=True)
     return GroundTruth(
         [image.id for image in annotations.images],
         list(annotations.categories),
         list(annotations.categories.values()),
-        [_box(*row) for row in rows],
+        [_box(*row) for row in annotations.rows()],
         len(annotations.boxes) > 0,
     )
 

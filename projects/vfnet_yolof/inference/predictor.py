@@ -20,8 +20,8 @@ from ..checkpoint import CheckpointMismatchError, find_category_ids, find_class_
 from ..config.inference import default_device, read_inference_config
 from ..config.read import ConfigSource
 from ..config.yaml_files import Trust
-from ..data.augment import AugInput
 from ..data.images import pil_to_array, read_image
+from ..data.transforms import AugInput
 from ..modeling.by_size import detect_by_size
 from ..optimization import optimize
 from ..utils.processes import require_own_threads

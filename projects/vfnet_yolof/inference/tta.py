@@ -12,8 +12,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from ..data.augment import AugInput, check_interpolation
 from ..data.augmentations import fitted_size
+from ..data.transforms import AugInput, check_interpolation
 from ..layers.nms import NMS
 from ..modeling.by_size import detect_by_size
 

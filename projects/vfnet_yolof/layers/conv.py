@@ -114,5 +114,6 @@ def prediction_conv(in_channels: int, out_channels: int, bias: float = 0.0) -> n
     """A 3x3 output convolution with the references' initialisation (normal, std 0.01)."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
     nn.init.normal_(conv.weight, std=0.01)
+    assert conv.bias is not None  # by default it has one
     nn.init.constant_(conv.bias, bias)
     return conv

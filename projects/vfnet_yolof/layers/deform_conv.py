@@ -214,7 +214,12 @@ class DeformConv2d(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x: (N, C, H, W). offset, mask: as of :func:`deform_conv2d`."""
+        """Convolve with given offsets.
+
+        Args:
+            x: (N, C, H, W).
+            offset, mask: as of :func:`deform_conv2d`.
+        """
         x = deform_conv2d(
             x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask
         )
@@ -250,11 +255,11 @@ class DeformConvPack(DeformConv2d):
             self.padding,
             self.dilation,
         )
-        nn.init.zeros_(self.conv_offset.weight)
-        nn.init.zeros_(self.conv_offset.bias)
+        for parameter in self.conv_offset.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, C, H, W) -> (N, C_out, Ho, Wo)."""
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # predicts its offsets
+        """Convolve with predicted offsets: (N, C, H, W) -> (N, C_out, Ho, Wo)."""
         return super().forward(x, *self._predict(x))
 
     def _predict(self, x: Tensor) -> tuple[Tensor, ...]:

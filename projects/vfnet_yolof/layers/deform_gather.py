@@ -101,7 +101,7 @@ class _Pieces(NamedTuple):
         count = max(1, -(-positions // most))
         return cls(positions, max(1, -(-positions // count)), samples)
 
-    def __iter__(self) -> Iterator[tuple[slice, slice]]:  # type: ignore[override]
+    def slices(self) -> Iterator[tuple[slice, slice]]:
         """Slices of the positions, and of their samples."""
         for start in range(0, self.positions, self.step):
             stop = min(start + self.step, self.positions)
@@ -144,7 +144,7 @@ class _GatheredProduct(torch.autograd.Function):
         groups, group_out = weight.shape[:2]
         kernel = weight.flatten(2).transpose(1, 2)
         output = pixels.new_empty(pieces.positions, groups, group_out)
-        for at, samples in pieces:
+        for at, samples in pieces.slices():
             columns = _split_groups(_gather(pixels, rows[samples], weights[samples]), weight)
             torch.bmm(columns, kernel, out=output[at].transpose(0, 1))
             del columns  # its memory serves the next piece
@@ -153,7 +153,10 @@ class _GatheredProduct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @torch.autocast("cpu", enabled=False)  # also when backward() is called inside of one
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # type: ignore[override]  # once_differentiable hides the arguments' names
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (grad_output,) = grad_outputs
         pixels, rows, weights, weight = ctx.saved_tensors
         need_pixels, _, need_weights, need_kernel = ctx.needs_input_grad
         pieces = _Pieces.of(pixels, rows, weight)
@@ -164,13 +167,13 @@ class _GatheredProduct(torch.autograd.Function):
         grad_weights = torch.empty_like(weights) if need_weights else None
         grad_kernel = torch.zeros_like(kernel) if need_kernel else None
 
-        for at, samples in pieces:
+        for at, samples in pieces.slices():
             piece_rows, piece_weights = rows[samples], weights[samples]
             with torch.set_grad_enabled(need_weights):
                 piece_weights = piece_weights.detach().requires_grad_(need_weights)
                 columns = _gather(pixels, piece_rows, piece_weights)
             grad_piece = grad_output[:, at]
-            if need_kernel:
+            if grad_kernel is not None:
                 grad_kernel.baddbmm_(
                     grad_piece.transpose(1, 2), _split_groups(columns.detach(), weight)
                 )
@@ -178,13 +181,13 @@ class _GatheredProduct(torch.autograd.Function):
                 continue
             grad_columns = torch.bmm(grad_piece, kernel).view(groups, -1, taps, channels)
             grad_columns = grad_columns.permute(1, 2, 0, 3).reshape(columns.shape)
-            if need_weights:
+            if grad_weights is not None:
                 (grad_weights[samples],) = torch.autograd.grad(columns, piece_weights, grad_columns)
-            if need_pixels:
+            if grad_pixels is not None:
                 _scatter(grad_pixels, grad_columns, piece_rows, piece_weights.detach())
         return (
             grad_pixels,
             None,
             grad_weights,
-            grad_kernel.view_as(weight) if need_kernel else None,
+            None if grad_kernel is None else grad_kernel.view_as(weight),
         )

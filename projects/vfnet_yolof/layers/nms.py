@@ -18,7 +18,7 @@ class HardNMS:
     """Greedy NMS, for each class by itself unless ``class_agnostic``.
 
     All of it is in float64, so that what is kept depends on the boxes of a class alone, whatever
-    their number, the size of the picture and the number of classes. Of equal scores the first of
+    their number, the size of the image and the number of classes. Of equal scores the first of
     the input counts as the better one.
 
     Args:

@@ -1,7 +1,7 @@
 """Soft non-maximum suppression: what overlaps a better box loses score instead of going."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -86,7 +86,8 @@ class SoftNMS:
         return np.exp(iou * iou * np.float32(-1 / self.sigma))
 
 
-class _Left(NamedTuple):
+@dataclass
+class _Left:
     """Boxes that may still be kept, class after class, in the order of the input within a class.
 
     Attributes:
@@ -120,7 +121,7 @@ class _Left(NamedTuple):
     def best(self) -> np.ndarray:
         """(G,) position of the first best score of each class."""
         if len(self.first) == 1:
-            return self.scores.argmax(keepdims=True)
+            return self.scores.argmax(axis=0, keepdims=True)
         highest = np.maximum.reduceat(self.scores, self.first)
         equal = (self.scores == highest[self.group]).nonzero()[0]
         return equal[np.searchsorted(equal, self.first)]

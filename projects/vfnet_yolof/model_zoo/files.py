@@ -58,7 +58,11 @@ def find_weights(weights: Weights, folders: Sequence[str | os.PathLike[str]] = (
 
 
 def check_hash(path: Path, weights: Weights) -> None:
-    """Raises :class:`CheckpointError` unless the file's SHA-256 starts as published."""
+    """Check that the file's SHA-256 starts as published, where a hash is.
+
+    Raises:
+        CheckpointError: it does not.
+    """
     if weights.sha256 and not (found := file_sha256(path)).startswith(weights.sha256):
         raise CheckpointError(
             f"{path} is not the published file: its SHA-256 is {found[:16]}..., the published one "

@@ -18,7 +18,7 @@ _YOLOF_AUTHORS = "https://github.com/chensnathan/YOLOF#main-results"
 
 
 class Pipeline(NamedTuple):
-    """How pictures were brought to a checkpoint in its training, and so have to be in its use.
+    """How images were brought to a checkpoint in its training, and so have to be in its use.
 
     Attributes:
         interpolation: of resizing, "opencv" or "pil".
@@ -47,10 +47,10 @@ class Weights(NamedTuple):
         file: its name. sha256: first digits of its hash, or "" where none is published.
         addresses: where it can be fetched without a browser, best first.
         page: where a person finds it.
-        pipeline: how pictures have to be brought to it.
+        pipeline: how images have to be brought to it.
         val: AP on val2017 of this very file, where it is another training than the row's.
         overrides: what the row's config needs changed for this file, because other code trained it:
-            to bring pictures as :attr:`pipeline` says, and what else that code does differently.
+            to bring images as :attr:`pipeline` says, and what else that code does differently.
     """
 
     file: str
@@ -123,11 +123,6 @@ def _yolof_authors(model: str) -> Weights:
 def _drive(row: str, key: str) -> Weights:
     """Files of VFNet's and GFL's authors, who both work on MMDetection."""
     return _by_hand(f"{row}.pth", f"{_DRIVE}/{key}/view", MMDETECTION)
-
-
-def _gfocal(val: float, test_dev: float, model: str, key: str) -> Row:
-    """A row of the GFL authors' first release."""
-    return Row(val, test_dev, _drive(f"gfocal_{model}", key))
 
 
 ROWS: dict[str, Row] = {

@@ -1,3 +1,3 @@
 """Detectors: backbone -> neck -> head -> targets and losses, or decoding and NMS."""
 
-from . import backbones, meta_arch, necks  # noqa: F401  (registration with Detectron2)
+from . import backbones, meta_arch, necks, yacs  # noqa: F401  (registration with Detectron2)

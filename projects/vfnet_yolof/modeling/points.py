@@ -1,9 +1,24 @@
 """Grid points and the square anchors around them."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Grid(NamedTuple):
+    """The R points of all levels, from fine to coarse, row by row.
+
+    Attributes:
+        points: (R, 2), x before y, pixels. anchors: (R, 4) xyxy pixels, square, around the points.
+        strides: (R,) float32, of each point's level. level_sizes: number of points of each level.
+    """
+
+    points: Tensor
+    anchors: Tensor
+    strides: Tensor
+    level_sizes: list[int]
 
 
 class PointGenerator:
@@ -45,21 +60,16 @@ class PointGenerator:
         cells = torch.arange(count, device=device, dtype=torch.float32)
         return (cells + self.offset) * stride
 
-    def anchors(self, points: Sequence[Tensor]) -> list[Tensor]:
-        """Square anchors (H*W, 4) xyxy in pixels around each level's points."""
-        sides = [0.5 * self.octave_base_scale * stride for stride in self.strides]
-        return [
-            torch.cat([p - half, p + half], dim=-1) for p, half in zip(points, sides, strict=True)
-        ]
-
-    def strides_of(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
-        """Stride of each point, (R,) float32 over all levels."""
-        self._check(sizes)
-        return torch.cat(
-            [
-                torch.full((h * w,), float(stride), device=device)
-                for (h, w), stride in zip(sizes, self.strides, strict=True)
-            ]
+    def grid(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> Grid:
+        """Points, anchors and strides of all levels, for each level's (H, W)."""
+        points = self.points(sizes, device)
+        anchors, strides = [], []
+        for p, stride in zip(points, self.strides, strict=True):
+            half = 0.5 * self.octave_base_scale * stride
+            anchors.append(torch.cat([p - half, p + half], dim=-1))
+            strides.append(torch.full((len(p),), float(stride), device=device))
+        return Grid(
+            torch.cat(points), torch.cat(anchors), torch.cat(strides), [len(p) for p in points]
         )
 
     def valid_mask(

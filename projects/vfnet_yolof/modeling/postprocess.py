@@ -9,7 +9,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..layers.nms import NMS, HardNMS
-from .box_coders import clip_boxes
+from .boxes import clip_boxes
 
 CANDIDATE_MODES = ("pair", "location")
 CLIP_MODES = ("before_nms", "after_nms")

@@ -5,15 +5,15 @@ right, bottom. Distances are in units of the level's stride.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .box_coders import bin_values, integral
-from .losses.checks import check_nonnegative
-from .losses.distribution_focal import distribution_focal_loss
+from .boxes import SCALE_CLAMP
+from .losses.focal import check_nonnegative, distribution_focal_loss
 
 
 class SideStatistics(NamedTuple):
@@ -86,25 +86,89 @@ class GeneralDistribution:
         return SideStatistics(probabilities, mean, variance.sqrt(), entropy)
 
 
-class DiracDelta:
-    """One number for each side: distances are ``exp(raw)``, as in FCOS (equation 3)."""
+class _Point:
+    """A representation without a distribution: one number for each side."""
 
     channels = 1
     max_distance = math.inf
     loss_name = None
 
-    def decode(self, raw: Tensor) -> Tensor:
-        """(..., 4) -> distances (..., 4)."""
-        return raw.exp()
-
     def side_loss(self, raw: Tensor, target: Tensor) -> None:
         """None: a point has no shape to learn."""
         return None
+
+    def decode(self, raw: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def statistics(self, raw: Tensor) -> SideStatistics:
         """All of the probability is at one point, whose (differential) entropy is -inf."""
         mean = self.decode(raw)
         return SideStatistics(None, mean, torch.zeros_like(mean), torch.full_like(mean, -math.inf))
+
+
+class DiracDelta(_Point):
+    """One number for each side: distances are ``exp(raw) * unit``, as in FCOS (equation 3).
+
+    Args:
+        unit: strides that a raw distance of exp(0) stands for; 1 in FCOS, 8 in VFNet.
+
+    Raises:
+        ValueError: it is not positive and finite.
+    """
+
+    def __init__(self, unit: float = 1.0) -> None:
+        check_nonnegative(unit=unit)
+        if not unit > 0:
+            raise ValueError(f"unit must be positive, got {unit}")
+        self.unit = unit
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """(..., 4) -> distances (..., 4)."""
+        return raw.exp() * self.unit
+
+
+class AnchorDeltas(_Point):
+    """Deltas (dx, dy, dw, dh) of a square anchor around the location: ATSS as it was published.
+
+    The shift of the centre in units of the anchor's side and the logarithms of the growth of width
+    and height, each times its weight. They make the same four distances as other representations,
+    so that a location outside of its box has negative ones.
+
+    Args:
+        anchor_side: in strides. weights: of the four numbers, as MMDetection's ``target_stds``.
+        scale_clamp: largest magnitude of the logarithm of a growth.
+
+    Raises:
+        ValueError: a number is not positive and finite, or there are not four weights.
+    """
+
+    def __init__(
+        self,
+        anchor_side: float = 8.0,
+        weights: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+        scale_clamp: float = SCALE_CLAMP,
+    ) -> None:
+        self.anchor_side = anchor_side
+        self.weights = tuple(weights)
+        self.scale_clamp = scale_clamp
+        if len(self.weights) != 4:
+            raise ValueError(f"weights must be four numbers, got {weights}")
+        check_nonnegative(anchor_side=anchor_side, scale_clamp=scale_clamp)
+        check_nonnegative(**{f"weights[{i}]": x for i, x in enumerate(self.weights)})
+        if not all(x > 0 for x in (anchor_side, *self.weights)):
+            raise ValueError(f"anchor_side {anchor_side} and weights {weights} must be positive")
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """(..., 4) -> distances (..., 4) to the left, top, right and bottom side, in strides."""
+        dx, dy, dw, dh = (x * w for x, w in zip(raw.unbind(-1), self.weights, strict=True))
+        x, y = dx * self.anchor_side, dy * self.anchor_side
+        half_width, half_height = (
+            0.5 * self.anchor_side * growth.clamp(-self.scale_clamp, self.scale_clamp).exp()
+            for growth in (dw, dh)
+        )
+        return torch.stack(
+            [half_width - x, half_height - y, half_width + x, half_height + y], dim=-1
+        )
 
 
 class GaussianDistribution:
@@ -154,3 +218,24 @@ class GaussianDistribution:
 def _by_side(raw: Tensor, channels: int) -> Tensor:
     """(..., 4 * channels) -> (..., 4, channels)."""
     return raw.unflatten(-1, (4, channels))
+
+
+def integral(logits: Tensor, interval: float = 1.0) -> Tensor:
+    """Expectation of a distribution over evenly spaced values (GFL, equation 5).
+
+    Args:
+        logits: (..., bins) before the softmax. interval: distance of neighbouring values, the
+            first of which is 0.
+
+    Returns:
+        (...) in [0, (bins - 1) * interval].
+    """
+    # A sum, not a matrix product: tools that count or convert operators know no product of a
+    # tensor with a vector.
+    return (logits.softmax(-1) * bin_values(logits, interval)).sum(-1)
+
+
+def bin_values(logits: Tensor, interval: float = 1.0) -> Tensor:
+    """The values (bins,) that the last dimension of ``logits`` stands for."""
+    bins = torch.arange(logits.shape[-1], device=logits.device, dtype=logits.dtype)
+    return bins * interval

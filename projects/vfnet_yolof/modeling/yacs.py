@@ -1,19 +1,25 @@
-"""Yacs keys of the meta-architectures, for ``DefaultTrainer`` and other people's tools."""
+"""Yacs keys of the meta-architectures, for ``DefaultTrainer`` and other people's tools.
 
+What stands in Detectron2's META_ARCH_REGISTRY takes a config with these keys, or the keyword
+arguments of the class.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
-from detectron2.config import CfgNode, get_cfg
-from detectron2.modeling import build_anchor_generator, build_backbone
+from detectron2.config import CfgNode, configurable, get_cfg
+from detectron2.modeling import META_ARCH_REGISTRY, build_anchor_generator, build_backbone
 
 from ..layers.nms import NMS, HardNMS
 from ..layers.soft_nms import SoftNMS
 from .assigners import ATSSAssigner, FCOSAssigner, UniformAssigner
-from .box_coders import ClampedDeltaCoder
-from .heads import AnchorHead, GFLHead, PointHead, VFNetHead
+from .boxes import ClampedDeltaCoder
+from .heads import AnchorHead, GFLHead, VFNetHead
 from .losses import FocalLoss, QualityFocalLoss, VarifocalLoss
-from .points import PointGenerator
+from .meta_arch import ATSS, GFL, YOLOF, GFocal, VFNet
+from .points import PixelIndexPoints, PointGenerator
 from .postprocess import PostProcessor
-from .representations import GeneralDistribution
+from .representations import DiracDelta, GeneralDistribution
 
 
 def _add_common_keys(node: CfgNode) -> None:
@@ -194,7 +200,7 @@ def vfnet_arguments(cfg: CfgNode) -> dict[str, Any]:
 def atss_arguments(cfg: CfgNode) -> dict[str, Any]:
     """Constructor arguments of :class:`ATSS`; errors as of :func:`vfnet_arguments`."""
     arguments, head = _point_arguments(cfg, "ATSS")
-    arguments["head"] = PointHead(**head, centerness=True)
+    arguments["head"] = GFLHead(**head, representation=DiracDelta(), quality=True)
     arguments["cls_loss"] = _varifocal_or_focal("ATSS", cfg.MODEL.ATSS)
     arguments["centerness_weight"] = cfg.MODEL.ATSS.CENTERNESS_WEIGHT
     arguments["min_centerness_sum"] = cfg.MODEL.ATSS.MIN_CENTERNESS_SUM
@@ -214,6 +220,13 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
     arguments["cls_loss"] = QualityFocalLoss(node.QFL_BETA)
     arguments["dfl_weight"] = node.DFL_WEIGHT
     return arguments
+
+
+def gfocal_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Constructor arguments of :class:`GFocal`; keys and errors as of :func:`gfl_arguments`."""
+    arguments = gfl_arguments(cfg)
+    points = arguments["points"]
+    return arguments | {"points": PixelIndexPoints(points.strides, points.octave_base_scale)}
 
 
 def yolof_arguments(cfg: CfgNode) -> dict[str, Any]:
@@ -331,3 +344,22 @@ def _choose(key: str, name: str, **choices: Any) -> Any:
     if name not in choices:
         raise KeyError(f"{key} must be one of {sorted(choices)}, got {name!r}")
     return choices[name]()
+
+
+def _register(detector: Callable[..., Any], arguments: Callable[..., dict[str, Any]]) -> None:
+    def build(**keywords: Any) -> Any:
+        return detector(**keywords)
+
+    build.__name__ = build.__qualname__ = detector.__name__
+    build.__doc__ = detector.__doc__
+    META_ARCH_REGISTRY.register(configurable(from_config=arguments)(build))
+
+
+for _detector, _arguments in (
+    (ATSS, atss_arguments),
+    (GFL, gfl_arguments),
+    (GFocal, gfocal_arguments),
+    (VFNet, vfnet_arguments),
+    (YOLOF, yolof_arguments),
+):
+    _register(_detector, _arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -50,16 +51,14 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
         FileWriteError: the disk is full, the folder read-only and the like. Other errors of
             ``write`` pass. Either way what ``path`` was before is untouched.
     """
-    with replacing(path) as scratch, open(scratch, "wb") as raw:
-        file = _Remembering(raw)
+    with replacing(path) as scratch, _Remembering(io.FileIO(scratch, "wb")) as file:
         try:
-            write(file)  # type: ignore[arg-type]
+            write(file)
         except Exception as error:
             # torch.save turns an error of the disk into one that does not say so.
             if file.error is not None:
                 raise file.error from error
             raise
-        raw.flush()
 
 
 @contextlib.contextmanager
@@ -120,19 +119,14 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-class _Remembering:
+class _Remembering(io.BufferedWriter):
     """A binary file that keeps the first error of a write."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
+    error: OSError | None = None
 
     def write(self, data: Any) -> int:
         try:
-            return self._file.write(data)
+            return super().write(data)
         except OSError as error:
             self.error = self.error or error
             raise
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..losses.iou import aligned_iou
-from .chunks import box_chunks
+from ..boxes import aligned_iou
 from .match import SingleMatch
-from .ranking import smallest
 
 INSIDE_MARGIN = 0.01  # pixels; the reference's `min(l, t, r, b) > 0.01`
 
@@ -121,3 +119,29 @@ def _best_box(assigned: Tensor, candidates: Tensor, iou: Tensor, positive: Tenso
         0, candidates.flatten(), keys.flatten(), reduce="amax"
     )
     return torch.where(best >= 0, num_boxes - (best & 0xFFFFFFFF), assigned)
+
+
+def smallest(values: Tensor, k: int) -> Tensor:
+    """Indices of the ``k`` smallest values of each row, ascending; of equal ones the earlier.
+
+    Args:
+        values: (M, R) float32, not negative; NaN counts as larger than anything.
+        k: how many; rows shorter than that give all they have.
+
+    Returns:
+        (M, min(k, R)) int64.
+    """
+    # The bits of a non-negative float sort as an integer does; with the index below them no two
+    # keys are equal, so the choice is the same on every device.
+    keys = values.contiguous().view(torch.int32).to(torch.int64)
+    keys <<= 32
+    keys += torch.arange(values.shape[1], device=values.device)
+    return keys.topk(min(k, values.shape[1]), largest=False).values & 0xFFFFFFFF
+
+
+def box_chunks(gt_boxes: Tensor, num_locations: int, max_pairs: int) -> tuple[Tensor, ...]:
+    """Boxes (M, 4) in pieces such that a piece times ``num_locations`` is at most ``max_pairs``."""
+    return gt_boxes.split(max(1, max_pairs // max(1, num_locations)))
+
+
+AnchorATSSAssigner = ATSSAssigner  # what configurations saved by release 0.1 call it

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..box_coders import boxes_to_distances
-from .chunks import box_chunks
+from ..boxes import boxes_to_distances
+from .atss import box_chunks
 from .match import SingleMatch
 
 INFINITY = float("inf")

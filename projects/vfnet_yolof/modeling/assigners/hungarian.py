@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou
 
-from .chunks import box_chunks
+from .atss import box_chunks
 from .match import PairMatch
 
 try:

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from ..losses.iou import aligned_iou
-from .chunks import box_chunks
+from ..boxes import aligned_iou
+from .atss import box_chunks, smallest
 from .match import PairMatch
-from .ranking import smallest
 
 
 class UniformAssigner:

@@ -1,9 +1,7 @@
 """Heads: feature maps in, raw predictions of every level out. No losses, no NMS."""
 
-from .anchor_head import AnchorHead
-from .gfl_head import GFLHead
-from .point_head import PointHead
-from .predictions import AnchorPredictions, PointPredictions, SidePredictions
+from .anchor_head import AnchorHead, AnchorPredictions
+from .gfl_head import GFLHead, PointHead, PointPredictions
 from .vfnet_head import VFNetHead
 
 __all__ = [
@@ -12,6 +10,5 @@ __all__ = [
     "GFLHead",
     "PointHead",
     "PointPredictions",
-    "SidePredictions",
     "VFNetHead",
 ]

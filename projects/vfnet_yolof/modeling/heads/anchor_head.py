@@ -2,15 +2,27 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...layers.conv import bias_for_prior, conv_tower, prediction_conv
-from .predictions import AnchorPredictions
 
 LARGEST_LOGIT = math.log(1e8)  # the reference bounds the exponentials of the logits by 1e8
+
+
+class AnchorPredictions(NamedTuple):
+    """Raw predictions of a head with A anchors for each location, one entry for each level.
+
+    Attributes:
+        logits: (N, A * K, H, W) classification scores before the sigmoid, anchor-major.
+        deltas: (N, A * 4, H, W), see :class:`vfnet_yolof.modeling.boxes.ClampedDeltaCoder`.
+    """
+
+    logits: list[Tensor]
+    deltas: list[Tensor]
 
 
 def with_objectness(cls_logits: Tensor, objectness: Tensor) -> Tensor:

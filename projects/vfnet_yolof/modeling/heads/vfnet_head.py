@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from ...layers.conv import ConvNormAct, Scale, bias_for_prior, prediction_conv
 from ...layers.star_conv import StarConv2d, star_offsets
-from .predictions import PointPredictions
-from .tower_head import TwoTowers
+from .gfl_head import PointPredictions, TwoTowers
 
 REG_DENOM = (64.0, 128.0, 256.0, 512.0, 1024.0)
 
@@ -31,6 +30,8 @@ class VFNetHead(TwoTowers):
         **towers: see :class:`TwoTowers`; ``dcn_on_last_conv`` is for DCN backbones (section 5).
     """
 
+    representation = None  # predictions are distances in pixels
+
     def __init__(
         self,
         *,
@@ -44,7 +45,9 @@ class VFNetHead(TwoTowers):
         **towers: Any,
     ) -> None:
         super().__init__(num_convs=num_convs, norm=norm, **towers)
-        self.reg_denom = self.of_each_level(reg_denom)
+        if len(self.strides) != len(reg_denom):
+            raise ValueError(f"strides {self.strides} and reg_denom {reg_denom} differ in length")
+        self.reg_denom = tuple(float(x) for x in reg_denom)
         self.gradient_mul = gradient_mul
         width = self.conv_channels
 

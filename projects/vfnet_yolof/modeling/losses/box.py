@@ -5,12 +5,12 @@ from typing import Protocol
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 
-from .checks import check_nonnegative
-from .iou import giou_loss
+from ..boxes import giou_loss
+from .focal import check_nonnegative
 
 
 class BoxCoder(Protocol):
-    """Boxes as numbers and back, see :class:`vfnet_yolof.modeling.box_coders.ClampedDeltaCoder`."""
+    """Boxes as numbers and back, see :class:`vfnet_yolof.modeling.boxes.ClampedDeltaCoder`."""
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor: ...
 

@@ -1,11 +1,62 @@
-"""Focal loss (RetinaNet, equation 5), on fvcore's implementation."""
+"""The focal loss (RetinaNet, equation 5) and its family.
+
+Varifocal loss (VarifocalNet, section 4.2), generalized, quality and distribution focal loss
+(Generalized Focal Loss, section 3). Losses of classes are called alike, with sparse positives, see
+:class:`VarifocalLoss`.
+"""
+
+import math
+from numbers import Real
 
 import torch
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
+from torch.nn import functional as F
 
-from .checks import check_nonnegative, check_share
-from .padding import without_padding
+
+def check_nonnegative(**values: object) -> None:
+    """Each of the named values is a finite number and not negative.
+
+    A negative weight or exponent would train away from the target without an error.
+
+    Raises:
+        ValueError: one is not; names it.
+    """
+    for name, value in values.items():
+        if not (isinstance(value, Real) and math.isfinite(value)):
+            raise ValueError(f"{name} must be a finite number, got {value!r}")
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
+
+
+def check_share(**values: object) -> None:
+    """Each of the named values lies in [0, 1]; otherwise as :func:`check_nonnegative`."""
+    for name, value in values.items():
+        if not (isinstance(value, Real) and 0 <= value <= 1):
+            raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+
+
+CERTAIN_BACKGROUND = -1e4  # a logit whose loss and gradient as a negative are exactly 0
+
+
+def without_padding(logits: Tensor, valid: Tensor | None) -> Tensor:
+    """Logits (R, K) whose rows outside of ``valid`` (R,) bool cost nothing and learn nothing.
+
+    They become certain background instead of being left out: the length of a selection the host
+    would have to wait for. None: all rows count.
+    """
+    if valid is None:
+        return logits
+    return logits.masked_fill(~valid[:, None], CERTAIN_BACKGROUND)
+
+
+def reduce_loss(loss: Tensor, reduction: str) -> Tensor:
+    """``loss`` itself for ``"none"``, its sum for ``"sum"``; ValueError for anything else."""
+    if reduction == "sum":
+        return loss.sum()
+    if reduction == "none":
+        return loss
+    raise ValueError(f"reduction must be 'sum' or 'none', got {reduction!r}")
 
 
 class FocalLoss:
@@ -57,3 +108,242 @@ class FocalLoss:
         loss = sigmoid_focal_loss(logits, target, alpha=self.alpha, gamma=self.gamma)
         # A mask instead of an index, whose length the host would have to wait for.
         return (loss.sum(1) * (labels >= 0)).sum()
+
+
+class GuidedFocalLoss:
+    """Focal loss whose positives are weighted with the quality of their boxes.
+
+    Our definition, in the manner of the IoU-balanced classification loss (Wu and Li, 2019) that
+    the paper cites, but not checked against it: a positive weighs ``quality ** eta``, times the
+    factor that leaves the sum of the positives' losses as it was; targets stay 1, negatives stay
+    as they are. The weights carry no gradient. Centerness or IoU guides, by which of them the
+    detector hands over as quality.
+
+    Args:
+        alpha, gamma: of the focal loss. eta: exponent of the quality.
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, eta: float = 1.5) -> None:
+        check_share(alpha=alpha)
+        check_nonnegative(gamma=gamma, eta=eta)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.eta = eta
+
+    def __call__(
+        self,
+        logits: Tensor,
+        pos_idx: Tensor,
+        pos_classes: Tensor,
+        pos_quality: Tensor,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Sum over the ``valid`` rows of (R, K) ``logits``; arguments as of
+        :class:`VarifocalLoss`."""
+        logits = without_padding(logits, valid)
+        target = torch.zeros_like(logits)
+        target[pos_idx, pos_classes] = 1.0
+        loss = sigmoid_focal_loss(logits, target, alpha=self.alpha, gamma=self.gamma)
+        positive = loss[pos_idx, pos_classes]
+        # Without positives, or with worthless ones only, the sums are 0 and nothing is scaled.
+        weight = pos_quality.clamp(min=0).pow(self.eta)
+        total = (weight * positive).sum().detach()
+        factor = positive.sum().detach() / total.clamp(min=torch.finfo(total.dtype).tiny)
+        weight = torch.where(total > 0, weight * factor, torch.ones_like(weight))
+        return loss.sum() + ((weight - 1) * positive).sum()
+
+
+def varifocal_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+    iou_weighted: bool = True,
+    reduction: str = "sum",
+) -> Tensor:
+    """Binary cross entropy against an IoU-aware classification score.
+
+    Positives (``target`` > 0) are weighted with their target, negatives with
+    ``alpha * p ** gamma``. As in the reference the negative weight stays in the graph.
+
+    Args:
+        logits: (..., K) raw scores.
+        target: (..., K), IoU with the ground truth in [0, 1] at the positive class, 0 elsewhere.
+        alpha, gamma: weighting of the negatives.
+        iou_weighted: weight positives with their target (the paper's q weighting), else with 1.
+        reduction: ``"sum"`` or ``"none"``.
+    """
+    negative_weight = alpha * (logits.sigmoid() - target).abs().pow(gamma)
+    positive_weight = target if iou_weighted else torch.ones_like(target)
+    weight = torch.where(target > 0, positive_weight, negative_weight)
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
+    return reduce_loss(loss, reduction)
+
+
+class VarifocalLoss:
+    """:func:`varifocal_loss` on sparse positives: the classification loss of VFNet.
+
+    Its authors use it in two ways, and the defaults are those of VFNet, ATSS and FoveaBox.
+    RetinaNet and RepPoints have ``padding_is_negative=False`` and ``min_iou=0``.
+
+    Args:
+        alpha, gamma, iou_weighted: see :func:`varifocal_loss`.
+        padding_is_negative: let locations beyond an image's own padded size, where a larger image
+            of the batch makes them, count as negatives; else they are left out.
+        min_iou: smallest target of a positive; one of 0 would count as a negative.
+
+    Raises:
+        ValueError: alpha or gamma is negative or not finite, or min_iou is not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+        iou_weighted: bool = True,
+        padding_is_negative: bool = True,
+        min_iou: float = 1e-6,
+    ) -> None:
+        check_nonnegative(alpha=alpha, gamma=gamma)
+        check_share(min_iou=min_iou)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.iou_weighted = iou_weighted
+        self.padding_is_negative = padding_is_negative
+        self.min_iou = min_iou
+
+    def __call__(
+        self,
+        logits: Tensor,
+        pos_idx: Tensor,
+        pos_classes: Tensor,
+        pos_quality: Tensor,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Sum over locations and classes.
+
+        Args:
+            logits: (R, K) float32. pos_idx: (P,) rows that are positive, each once.
+            pos_classes: (P,) their class. pos_quality: (P,) how good their box is, in [0, 1] and
+                without gradient. VFNet gives the IoU of the predicted box with the ground truth,
+                the IACS target (section 4.1); in GFL's table 1a it may be the centerness.
+            valid: (R,) bool, rows that lie in an image's own padded size, as all positives do;
+                all rows if None.
+        """
+        if not self.padding_is_negative:
+            logits = without_padding(logits, valid)
+        target = torch.zeros_like(logits)
+        target[pos_idx, pos_classes] = pos_quality.clamp(min=self.min_iou)
+        return varifocal_loss(
+            logits, target, alpha=self.alpha, gamma=self.gamma, iou_weighted=self.iou_weighted
+        )
+
+
+def generalized_focal_loss(
+    log_left: Tensor,
+    log_right: Tensor,
+    target: Tensor,
+    *,
+    left: Tensor | float = 0.0,
+    right: Tensor | float = 1.0,
+    beta: float = 2.0,
+    reduction: str = "sum",
+) -> Tensor:
+    """Cross entropy of two variables against a value between them (equation 7).
+
+    The global minimum has the probabilities that interpolate ``target`` linearly. The focal loss,
+    QFL and DFL are special cases (equations 8 to 10).
+
+    Args:
+        log_left, log_right: (...) log-probabilities of the two variables, as ``logsigmoid`` or
+            ``log_softmax`` give them from logits.
+        target: (...) in [left, right]. left, right: values of the two variables, left < right.
+        beta: exponent of the modulating factor ``|target - estimate|``.
+        reduction: ``"sum"`` or ``"none"``.
+    """
+    loss = -((right - target) * log_left + (target - left) * log_right)
+    if beta != 0:
+        estimate = left * log_left.exp() + right * log_right.exp()
+        loss = loss * modulating_factor(estimate, target, beta)
+    return reduce_loss(loss, reduction)
+
+
+def quality_focal_loss(
+    logits: Tensor, target: Tensor, *, beta: float = 2.0, reduction: str = "sum"
+) -> Tensor:
+    """Binary cross entropy against a quality, focused on bad estimates (equations 2 and 9).
+
+    It is :func:`generalized_focal_loss` for the values 0 and 1 with the probabilities
+    ``1 - sigmoid(logits)`` and ``sigmoid(logits)``, in a form that needs less memory.
+
+    Args:
+        logits: (..., K) raw scores.
+        target: (..., K), IoU with the ground truth in [0, 1] at the positive class, 0 elsewhere.
+        beta: how fast well-estimated examples lose weight.
+        reduction: ``"sum"`` or ``"none"``.
+    """
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    if beta != 0:
+        loss = loss * modulating_factor(logits.sigmoid(), target, beta)
+    return reduce_loss(loss, reduction)
+
+
+def modulating_factor(estimate: Tensor, target: Tensor, beta: float) -> Tensor:
+    """``|target - estimate| ** beta``, with a finite gradient at 0 for every ``beta``."""
+    return (target - estimate).abs().clamp(min=1e-12).pow(beta)
+
+
+class QualityFocalLoss:
+    """:func:`quality_focal_loss` on sparse positives: the classification loss of GFL.
+
+    Raises:
+        ValueError: ``beta`` is negative or not finite.
+    """
+
+    def __init__(self, beta: float = 2.0) -> None:
+        check_nonnegative(beta=beta)
+        self.beta = beta
+
+    def __call__(
+        self,
+        logits: Tensor,
+        pos_idx: Tensor,
+        pos_classes: Tensor,
+        pos_quality: Tensor,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Sum over locations and classes; arguments as of :class:`VarifocalLoss`.
+
+        Rows that are not ``valid`` are left out, as in every reference with this loss.
+        """
+        logits = without_padding(logits, valid)
+        target = torch.zeros_like(logits)
+        target[pos_idx, pos_classes] = pos_quality
+        return quality_focal_loss(logits, target, beta=self.beta)
+
+
+def distribution_focal_loss(logits: Tensor, target: Tensor, *, reduction: str = "sum") -> Tensor:
+    """Cross entropy with the two bins around the target, weighted by how near they are.
+
+    Args:
+        logits: (..., n + 1), one for each bin, before the softmax.
+        target: (...) position among the bins, in [0, n].
+        reduction: ``"sum"`` or ``"none"``, which gives (...).
+    """
+    left = target.detach().floor().clamp(0, logits.shape[-1] - 2)
+    index = left.long().unsqueeze(-1)
+    log_probabilities = logits.log_softmax(-1)
+    loss = generalized_focal_loss(
+        log_probabilities.gather(-1, index).squeeze(-1),
+        log_probabilities.gather(-1, index + 1).squeeze(-1),
+        target,
+        left=left,
+        right=left + 1,
+        beta=0.0,
+        reduction="none",
+    )
+    return reduce_loss(loss, reduction)

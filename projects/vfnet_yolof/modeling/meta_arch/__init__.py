@@ -1,10 +1,19 @@
-"""The detectors, registered in Detectron2's META_ARCH_REGISTRY."""
+"""The detectors: classes that take their parts as keywords."""
 
-from .anchor_detector import AnchorDetector
-from .atss import ATSS
-from .gfl import GFL
+from .anchor_detector import YOLOF, AnchorDetector
+from .gfl import ATSS, GFL, CenternessTarget, EqualQuality, IoUTarget, PredictedScore
 from .gfocal import GFocal
 from .vfnet import VFNet
-from .yolof import YOLOF
 
-__all__ = ["ATSS", "GFL", "YOLOF", "AnchorDetector", "GFocal", "VFNet"]
+__all__ = [
+    "ATSS",
+    "GFL",
+    "YOLOF",
+    "AnchorDetector",
+    "CenternessTarget",
+    "EqualQuality",
+    "GFocal",
+    "IoUTarget",
+    "PredictedScore",
+    "VFNet",
+]

@@ -9,12 +9,11 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
 from ..assigners import Assigner, Match
-from ..box_coders import ClampedDeltaCoder
-from ..events import log_tensor
-from ..heads.predictions import AnchorPredictions
+from ..boxes import ClampedDeltaCoder
+from ..heads import AnchorPredictions
 from ..losses import FocalLoss, GIoUBoxLoss, check_nonnegative, synced_mean
 from ..postprocess import Detections
-from .base import OneStageDetector, flatten_levels
+from .base import OneStageDetector, flatten_levels, log_tensor
 
 
 class AnchorTargets(NamedTuple):
@@ -173,6 +172,13 @@ class AnchorDetector(OneStageDetector):
 
             results.append(self.postprocessor([x[i] for x in logits], decode, image_size))
         return results
+
+
+class YOLOF(AnchorDetector):
+    """You Only Look One-level Feature: one feature map, dilated encoder, uniform matching.
+
+    (YOLOF, section 4.3.) Its parts make it; see :class:`AnchorDetector` for the arguments.
+    """
 
 
 def flatten_anchors(maps: Sequence[Tensor], channels: int) -> list[Tensor]:

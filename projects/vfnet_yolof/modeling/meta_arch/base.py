@@ -9,13 +9,14 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from ..assigners import Assigner, Match
-from ..box_coders import distances_to_boxes
-from ..events import log_scalar
-from ..losses.normalizer import synced_mean
-from ..points import PointGenerator
+from ..boxes import distances_to_boxes
+from ..heads import PointPredictions
+from ..losses import synced_mean
+from ..points import Grid, PointGenerator
 from ..postprocess import Detections, PostProcessor
 
 
@@ -38,6 +39,24 @@ class Targets(NamedTuple):
     strides: Tensor
     num_pos: Tensor
     valid: Tensor | None
+
+
+class Predicted(NamedTuple):
+    """What was predicted, as the losses compare it with :class:`Targets`; float32.
+
+    Attributes:
+        logits: (N * R, K) class scores of all locations before the sigmoid.
+        raw: (P, C) box numbers of the positives, as the head gives them.
+        boxes: (P, 4) xyxy pixels, decoded. initial_boxes: the same before the refinement; None
+            without one.
+        quality_logits: (P,) of the quality branch; None without one.
+    """
+
+    logits: Tensor
+    raw: Tensor
+    boxes: Tensor
+    initial_boxes: Tensor | None
+    quality_logits: Tensor | None
 
 
 # From an image's detections, the batch's predictions, the image's number in the batch and the
@@ -171,8 +190,8 @@ class OneStageDetector(DenseDetector):
 class PointDetector(OneStageDetector):
     """Assignment and inference; subclasses add the losses.
 
-    The head's predictions are a named tuple with ``logits``, ``sides`` and ``quality_logits`` (or
-    None): :class:`PointPredictions` or :class:`SidePredictions`.
+    The head's predictions are :class:`.PointPredictions`, whose sides its ``representation``
+    decodes; one that is None stands for distances in pixels.
 
     Args:
         points: locations and anchors.
@@ -185,6 +204,7 @@ class PointDetector(OneStageDetector):
         super().__init__(**kwargs)
         self.points = points
         self.min_positives = min_positives
+        self.representation = self.head.representation
 
     def targets(
         self,
@@ -204,9 +224,9 @@ class PointDetector(OneStageDetector):
         gt_instances: Sequence[Instances],
     ) -> Targets:
         """Targets of a batch on feature maps of the given (H, W) ``sizes``."""
-        points = self.points.points(sizes, self.device)
+        grid = self.points.grid(sizes, self.device)
         valid = self.valid_locations(images, sizes)
-        matches = self.match(points, gt_instances, valid)
+        matches = self.match(grid, gt_instances, valid)
         assigned = torch.stack([match.box_of_each() for match in matches])
         image_idx, location = (assigned >= 0).nonzero(as_tuple=True)
         # Python's numbers reach a device without waiting for it, new tensors do not.
@@ -220,28 +240,25 @@ class PointDetector(OneStageDetector):
             pos_idx=image_idx * num_locations + location,
             classes=torch.cat([x.gt_classes for x in gt_instances])[gt_idx],
             boxes=torch.cat([x.gt_boxes.tensor for x in gt_instances]).float()[gt_idx],
-            points=torch.cat(points)[location],
-            strides=self.points.strides_of(sizes, self.device)[location],
+            points=grid.points[location],
+            strides=grid.strides[location],
             num_pos=synced_mean(num_pos),
             valid=None if valid is None else valid.flatten(),
         )
 
     @torch.no_grad()
     def match(
-        self, points: Sequence[Tensor], gt_instances: Sequence[Instances], valid: Tensor | None
+        self, grid: Grid, gt_instances: Sequence[Instances], valid: Tensor | None
     ) -> list[Match]:
         """Which location of each image learns which of its boxes.
 
-        Args:
-            points: (R_l, 2) of each level. valid: see :meth:`valid_locations`.
+        ``valid``: see :meth:`valid_locations`.
         """
-        anchors = torch.cat(self.points.anchors(points))
-        level_sizes = [len(x) for x in points]
         return [
             self.assigner(
-                anchors,
+                grid.anchors,
                 instances.gt_boxes.tensor,
-                level_sizes=level_sizes,
+                level_sizes=grid.level_sizes,
                 valid=None if valid is None else valid[i],
                 gt_classes=instances.gt_classes,
             )
@@ -256,6 +273,28 @@ class PointDetector(OneStageDetector):
         if all(size == tuple(images.tensor.shape[-2:]) for size in padded):
             return None
         return torch.stack([self.points.valid_mask(sizes, size, self.device) for size in padded])
+
+    def losses(self, predictions: PointPredictions, targets: Targets) -> dict[str, Tensor]:
+        """Weighted losses by name."""
+        logits, sides, initial, quality = (
+            None if maps is None else flatten_rows(maps) for maps in predictions
+        )
+        raw = sides[targets.pos_idx]
+        ltrb = self.decode_sides(raw, targets.strides[:, None])
+        predicted = Predicted(
+            logits=logits,
+            raw=raw,
+            boxes=distances_to_boxes(targets.points, ltrb),
+            initial_boxes=None
+            if initial is None
+            else distances_to_boxes(targets.points, initial[targets.pos_idx]),
+            quality_logits=None if quality is None else quality[targets.pos_idx, 0],
+        )
+        return self.losses_of(predicted, targets)
+
+    def losses_of(self, predicted: Predicted, targets: Targets) -> dict[str, Tensor]:
+        """Weighted losses by name."""
+        raise NotImplementedError(f"{type(self).__name__} defines no losses_of")
 
     def detections(
         self, images: ImageList, features: list[Tensor], predictions: Any
@@ -272,7 +311,8 @@ class PointDetector(OneStageDetector):
         for i, image_size in enumerate(images.image_sizes):
 
             def decode(level: int, index: Tensor, image: int = i) -> Tensor:
-                ltrb = self.decode_sides(sides[level][image, index], level)
+                raw = sides[level][image, index]
+                ltrb = self.decode_sides(raw, self.points.strides[level])
                 return self.boxes_from_distances(points[level][index], ltrb, images, image)
 
             detections = self.postprocessor(
@@ -284,9 +324,11 @@ class PointDetector(OneStageDetector):
             results.append(detections)
         return results
 
-    def decode_sides(self, raw: Tensor, level: int) -> Tensor:
-        """Distances (P, 4) in pixels from the head's box numbers (P, C) at a level's candidates."""
-        return raw
+    def decode_sides(self, raw: Tensor, stride: Tensor | float) -> Tensor:
+        """Distances (P, 4) in pixels from the head's box numbers (P, C), at ``stride`` pixels."""
+        if self.representation is None:
+            return raw
+        return self.representation.decode(raw.float()) * stride
 
     def boxes_from_distances(
         self, points: Tensor, ltrb: Tensor, images: ImageList, image: int
@@ -326,3 +368,25 @@ def flatten_levels(maps: Sequence[Tensor]) -> list[Tensor]:
 def flatten_rows(maps: Sequence[Tensor]) -> Tensor:
     """(N, C, H, W) of each level -> (N * R, C) float32, the row order of :class:`Targets`."""
     return torch.cat(flatten_levels(maps), dim=1).flatten(0, 1).float()
+
+
+def log_scalar(name: str, value: float) -> None:
+    """Log ``value`` if a trainer is listening; outside of one there is nothing to log to."""
+    try:
+        storage = get_event_storage()
+    except AssertionError:
+        return
+    storage.put_scalar(name, value)
+
+
+def log_tensor(name: str, value: Tensor, period: int = 20) -> None:
+    """:func:`log_scalar` for a number on the device, in every ``period``-th iteration only.
+
+    Reading it makes the host wait for the device, which a step should not do.
+    """
+    try:
+        iteration = get_event_storage().iter
+    except AssertionError:
+        return
+    if iteration % period == 0:
+        log_scalar(name, float(value))

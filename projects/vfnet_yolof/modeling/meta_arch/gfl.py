@@ -1,29 +1,79 @@
-"""GFL (Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes)."""
+"""GFL (Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes), and ATSS."""
 
+import math
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..box_coders import boxes_to_distances, distances_to_boxes
-from ..heads.predictions import SidePredictions
-from ..losses import QualityFocalLoss, check_nonnegative, giou_loss, synced_mean
+from ..boxes import aligned_iou, boxes_to_distances, centerness_target, giou_loss
+from ..heads import PointPredictions
+from ..losses import FocalLoss, QualityFocalLoss, check_nonnegative, check_share, synced_mean
 from ..postprocess import Detections
-from ..quality import IoUTarget, Positives, PredictedScore
-from ..range_monitor import RangeMonitor
-from .base import ExtraFields, PointDetector, Targets, flatten_rows
+from .base import ExtraFields, PointDetector, Predicted, Targets, log_scalar
+
+WARN_ABOVE = 0.01
 
 
-@META_ARCH_REGISTRY.register()
+class Positives(NamedTuple):
+    """Positive locations, their boxes and what was predicted there; nothing carries a gradient.
+
+    Attributes:
+        points: (P, 2). boxes, pred_boxes: (P, 4) xyxy of the ground truth and the prediction. All
+            in the same unit.
+        logits: (P, K) classification scores before the sigmoid.
+    """
+
+    points: Tensor
+    boxes: Tensor
+    pred_boxes: Tensor
+    logits: Tensor
+
+
+class CenternessTarget:
+    """Centerness of the location in the ground truth (FCOS)."""
+
+    def __call__(self, positives: Positives) -> Tensor:
+        """(P,) in [0, 1]."""
+        return centerness_target(boxes_to_distances(positives.points, positives.boxes))
+
+
+class IoUTarget:
+    """IoU of the predicted box with the ground truth."""
+
+    def __call__(self, positives: Positives) -> Tensor:
+        """(P,) in [0, 1]."""
+        return aligned_iou(positives.pred_boxes, positives.boxes)
+
+
+class PredictedScore:
+    """The best class score: what a joint representation itself says about the quality."""
+
+    def __call__(self, positives: Positives) -> Tensor:
+        """(P,) in [0, 1]."""
+        return positives.logits.sigmoid().amax(1)
+
+
+class EqualQuality:
+    """1 for every positive."""
+
+    def __call__(self, positives: Positives) -> Tensor:
+        """(P,) ones."""
+        return torch.ones_like(positives.logits[:, 0])
+
+
 class GFL(PointDetector):
     """Qualified scores and distributed boxes, with the losses of equation 11.
 
-    Box losses are in units of the stride, weighted with a quality and divided by the sum of the
-    weights; the classification loss is divided by the number of positives, where an image
-    without any counts as one.
+    Box losses are weighted with a quality and divided by the sum of the weights; the classification
+    loss is divided by the number of positives, where an image without any counts as one.
+
+    FCOS+ATSS with centerness, the baseline that VFNet and GFL start from, is this detector with a
+    :class:`DiracDelta` (or, as its authors have it, :class:`AnchorDeltas`), the focal loss, and
+    :class:`CenternessTarget` as ``quality`` and ``box_quality``: see :func:`ATSS`.
 
     ``detect(inputs, fields=("distributions",))`` adds what is known about the sides of the
     detections, in the order left, top, right, bottom and the pixels of the output: ``side_mean``,
@@ -35,8 +85,8 @@ class GFL(PointDetector):
         cls_loss: sum over locations and classes, given sparse positives and their quality;
             :class:`QualityFocalLoss` by default; :class:`FocalLoss` and :class:`GuidedFocalLoss`
             are table 1a's comparisons.
-        cls_quality: measure that ``cls_loss`` is given, see :mod:`vfnet_yolof.modeling.quality`;
-            the IoU by default.
+        cls_quality: measure that ``cls_loss`` is given, :class:`IoUTarget` by default;
+            :class:`CenternessTarget`, :class:`PredictedScore` and :class:`EqualQuality` are others.
         box_quality: measure that weights the box losses; the predicted score by default.
         quality: measure that the head's quality branch learns with a binary cross entropy; the
             branch's prediction is the factor on the scores at test time. None for a head without
@@ -45,14 +95,17 @@ class GFL(PointDetector):
         dfl_weight: weight of the representation's own loss, averaged over the sides (lambda 1);
             0 or None to train the boxes with the GIoU loss alone.
         quality_weight: weight of the quality branch's loss.
+        min_quality_sum: box losses are divided by 1 where the weights' sum is smaller than this.
+            1 is the rule of GFL and of MMDetection 3.3's ATSS, 1e-12 that of VFNet's authors for
+            ATSS.
         min_positives: see :class:`PointDetector`. **kwargs: see there.
 
     Raises:
         ValueError: the head's quality branch and ``quality`` do not go together, ``dfl_weight``
-            is given for a representation without a distribution, or a weight is negative.
+            is given for a representation without a distribution, a weight is negative, or
+            ``min_quality_sum`` is not in [0, 1].
     """
 
-    @configurable
     def __init__(
         self,
         *,
@@ -63,6 +116,7 @@ class GFL(PointDetector):
         box_weight: float = 2.0,
         dfl_weight: float | None = 0.25,
         quality_weight: float = 1.0,
+        min_quality_sum: float = 1.0,
         min_positives: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -74,8 +128,9 @@ class GFL(PointDetector):
         self.box_weight = box_weight
         self.dfl_weight = dfl_weight or 0.0
         self.quality_weight = quality_weight
-        self.representation = self.head.representation
-        self.range_monitor = RangeMonitor(self.representation.max_distance)
+        self.min_quality_sum = min_quality_sum
+        limit = self.representation.max_distance
+        self.range_monitor = RangeMonitor(limit) if math.isfinite(limit) else None
         self._check()
 
     def _check(self) -> None:
@@ -84,6 +139,7 @@ class GFL(PointDetector):
             dfl_weight=self.dfl_weight,
             quality_weight=self.quality_weight,
         )
+        check_share(min_quality_sum=self.min_quality_sum)
         if (self.quality is None) != (self.head.quality is None):
             raise ValueError(
                 "a quality branch needs both head.quality=True and model.quality, the measure it "
@@ -95,40 +151,31 @@ class GFL(PointDetector):
                 f"{type(self.representation).__name__} has no distribution: it needs dfl_weight=0"
             )
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.modeling.yacs`."""
-        from ..yacs import gfl_arguments
-
-        return gfl_arguments(cfg)
-
-    def losses(self, predictions: SidePredictions, targets: Targets) -> dict[str, Tensor]:
+    def losses_of(self, predicted: Predicted, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses of equation 11, by name."""
-        logits = flatten_rows(predictions.logits)
-        raw = flatten_rows(predictions.sides)[targets.pos_idx]
-        stride = targets.strides[:, None]
-        points, boxes = targets.points / stride, targets.boxes / stride
-        pred_boxes = distances_to_boxes(points, self.representation.decode(raw))
-        positives = Positives(points, boxes, pred_boxes.detach(), logits.detach()[targets.pos_idx])
-        ltrb = boxes_to_distances(points, boxes)
-        self.range_monitor(ltrb)
+        logits, boxes = predicted.logits, targets.boxes
+        positives = Positives(
+            targets.points, boxes, predicted.boxes.detach(), logits.detach()[targets.pos_idx]
+        )
+        ltrb = boxes_to_distances(targets.points, boxes) / targets.strides[:, None]
+        if self.range_monitor is not None:
+            self.range_monitor(ltrb)
 
         losses = {}
         # Without positives the empty sums are 0 and still part of the graph.
         weight = self.box_quality(positives)
-        divisor = synced_mean(weight.sum())
-        giou = (giou_loss(pred_boxes, boxes) * weight).sum() / divisor
+        divisor = synced_mean(weight.sum(), minimum=0.0)
+        divisor = torch.where(divisor < self.min_quality_sum, 1.0, divisor)
+        giou = (giou_loss(predicted.boxes, boxes) * weight).sum() / divisor
         losses["loss_box"] = self.box_weight * giou
         if self.dfl_weight:
-            side = self.representation.side_loss(raw, ltrb).mean(1)
+            side = self.representation.side_loss(predicted.raw, ltrb).mean(1)
             losses[self.representation.loss_name] = (
                 self.dfl_weight * (side * weight).sum() / divisor
             )
         if self.quality is not None:
             bce = F.binary_cross_entropy_with_logits(
-                flatten_rows(predictions.quality_logits)[targets.pos_idx, 0],
-                self.quality(positives),
-                reduction="sum",
+                predicted.quality_logits, self.quality(positives), reduction="sum"
             )
             losses["loss_quality"] = self.quality_weight * bce / targets.num_pos
 
@@ -136,9 +183,6 @@ class GFL(PointDetector):
         cls = self.cls_loss(logits, targets.pos_idx, targets.classes, measured, targets.valid)
         losses["loss_cls"] = cls / targets.num_pos
         return losses
-
-    def decode_sides(self, raw: Tensor, level: int) -> Tensor:
-        return self.representation.decode(raw.float()) * self.points.strides[level]
 
     @property
     def extra_fields(self) -> Mapping[str, ExtraFields]:
@@ -150,7 +194,7 @@ class GFL(PointDetector):
     def _distributions(
         self,
         detections: Detections,
-        predictions: SidePredictions,
+        predictions: PointPredictions,
         image: int,
         scale: tuple[float, float],
     ) -> dict[str, Tensor]:
@@ -169,3 +213,82 @@ class GFL(PointDetector):
             fields["side_probabilities"] = found.probabilities
             fields["side_intervals"] = self.representation.interval * stride * scales
         return fields
+
+
+def ATSS(
+    *,
+    cls_loss: Any = None,
+    centerness_weight: float = 1.0,
+    min_centerness_sum: float = 1e-12,
+    **options: Any,
+) -> GFL:
+    """FCOS+ATSS with centerness (ATSS, section 4), by the names that saved configurations have.
+
+    Args:
+        cls_loss: the focal loss by default. Its quality is the IoU of the predicted box with the
+            ground truth: centerness is for boxes and scores.
+        centerness_weight, min_centerness_sum: ``quality_weight`` and ``min_quality_sum``.
+        **options: see :class:`GFL`; the head has a quality branch and no distribution.
+    """
+    return GFL(
+        cls_loss=cls_loss if cls_loss is not None else FocalLoss(),
+        quality=CenternessTarget(),
+        box_quality=CenternessTarget(),
+        dfl_weight=0.0,
+        quality_weight=centerness_weight,
+        min_quality_sum=min_centerness_sum,
+        **options,
+    )
+
+
+class RangeMonitor(nn.Module):
+    """Counts targets beyond a limit over the whole training, and warns once above 1 %.
+
+    Only passes with gradients count: they are those that train. Validation losses and the first
+    of gradient accumulation's two passes over a batch are computed without.
+
+    Counting stays on the device. Every ``period`` counted passes the counts are read, which waits
+    for the device, and their ratio is logged as ``dfl_out_of_range``; no other step waits. In
+    distributed training every worker counts its own share of the data.
+
+    Args:
+        limit: longest distance that can be expressed, in strides.
+        period: counted passes between two readings.
+    """
+
+    def __init__(self, limit: float, period: int = 100) -> None:
+        super().__init__()
+        self.limit = limit
+        self.period = period
+        self.warned = False
+        self._steps = 0
+        # Not part of checkpoints: a resumed run counts anew.
+        for name in ("beyond", "total"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def forward(self, ltrb: Tensor) -> None:
+        """Count distances (P, 4) in strides, if this is a pass with gradients."""
+        if torch.is_grad_enabled():
+            self._count(ltrb.detach())
+
+    @torch.no_grad()
+    def _count(self, ltrb: Tensor) -> None:
+        self.beyond += (ltrb > self.limit).sum()
+        self.total += ltrb.numel()
+        self._steps += 1
+        if self._steps % self.period == 0:
+            self._report()
+
+    def _report(self) -> None:
+        beyond, total = torch.stack([self.beyond, self.total]).tolist()
+        ratio = beyond / max(1, total)
+        log_scalar("dfl_out_of_range", ratio)
+        if ratio > WARN_ABOVE and not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"{ratio:.1%} of the box sides seen so far are longer than the {self.limit:g} "
+                "strides that the head can express, and their boxes will come out too small: raise "
+                "reg_max (model.head.representation.reg_max, or MODEL.GFL.REG_MAX) or add "
+                "coarser levels",
+                stacklevel=2,
+            )

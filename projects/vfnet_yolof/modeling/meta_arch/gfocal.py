@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
-from ..box_coders import clip_boxes, distances_to_boxes
+from ..boxes import clip_boxes, distances_to_boxes
 from ..points import PixelIndexPoints
 from .base import Targets
 from .gfl import GFL
@@ -25,7 +23,6 @@ class SizedImages(ImageList):
     pixel_sizes: Tensor
 
 
-@META_ARCH_REGISTRY.register()
 class GFocal(GFL):
     """GFL whose boxes end at the last pixel inside, as in MMDetection 1.x.
 
@@ -43,18 +40,10 @@ class GFocal(GFL):
 
     box_geometry = "pixel indices"
 
-    @configurable
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(self.points, PixelIndexPoints):
             raise ValueError(f"GFocal needs PixelIndexPoints, got {type(self.points).__name__}")
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Constructor arguments from yacs keys, which are those of :class:`GFL`."""
-        arguments = super().from_config(cfg)
-        points = arguments["points"]
-        return arguments | {"points": PixelIndexPoints(points.strides, points.octave_base_scale)}
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> SizedImages:
         """As :class:`GFL`, with the size of an output pixel of each image."""

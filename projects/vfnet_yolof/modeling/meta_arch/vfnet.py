@@ -3,27 +3,27 @@
 from collections.abc import Mapping
 from typing import Any
 
-from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes
 from torch import Tensor
 
 from ...layers.star_conv import star_points
-from ..box_coders import distances_to_boxes
-from ..heads.predictions import PointPredictions
-from ..losses import VarifocalLoss, aligned_iou, check_nonnegative, giou_loss, synced_mean
+from ..boxes import distances_to_boxes, giou_loss_and_iou
+from ..heads import PointPredictions
+from ..losses import VarifocalLoss, check_nonnegative, synced_mean
 from ..postprocess import Detections
-from .base import ExtraFields, PointDetector, Targets, flatten_rows
+from .base import ExtraFields, PointDetector, Predicted, Targets
 
 MIN_IOU = 1e-6  # the reference's lower bound: a positive's box keeps some weight
 
 
-@META_ARCH_REGISTRY.register()
 class VFNet(PointDetector):
     """IoU-aware dense detector (section 4.5) with the losses of equation 3.
 
     ``detect(inputs, fields=("star",))`` adds ``init_boxes`` (Boxes), the boxes before refinement,
     and ``star_points`` (D, 9, 2), the (x, y) of the sampling points, in the pixels of the output.
+
+    The head is :class:`.VFNetHead`. Raw VFNet (table 3) has a :class:`.GFLHead` with a
+    :class:`.DiracDelta` of 8 strides instead, whose only box is the final one.
 
     Args:
         cls_loss: sum over locations and classes, given sparse positives;
@@ -38,7 +38,6 @@ class VFNet(PointDetector):
         ValueError: a weight is negative.
     """
 
-    @configurable
     def __init__(
         self,
         *,
@@ -53,25 +52,17 @@ class VFNet(PointDetector):
         self.box_init_weight = box_init_weight
         self.box_weight = box_weight
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Constructor arguments from yacs keys, see :mod:`vfnet_yolof.modeling.yacs`."""
-        from ..yacs import vfnet_arguments
-
-        return vfnet_arguments(cfg)
-
-    def losses(self, predictions: PointPredictions, targets: Targets) -> dict[str, Tensor]:
+    def losses_of(self, predicted: Predicted, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses of equation 3, by name."""
         losses = {}
-        if predictions.ltrb_init is not None:
-            loss, _ = _weighted_giou_loss(flatten_rows(predictions.ltrb_init), targets)
+        if predicted.initial_boxes is not None:
+            loss, _ = _weighted_giou_loss(predicted.initial_boxes, targets.boxes)
             losses["loss_box_init"] = loss * self.box_init_weight
-        loss, iou = _weighted_giou_loss(flatten_rows(predictions.ltrb), targets)
+        loss, iou = _weighted_giou_loss(predicted.boxes, targets.boxes)
         losses["loss_box"] = loss * self.box_weight
 
-        logits = flatten_rows(predictions.logits)
-        loss = self.cls_loss(logits, targets.pos_idx, targets.classes, iou, targets.valid)
-        losses["loss_cls"] = loss / targets.num_pos
+        positives = (targets.pos_idx, targets.classes, iou, targets.valid)
+        losses["loss_cls"] = self.cls_loss(predicted.logits, *positives) / targets.num_pos
         return losses
 
     @property
@@ -86,7 +77,7 @@ class VFNet(PointDetector):
         image: int,
         scale: tuple[float, float],
     ) -> dict[str, Boxes | Tensor]:
-        initial = predictions.ltrb_init or predictions.ltrb
+        initial = predictions.ltrb_init or predictions.sides
         centers, ltrb = self.detected_at(detections, initial, image)
         boxes = Boxes(distances_to_boxes(centers, ltrb))
         boxes.scale(*scale)
@@ -96,18 +87,17 @@ class VFNet(PointDetector):
         }
 
 
-def _weighted_giou_loss(ltrb: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+def _weighted_giou_loss(boxes: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor]:
     """GIoU loss weighted by the IoU with the ground truth and divided by the weights' sum.
 
     Args:
-        ltrb: (N * R, 4) distances in pixels.
+        boxes, gt_boxes: (P, 4) xyxy pixels.
 
     Returns:
         The loss, and the IoU (P,) of the positives without gradient.
     """
-    boxes = distances_to_boxes(targets.points, ltrb[targets.pos_idx])
-    iou = aligned_iou(boxes.detach(), targets.boxes)
+    loss, iou = giou_loss_and_iou(boxes, gt_boxes)
     weight = iou.clamp(min=MIN_IOU)
     # Without positives the empty sum is 0 and still part of the graph, which distributed
     # training waits for.
-    return (giou_loss(boxes, targets.boxes) * weight).sum() / synced_mean(weight.sum()), iou
+    return (loss * weight).sum() / synced_mean(weight.sum()), iou

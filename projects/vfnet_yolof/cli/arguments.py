@@ -1,0 +1,129 @@
+"""What all commands share: the arguments that mean the same in each, and how these are told apart.
+
+Nothing here imports PyTorch or Detectron2: the help texts are to be there at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+MODEL_HELP = "a packaged config's name, a config's path, or a run's folder"
+# Keys are dotted names. A file whose name has an equals sign is given with its folder: ./a=b.png
+_CHANGE = re.compile(r"[+~]?\w[\w.@-]*=")
+
+
+class Command(NamedTuple):
+    """One command of ``vfnet-yolof``.
+
+    Attributes:
+        summary: a sentence. examples: lines of a shell.
+        add_arguments: called with an empty parser.
+        run: what the command does; returns the exit status. Errors of the user's are raised.
+    """
+
+    summary: str
+    examples: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+    def parser(self, prog: str) -> argparse.ArgumentParser:
+        """The parser of the command's arguments."""
+        parser = argparse.ArgumentParser(
+            prog=prog,
+            description=self.summary,
+            epilog=f"examples:\n{self.examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_arguments(parser)
+        return parser
+
+    def parsed(self, prog: str, arguments: Sequence[str]) -> argparse.Namespace:
+        """The arguments, with ``operands`` parted into operands and ``changes``.
+
+        Options may stand between operands and changes.
+        """
+        parser = self.parser(prog)
+        args = parser.parse_intermixed_args(arguments)
+        given = getattr(args, "operands", [])
+        args.changes = [text for text in given if _CHANGE.match(text)]
+        args.operands = [text for text in given if not _CHANGE.match(text)]
+        if args.operands and not getattr(args, "takes_operands", False):
+            parser.error(f"unexpected: {' '.join(args.operands)} (changes are key=value)")
+        return args
+
+
+def add_model(parser: argparse.ArgumentParser, operands: str = "", what: str = "") -> None:
+    """MODEL, the command's own operands if it has any, and ``key=value``.
+
+    Args:
+        operands: their name. what: their help.
+    """
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    text = f"{what}; key=value: changes to the config" if operands else "changes to the config"
+    metavar = f"{operands} | key=value" if operands else "key=value"
+    parser.add_argument("operands", nargs="*", metavar=metavar, help=text)
+    parser.set_defaults(takes_operands=bool(operands))
+
+
+def add_weights(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--weights", metavar="FILE", help=what)
+
+
+def add_output(parser: argparse.ArgumentParser, what: str, required: bool = False) -> None:
+    parser.add_argument("--output", metavar="PATH", required=required, help=what)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda or cuda:N; by default a GPU if there is one"
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, help="of all random numbers, as train.seed=N")
+
+
+def add_data(parser: argparse.ArgumentParser, splits: Sequence[str] = ("train", "val")) -> None:
+    """``--data`` and, for those whose files lie otherwise, the explicit paths."""
+    group = parser.add_argument_group("data in COCO's format")
+    group.add_argument(
+        "--data",
+        metavar="PATH",
+        help="a folder with train.json, train/, val.json, val/; with train/_annotations.coco.json, "
+        "valid/_annotations.coco.json and the images beside; or with "
+        "annotations/instances_train2017.json, train2017/ and val2017 likewise; or one of these "
+        "json files",
+    )
+    add_data_files(group, splits)
+
+
+def add_data_files(
+    group: argparse._ArgumentGroup, splits: Sequence[str] = ("train", "val")
+) -> None:
+    """``--train-json``, ``--train-images``, ``--val-json`` and ``--val-images``."""
+    for split in splits:
+        group.add_argument(f"--{split}-json", metavar="FILE", help="annotations")
+        group.add_argument(f"--{split}-images", metavar="DIR", help="folder of the images")
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """``--auto-scale`` and ``--small-batch``."""
+    size = parser.add_argument_group("batch size other than the recipe's")
+    size.add_argument("--auto-scale", action="store_true", help="scale rate and schedule with it")
+    size.add_argument(
+        "--small-batch", action="store_true", help="that, clipped gradients and a longer warm-up"
+    )
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """How many processes, and where."""
+    procs = parser.add_argument_group("processes (not with torchrun or srun, which start them)")
+    add = procs.add_argument
+    add("--num-gpus", type=int, default=1, help="per machine; 0: use the CPU")
+    add("--num-processes", type=int, default=1, help="on the CPU, per machine")
+    add("--num-machines", type=int, default=1)
+    add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
+    add("--dist-url", default="auto", help="tcp://host:port of the first machine")

@@ -1,0 +1,102 @@
+"""``vfnet-yolof predict``: detections drawn, and listed as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from ..config.options import ConfigError
+from ..config.yaml_files import add_trust_arguments
+from .arguments import Command, add_device, add_model, add_output, add_weights
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What is called the same by ``tools/demo.py``."""
+    add_weights(parser, "checkpoint; by default the run's best or last, or the config's")
+    add_output(parser, "folder for the drawn results", required=True)
+    parser.add_argument("--json", help="file for the detections in COCO's result format")
+    parser.add_argument("--score-threshold", type=float, default=0.3)
+    inner = parser.add_mutually_exclusive_group()
+    inner.add_argument(
+        "--draw-star", action="store_true", help="VFNet: initial box, star points, refined box"
+    )
+    inner.add_argument(
+        "--draw-distributions",
+        action="store_true",
+        help="GFL: at each side of a box how probable it is where",
+    )
+    add_device(parser)
+    parser.add_argument("--batch-size", type=int, default=4, help="pictures or frames at once")
+    parser.add_argument("--max-frames", type=int, help="stop a video or camera after so many")
+    add_trust_arguments(parser)
+
+
+def add_webcam(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--webcam", nargs="?", type=int, const=0, help="camera number (0)")
+
+
+def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
+    """Detect in ``args.operands`` or with the camera; 1 if some inputs could not be read, else 0.
+
+    Raises:
+        InputError, CheckpointError, OSError, ValueError: something is wrong with the arguments.
+    """
+    from ..inference.demo import collect_inputs, run_on_camera, run_on_files, write_json
+    from ..inference.predictor import Predictor
+
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    sources = collect_inputs(args.operands)
+    predictor = Predictor(
+        config,
+        weights,
+        device=args.device,
+        score_thresh=args.score_threshold,
+        batch_size=args.batch_size,
+        overrides=args.changes,
+        allow=args.allow,
+        trust_config=args.trust_config,
+    )
+    options = {
+        "star": args.draw_star,
+        "distributions": args.draw_distributions,
+        "max_frames": args.max_frames,
+    }
+    if args.webcam is not None:
+        result = run_on_camera(predictor, args.webcam, args.output, **options)
+    else:
+        result = run_on_files(predictor, sources, args.output, **options)
+    print(f"{len(result.records)} detections in {result.num_images} pictures or frames")
+    if result.written:
+        print(f"drawn results: {args.output} ({len(result.written)} files)")
+    if args.json:
+        write_json(result, args.json)
+        print(f"detections: {args.json}")
+    for name, reason in result.failures:
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    return 1 if result.failures else 0
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser, "INPUT", "pictures, videos, folders or patterns")
+    add_webcam(parser)
+    add_options(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from .model import resolve
+
+    model = resolve(args.model, "predict")
+    if bool(args.operands) == (args.webcam is not None):
+        raise ConfigError("Name pictures, videos or folders after MODEL, or --webcam: one of both.")
+    return predict(args, model.config, model.weights(args.weights))
+
+
+PREDICT = Command(
+    "Detect objects in pictures, videos or from a camera; draw them, and list them as JSON.\n"
+    "Exit status 1: some inputs could not be read (they are listed, the others are done).",
+    "  %(prog)s output/first street.jpg videos/ --output results --json results/found.json\n"
+    "  %(prog)s vfnet/vfnet_r50_fpn_1x.py --weights vfnet_r50.pth 'more/*.png' --output results",
+    _add_arguments,
+    _run,
+)

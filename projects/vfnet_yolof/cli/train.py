@@ -1,0 +1,128 @@
+"""``vfnet-yolof train`` and ``evaluate``, in the terms of :mod:`.training`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from ..config.options import ConfigError
+from ..config.yaml_files import add_trust_arguments
+from .arguments import (
+    Command,
+    add_batch_size,
+    add_data,
+    add_device,
+    add_model,
+    add_output,
+    add_processes,
+    add_seed,
+    add_weights,
+)
+from .data import data_paths
+
+_VALUES = ("num_gpus", "num_processes", "num_machines", "machine_rank", "dist_url")
+_FLAGS = ("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config")
+
+
+def training_options(args: argparse.Namespace, paths: Mapping[str, str]) -> list[str]:
+    """The arguments of ``tools/train_net.py`` for what the commands share: all but the model.
+
+    Args:
+        paths: of :func:`.data.data_paths`.
+    """
+    options = [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(args, name, False)]
+    for key, value in paths.items():
+        options += [f"--{key.replace('_', '-')}", value]
+    for name in _VALUES:
+        if hasattr(args, name):
+            options += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    for prefix in args.allow:
+        options += ["--allow", prefix]
+    if getattr(args, "seed", None) is not None:
+        options += ["--seed", str(args.seed)]
+    changes = list(args.changes)
+    if args.device == "cpu":
+        if getattr(args, "num_gpus", 1) > 1:
+            raise ConfigError("--device cpu and --num-gpus exclude each other.")
+        options += ["--num-gpus", "0"]
+    elif args.device is not None:
+        changes.insert(0, f"train.device={args.device}")
+    return [*options, *changes]
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    add_device(parser)
+    add_seed(parser)
+    add_trust_arguments(parser)
+    add_processes(parser)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_weights(parser, "start from these, classes by name; a backbone's weights do as well")
+    add_output(parser, "the run's folder; by default the config's train.output_dir")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run in that folder")
+    add_data(parser)
+    add_batch_size(parser)
+    _add_shared(parser)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_weights(parser, "checkpoint; by default the run's best or last one")
+    add_output(parser, "folder for the detections; by default the run's")
+    parser.add_argument("--tta", action="store_true", help="at several sizes, dataloader.tta")
+    parser.add_argument(
+        "--optimize", action="store_true", help="the faster copy that predicts: norms folded etc."
+    )
+    add_data(parser, ["val"])
+    _add_shared(parser)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from .model import resolve
+    from .training import command_line
+
+    model = resolve(args.model, "train")
+    command = ["--config-file", model.config, *_output(args.output, model.run)]
+    if args.weights:
+        command += ["--init-from", args.weights]
+    paths = data_paths(args, needed="train")
+    return command_line([*command, *training_options(args, paths)])
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from .model import resolve
+    from .training import command_line
+
+    model = resolve(args.model, "evaluate")
+    command = ["--config-file", model.config, "--eval-only", *_output(args.output, model.run)]
+    options = training_options(args, data_paths(args, ["val"], "val"))
+    if weights := model.weights(args.weights):
+        options.append(f"train.init_checkpoint={weights}")
+    return command_line([*command, *options])
+
+
+def _output(given: str | None, run: str | None) -> list[str]:
+    """A run stays in its folder, wherever that is now."""
+    folder = run if given is None else given
+    return [] if folder is None else ["--output-dir", folder]
+
+
+TRAIN = Command(
+    "Train a detector. A run's folder as MODEL stands for its config; --resume continues it.",
+    "  %(prog)s vfnet/vfnet_small_shapes.py --output output/first train.max_iter=20\n"
+    "  %(prog)s output/first --resume train.max_iter=40\n"
+    "  %(prog)s vfnet/vfnet_r50_fpn_1x.py --weights vfnet_r50.pth --data datasets/birds \\\n"
+    "      --small-batch dataloader.train.total_batch_size=4",
+    _add_train,
+    _train,
+)
+EVALUATE = Command(
+    "Evaluate a detector with COCO's measures.",
+    "  %(prog)s output/first\n"
+    "  %(prog)s vfnet/vfnet_r50_fpn_1x.py --weights vfnet_r50.pth --data datasets/coco",
+    _add_evaluate,
+    _evaluate,
+)
