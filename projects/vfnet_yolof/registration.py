@@ -34,7 +34,7 @@ def _complete_registries(modeling: ModuleType) -> None:
 def _completed(kind: Any) -> Any:
     """A subclass of Detectron2's registry that has this project's classes when it is asked."""
 
-    class Registry(kind):  # type: ignore[misc]
+    class Registry(kind):
         @staticmethod
         def register_ours() -> None:
             importlib.import_module(f"{_PACKAGE}.modeling")

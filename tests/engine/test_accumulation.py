@@ -9,10 +9,10 @@ from tiny import empty_picture, picture, tiny_vfnet
 from torch import nn
 from vfnet_yolof.engine.step import TrainStep
 from vfnet_yolof.modeling.losses.normalizer import (
-    batch_divisors,
-    recorded_divisors,
-    replayed_divisors,
+    fixed_normalizers,
+    recorded_normalizers,
     synced_mean,
+    whole_batch_normalizers,
 )
 
 BATCH = [
@@ -106,7 +106,7 @@ def test_dropout_is_drawn_once() -> None:
     total = sum(x["label"] for x in batch)
     want = 0.0
     for part in (batch[:2], batch[2:]):
-        with replayed_divisors([torch.tensor(float(total))]):
+        with fixed_normalizers([torch.tensor(float(total))]):
             want += model(part)["loss"].item()
     assert losses["loss"] == pytest.approx(want, rel=1e-5)
     assert torch.equal(torch.rand(1), after)
@@ -115,12 +115,12 @@ def test_dropout_is_drawn_once() -> None:
 def test_divisors_by_hand() -> None:
     values = []
     for part in ([2.0, 0.0], [3.0, 0.25]):
-        with recorded_divisors() as recorded:
+        with recorded_normalizers() as recorded:
             assert [synced_mean(torch.tensor(x)).item() for x in part] == [max(x, 1) for x in part]
         values.append(recorded)
-    totals = batch_divisors(values)
+    totals = whole_batch_normalizers(values)
     assert [x.item() for x in totals] == [5.0, 0.25]
-    with replayed_divisors(totals):
+    with fixed_normalizers(totals):
         got = [synced_mean(torch.tensor(9.0), minimum).item() for minimum in (1.0, 0.5)]
     assert got == [5.0, 0.5]
     assert synced_mean(torch.tensor(9.0)).item() == 9.0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny import picture, tiny_atss, tiny_gfl, tiny_vfnet, tiny_yolof
 from torch import nn
 from vfnet_yolof.config.options import ConfigError
-from vfnet_yolof.engine.class_layer import follow_names
+from vfnet_yolof.engine.classes import follow_names
 from vfnet_yolof.engine.fine_tune import load_for_fine_tuning, load_initial_weights
 from vfnet_yolof.utils.class_names import Classes
 

@@ -15,7 +15,8 @@ from vfnet_yolof.cli.training import command_line
 from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.data import register_coco_json
-from vfnet_yolof.engine.classes import EvaluatorByName, class_lookup, require_resumed_classes
+from vfnet_yolof.engine.classes import class_lookup, require_resumed_classes
+from vfnet_yolof.engine.evaluation import EvaluatorByName
 from vfnet_yolof.utils.class_names import Classes
 
 CONFIG = "gfl/gfl_small_shapes.py"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from engine_toy import ToyDetector, toy_mapper, toy_records
 from torch import nn
-from vfnet_yolof.engine.hooks import EMAHook
-from vfnet_yolof.engine.measures import ValidationLoss
+from vfnet_yolof.engine.evaluation import ValidationLoss
+from vfnet_yolof.engine.swa import EMAHook
 from vfnet_yolof.utils.state import rng_state
 
 FOLDER = Path(__file__).parent

@@ -11,9 +11,8 @@ from vfnet_yolof.checkpoint.fitting import load_whole
 from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.engine.checkpoints import CheckpointFiles
 from vfnet_yolof.engine.fine_tune import load_checkpoint_for_evaluation
-from vfnet_yolof.engine.hooks import EMAHook
 from vfnet_yolof.engine.run import _load_model
-from vfnet_yolof.engine.swa import SWAHook
+from vfnet_yolof.engine.swa import EMAHook, SWAHook
 from vfnet_yolof.utils.files import write_atomically
 from vfnet_yolof.utils.state import rng_state, set_rng_state
 

@@ -7,7 +7,7 @@ from vfnet_yolof import Predictor
 from vfnet_yolof.cli.training import argument_parser, read_arguments
 from vfnet_yolof.config.packaged import find_config
 from vfnet_yolof.data.shapes import generate_shapes
-from vfnet_yolof.engine.yacs_record import yacs_record
+from vfnet_yolof.engine.run_record import yacs_record
 from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 
 SMALL = (

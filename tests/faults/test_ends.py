@@ -250,7 +250,7 @@ class TestSignals:
         assert toy.load()["trainer"]["hooks"]["BestCheckpointHook"]["seen_iteration"] == 11
 
     def test_a_second_ctrl_c_stops_at_once_and_nothing_else_does(self):
-        from vfnet_yolof.engine.signals import StopRequest
+        from vfnet_yolof.engine.ending import StopRequest
 
         asked = []
         request = StopRequest(lambda: asked.append(True))
@@ -278,7 +278,7 @@ class TestSignals:
         assert "Traceback" not in done.stderr
 
     def test_below_nohup_a_closed_terminal_stops_nothing(self):
-        from vfnet_yolof.engine.signals import STOPPING, handled
+        from vfnet_yolof.engine.ending import STOPPING, handled
 
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import empty_picture, picture, tiny_atss, tiny_gfl
 from torch import Tensor, nn
-from vfnet_yolof.engine.measures import ValidationLoss
+from vfnet_yolof.engine.evaluation import ValidationLoss
 from vfnet_yolof.engine.step import TrainStep
 from vfnet_yolof.modeling.boxes import boxes_to_distances, distances_to_boxes
 from vfnet_yolof.modeling.losses import (

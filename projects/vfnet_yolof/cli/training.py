@@ -22,7 +22,6 @@ from ..config.options import ConfigError
 from ..config.read import ReadConfig, RunFlags, read
 from ..config.yaml_files import add_trust_arguments, trust_from
 from ..data.loader import DataLoadingError
-from ..engine.agreement import ProcessFailed, is_agreed, together
 from ..engine.ending import (
     EXIT_EVALUATION,
     EXIT_FAILED,
@@ -35,7 +34,7 @@ from ..engine.ending import (
     require_writable,
     writing,
 )
-from ..engine.failures import StepFailed
+from ..engine.failures import ProcessFailed, StepFailed, is_agreed, together
 from ..engine.launch import launch
 from ..engine.run import evaluate_model, train_model, use_device
 from ..engine.run_folder import RunFolder

@@ -1,4 +1,4 @@
-"""Checkpoint files of a run: written whole or not at all, found again by ``last_checkpoint``."""
+"""A run's checkpoints: files that are whole, when they are written, and which of them stay."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.engine import HookBase
 
 from ..checkpoint import CheckpointError, load_checkpoint
 from ..checkpoint.tensors import check_contents
 from ..config.options import ConfigError
 from ..utils.files import leftovers, write_atomically
-from .agreement import together
 from .ending import writing
+from .failures import together
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -28,7 +29,7 @@ class CheckpointFiles:
 
     Args:
         folder: the run's output folder.
-        writable: False on all processes but the main one, where :meth:`save` does nothing.
+        writable: True on the main process; on the others :meth:`save` writes nothing.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, writable: bool = True) -> None:
@@ -36,15 +37,24 @@ class CheckpointFiles:
         self.writable = writable
 
     def path(self, name: str) -> Path:
+        """Where the checkpoint of that name is, or would be."""
         return self.folder / f"{name}.pth"
 
     def save(
         self, name: str, content: dict[str, Any], *, tag: bool = True, alone: bool = False
     ) -> Path:
-        """Write ``<name>.pth``; with ``tag`` it becomes what ``--resume`` continues from.
+        """Write ``<name>.pth``; call it on all processes.
 
-        Call it on all processes, all of which learn whether the main one could write; ``alone``
-        on that one, where the others may be gone.
+        All of them learn whether the main one could write.
+
+        Args:
+            name: without its suffix.
+            content: what the file is to hold.
+            tag: make it the checkpoint that ``--resume`` continues from.
+            alone: call it on the main process only; the others may have ended.
+
+        Returns:
+            The file's path.
 
         Raises:
             OutputError: it could not be written; earlier files are as they were.
@@ -86,7 +96,7 @@ class CheckpointFiles:
         return path
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
-        """Content of a checkpoint of ours, on the CPU; no code of the file runs.
+        """Content of a checkpoint of this trainer, on the CPU; no code of the file runs.
 
         Raises:
             ConfigError: damaged, with values that are not finite, or not written by this trainer.
@@ -109,6 +119,7 @@ class CheckpointFiles:
         return content
 
     def delete(self, name: str) -> None:
+        """Delete a checkpoint, if there is one of that name."""
         if self.writable:
             self.path(name).unlink(missing_ok=True)
 
@@ -123,11 +134,11 @@ class CheckpointFiles:
                 logger.info("Removed %d unfinished files of a killed run: %s", len(found), names)
 
     def delete_orphans(self, known: Collection[str | None], iterations_done: int) -> None:
-        """Delete periodic checkpoints that a run was killed before it could delete.
+        """Delete periodic checkpoints that a killed run had no time to delete.
 
         Args:
             known: names of those that stay.
-            iterations_done: later ones stay, too: they are what somebody went back from.
+            iterations_done: later ones stay, too, for a user who went back to an earlier one.
         """
         for path in sorted(self.folder.glob("model_[0-9]*.pth")):
             number = path.stem.removeprefix("model_")
@@ -137,3 +148,93 @@ class CheckpointFiles:
 
     def _others(self) -> str:
         return ", ".join(sorted(p.name for p in self.folder.glob("*.pth"))) or "there is none"
+
+
+class CheckpointHook(HookBase):
+    """Writes ``model_<iteration>.pth`` every ``period`` and ``model_final.pth`` at the end.
+
+    Other hooks and the trainer ask it for temporary checkpoints in between: before and after an
+    evaluation, and when a run is stopped or fails. These stay until the next one is written.
+
+    It must come after all hooks with a state.
+
+    Args:
+        files: of the run.
+        period: iterations.
+        max_to_keep: number of periodic checkpoints that stay, the newest; None keeps all.
+
+    Attributes:
+        recent: names of the periodic checkpoints that stay.
+        temporary: name of the temporary checkpoint, if there is one.
+    """
+
+    def __init__(
+        self, files: CheckpointFiles, *, period: int, max_to_keep: int | None = None
+    ) -> None:
+        self._files = files
+        self._period = period
+        self._max_to_keep = max_to_keep
+        self.recent: list[str] = []
+        self.temporary: str | None = None
+        self._written: str | None = None  # the checkpoint of the present state
+
+    def before_step(self) -> None:
+        self._written = None
+
+    def after_step(self) -> None:
+        if self.trainer.iterations_done % self._period == 0 and self._written is None:
+            self.save()
+
+    def after_train(self) -> None:
+        trainer = self.trainer
+        if trainer.finished or trainer.iterations_done > trainer.start_iter:
+            self.save_last()
+
+    def save_last(self, *, alone: bool = False) -> None:
+        """Write the state that training ends with, unless it is written; see :meth:`save`."""
+        if self._written is None:
+            self.save(final=self.trainer.finished, alone=alone)
+
+    def save(self, *, final: bool = False, alone: bool = False) -> None:
+        """Write the present state; call it on all processes.
+
+        Args:
+            final: the run is at its end: write ``model_final.pth``.
+            alone: call it on the main process only.
+
+        Raises:
+            OutputError: it could not be written; checkpoints written before are as they were.
+            FloatingPointError: as of ``Trainer.weights``.
+        """
+        before = self.recent, self.temporary
+        name = FINAL if final else f"model_{self.trainer.iterations_done - 1:07d}"
+        surplus = self._make_room(name)
+        try:
+            self._files.save(name, self.trainer.checkpoint(alone=alone), alone=alone)
+            self._written = name
+        except Exception:
+            self.recent, self.temporary = before
+            raise
+        for old in surplus:
+            self._files.delete(old)
+
+    def _make_room(self, name: str) -> list[str]:
+        """Record the name of the next checkpoint; returns the names of those to delete."""
+        surplus = [] if self.temporary in (None, name) else [self.temporary]
+        self.temporary = None
+        if name == FINAL or name in self.recent:
+            return surplus
+        if self.trainer.iterations_done % self._period:
+            self.temporary = name
+            return surplus
+        keep = len(self.recent) if self._max_to_keep is None else self._max_to_keep - 1
+        cut = max(len(self.recent) - keep, 0)
+        surplus += self.recent[:cut]
+        self.recent = [*self.recent[cut:], name]
+        return surplus
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"recent": list(self.recent), "passing": self.temporary}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.recent, self.temporary = list(state["recent"]), state.get("passing")

@@ -1,27 +1,29 @@
-"""The classes of the data against those of the model: as many, and the same ones by name."""
+"""Classes of data, model and checkpoint: compared by name; the class layer follows the names."""
 
 from __future__ import annotations
 
 import logging
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import Instances
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
 from ..checkpoint import find_class_names
 from ..config.options import ConfigError
-from ..utils.class_names import UNKNOWN, Classes, differences, order_in
+from ..data import dataset_class_names
+from ..utils.class_names import UNKNOWN, Classes, differences, listed, order_in, pair_by_name
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
+_LAYERS = ("cls_logits", "cls_score")  # of this project's heads, of Detectron2's dense ones
+
 
 def dataset_names(cfg: DictConfig, split: str = "train") -> list[str]:
-    """Names of the registered data sets of ``dataloader.<split>``; [] if it uses none."""
+    """Names of the registered data sets of ``dataloader.<split>``; [] if it has none."""
     names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
     if names is None:
         return []
@@ -29,14 +31,12 @@ def dataset_names(cfg: DictConfig, split: str = "train") -> list[str]:
 
 
 def dataset_classes(cfg: DictConfig, split: str = "train") -> Classes:
-    """The classes of ``dataloader.<split>``; the data set is loaded where only that tells them.
+    """The classes of ``dataloader.<split>``; the data set is loaded if they are not known yet.
 
     Raises:
         FileNotFoundError: the data set has no annotation file.
         ConfigError: no such data set, or it cannot be read.
     """
-    from vfnet_yolof.data import dataset_class_names
-
     names = dataset_names(cfg, split)
     if not names:
         return UNKNOWN
@@ -70,13 +70,11 @@ def class_record(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check_num_classes(cfg: DictConfig, split: str = "train") -> None:
-    """``model.num_classes`` against the annotations.
+    """Compare ``model.num_classes`` with the annotations.
 
     Raises:
         ConfigError: they differ.
     """
-    from vfnet_yolof.data import dataset_class_names
-
     expected = OmegaConf.select(cfg, "model.num_classes")
     for name in dataset_names(cfg, split):
         classes = dataset_class_names(name)
@@ -91,7 +89,7 @@ def check_num_classes(cfg: DictConfig, split: str = "train") -> None:
 
 
 def require_resumed_classes(saved: Classes, present: Classes) -> None:
-    """A run goes on with its own classes in their order, which the optimizer's state is in.
+    """Refuse to resume a run with other classes, or in another order than the optimizer's state.
 
     Raises:
         ConfigError: names or their order differ.
@@ -108,7 +106,7 @@ def require_resumed_classes(saved: Classes, present: Classes) -> None:
 
 
 def class_lookup(model: Classes, data: Classes) -> list[int] | None:
-    """For each class of the model its number in the data; None where they are counted alike.
+    """Index in the data of each class of the model; None where the indices are the same.
 
     Raises:
         ConfigError: they do not have the same classes, as far as names tell.
@@ -139,30 +137,97 @@ def class_lookup(model: Classes, data: Classes) -> list[int] | None:
     return None if lookup == list(range(len(lookup))) else lookup
 
 
-class EvaluatorByName(DatasetEvaluator):
-    """Gives another evaluator the detections with the numbers that the data set's classes have.
+def require_same_classes(weights: Mapping[str, Tensor], source: Classes, target: Classes) -> None:
+    """Refuse weights whose class layer is for other classes; the order may be another.
+
+    Raises:
+        ConfigError: the classes differ, as far as both are named.
+    """
+    if not source.names or not target.names or not _class_tensors(weights):
+        return
+    if order_in(source.names, target.names) is None:
+        raise ConfigError(
+            f"train.init_checkpoint={source.owner} is of other classes than {target.owner}: "
+            f"{differences(source, target)}. To start from it and learn the new classes, use "
+            f"--init-from {source.owner}."
+        )
+
+
+def follow_names(
+    model: nn.Module, weights: Mapping[str, Tensor], source: Classes, target: Classes
+) -> dict[str, Tensor]:
+    """Order the rows of class layers as the model has the classes of the same names.
+
+    Rows of classes that only the model has are those of the fresh model. Where a side has no class
+    names, the weights are returned as they are: shapes decide.
 
     Args:
-        evaluator: the other one.
-        lookup: class of the data for each of the model's, see :func:`class_lookup`.
+        model: class layers have A * K channels, anchors first (A is 1 without anchors).
+        weights: of a checkpoint, under the model's names.
+        source: the K' classes of ``weights``.
+        target: the K classes of the model.
+
+    Returns:
+        The weights to load; without those of the class layer where it is built otherwise.
     """
+    own = model.state_dict()
+    layers = [name for name in _class_tensors(weights) if name in own]
+    if not source.names or not target.names:
+        unnamed = target if source.names else source
+        if layers and all(weights[name].shape == own[name].shape for name in layers):
+            logger.warning(
+                "%s has no class names: the class layer of %s is taken over as it is, its classes "
+                "in the same order.",
+                *(unnamed.owner, source.owner),
+            )
+        return dict(weights)
+    if source.names == target.names:
+        return dict(weights)
+    if not layers:
+        logger.warning(
+            "%s has other classes than %s and no class layer (%s) whose rows could follow them.",
+            *(source.owner, target.owner, ", ".join(_LAYERS)),
+        )
+        return dict(weights)
+    pairs = pair_by_name(source.names, target.names)
+    followed: dict[str, Tensor] = {}
+    for name in layers:
+        rows = _rows(own[name], weights[name], pairs, source, target)
+        if rows is None:
+            logger.warning("%s: %s is built otherwise and starts afresh.", source.owner, layers[0])
+            return {name: x for name, x in weights.items() if name not in layers}
+        followed[name] = rows
+    _log_rows(pairs, source, target)
+    return {**weights, **followed}
 
-    def __init__(self, evaluator: DatasetEvaluator, lookup: Sequence[int]) -> None:
-        self._evaluator = evaluator
-        self._lookup = torch.tensor(lookup)
 
-    def reset(self) -> None:
-        self._evaluator.reset()
+def _class_tensors(weights: Mapping[str, Tensor]) -> list[str]:
+    return [name for name in weights if name.rpartition(".")[0].rpartition(".")[2] in _LAYERS]
 
-    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        mapped = [{**output, "instances": self._mapped(output["instances"])} for output in outputs]
-        self._evaluator.process(inputs, mapped)
 
-    def _mapped(self, instances: Instances) -> Instances:
-        found = Instances(instances.image_size, **instances.get_fields())
-        classes = instances.pred_classes
-        found.pred_classes = self._lookup.to(classes.device)[classes].to(classes.dtype)
-        return found
+@torch.no_grad()
+def _rows(
+    fresh: Tensor, saved: Tensor, pairs: Mapping[int, int], source: Classes, target: Classes
+) -> Tensor | None:
+    """``fresh`` (A * K, ...) with rows of ``saved`` (A * K', ...); None if the rest differs."""
+    if len(fresh) % len(target.names) or len(saved) % len(source.names):
+        return None
+    own = fresh.detach().clone().unflatten(0, (-1, len(target.names)))
+    old = saved.unflatten(0, (-1, len(source.names)))
+    if own.shape[:1] + own.shape[2:] != old.shape[:1] + old.shape[2:]:
+        return None
+    if pairs:
+        own[:, list(pairs.values())] = old[:, list(pairs)].to(own)
+    return own.flatten(0, 1)
 
-    def evaluate(self) -> Any:
-        return self._evaluator.evaluate()
+
+def _log_rows(pairs: Mapping[int, int], source: Classes, target: Classes) -> None:
+    kept = [target.names[i] for i in sorted(pairs.values())]
+    fresh = [name for i, name in enumerate(target.names) if i not in pairs.values()]
+    left = [name for i, name in enumerate(source.names) if i not in pairs]
+    logger.warning(
+        "%s and %s have different classes or another order. Class layer, by name: taken over %s; "
+        "fresh %s; left behind %s.",
+        *(source.owner, target.owner, listed(kept) or "none", listed(fresh) or "none"),
+        listed(left) or "none",
+    )

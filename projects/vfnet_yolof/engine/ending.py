@@ -1,18 +1,30 @@
-"""How a run ends: exit statuses, and errors that say what became of it."""
+"""How a run ends: exit statuses, errors that say what became of it, signals that stop it."""
 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 EXIT_FAILED = 1  # training came upon a broken picture, a NaN, or an error nobody foresaw
 EXIT_REFUSED = 2  # arguments, config, data or checkpoint cannot be right; nothing was trained
 EXIT_EVALUATION = 3  # trained to the end, weights saved, but the last evaluation failed
 EXIT_OUTPUT = 4  # something could not be written; checkpoints written before are whole
 EXIT_SIGNAL = 128  # plus the number of the signal that asked to stop; a checkpoint was written
+
+# SIGTERM: torchrun, Slurm and most others; SIGHUP: a terminal that closes; SIGUSR1: Slurm's
+# --signal. Windows has not all of them.
+STOPPING: tuple[int, ...] = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+)
 
 
 class OutputError(RuntimeError):
@@ -29,7 +41,7 @@ class EvaluationStopped(Exception):
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Around whatever writes to ``path``.
+    """Tell errors in writing to ``path``, which is done inside, as such.
 
     Raises:
         OutputError: for an OSError inside, also where another error has taken its place, as in
@@ -75,3 +87,59 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-") as file:
             file.write(b"x" * 4096)
             file.flush()
+
+
+class StopRequest:
+    """A signal handler that asks a run to stop; a second Ctrl-C stops it at once.
+
+    Attributes:
+        signum: of the first signal; 0 before.
+    """
+
+    signum = 0
+    _at = 0.0
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        """``stop`` is called by the first signal, in the main thread."""
+        self._stop = stop
+
+    def __call__(self, signum: int, frame: Any) -> None:
+        # Launchers pass a signal on to processes that the terminal has told already, or send one
+        # of their own after it. Only a second Ctrl-C is meant to stop at once.
+        if not self.signum:
+            self.signum, self._at = signum, time.monotonic()
+            text = f"{signal_name(signum)}: stopping after this iteration; Ctrl-C stops at once.\n"
+            os.write(2, text.encode())  # logging and print may be in use below this handler
+            self._stop()
+        elif signum == signal.SIGINT and time.monotonic() - self._at > 1.0:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt
+
+
+def signal_name(signum: int) -> str:
+    """``Ctrl-C`` for SIGINT, else the signal's own."""
+    if signum == signal.SIGINT:
+        return "Ctrl-C"
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
+
+
+@contextmanager
+def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Let ``handler`` handle the signals of :data:`STOPPING` inside.
+
+    SIGHUP is left alone where it is ignored, as below ``nohup``; outside of the main thread
+    nothing can be handled, and nothing is.
+    """
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for signum in STOPPING:
+            if signum == signal.SIGINT or signal.getsignal(signum) is not signal.SIG_IGN:
+                previous[signum] = signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        for signum, before in previous.items():
+            signal.signal(signum, before)

@@ -19,37 +19,41 @@ from ..checkpoint.tensors import fill
 from ..config.options import ConfigError
 from ..utils.class_names import UNKNOWN, Classes
 from .checkpoints import BEST, CheckpointFiles
-from .class_layer import follow_names, require_same_classes
-from .classes import checkpoint_classes, class_lookup
+from .classes import checkpoint_classes, class_lookup, follow_names, require_same_classes
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
 
 class LoadReport(NamedTuple):
-    """Names of tensors. mismatched: of another shape in the file, kept as the model had them."""
+    """Names of tensors."""
 
     loaded: list[str]
-    mismatched: list[str]
+    mismatched: list[str]  # of another shape in the file; the model keeps its own
     missing: list[str]  # in the model only
     unexpected: list[str]  # in the file only
 
 
 class Evaluated(NamedTuple):
-    """iteration: the one that the checkpoint was written after, or -1. classes: that it names."""
+    """What is known of the checkpoint that is evaluated."""
 
-    iteration: int
-    classes: Classes
+    iteration: int  # the last one before it was written; -1 if unknown
+    classes: Classes  # whose names it holds
 
 
 def load_for_fine_tuning(model: nn.Module, path: str, classes: Classes = UNKNOWN) -> LoadReport:
-    """Take over every tensor of a checkpoint that fits, and of the class layer what has a name.
+    """Load every tensor of a checkpoint that fits, and the class layer by class names.
 
-    Rows of the class layer go by class names: see :func:`.class_layer.follow_names`. Averaged
+    Rows of the class layer go by class names: see :func:`.classes.follow_names`. Averaged
     weights are preferred where the file has them. ImageNet backbones of other projects are read as
     by :func:`load_initial_weights`.
 
     Args:
-        classes: those of the data, which the model is to learn.
+        model: changed in place.
+        path: the checkpoint.
+        classes: those of the training data.
+
+    Returns:
+        What was loaded, and what was not.
 
     Raises:
         FileNotFoundError: no such file.
@@ -121,7 +125,7 @@ def _weights_for(model: nn.Module, content: Mapping[str, Any], path: str) -> dic
 
 
 def _under_own_names(model: nn.Module, found: Weights, path: str) -> dict[str, Tensor]:
-    """Converted, unless some names are the model's, or no layout of names is recognised."""
+    """Converted, unless some names are the model's own or the layout of names is unknown."""
     own = model.state_dict()
     if not own.keys().isdisjoint(found.tensors):
         return found.tensors
@@ -141,9 +145,11 @@ def _under_own_names(model: nn.Module, found: Weights, path: str) -> dict[str, T
 def load_checkpoint_for_evaluation(
     model: nn.Module, train: DictConfig, data: Classes = UNKNOWN
 ) -> Evaluated:
-    """Load what ``--eval-only`` is about.
+    """Load ``train.init_checkpoint``, or else the best or last checkpoint of the run.
 
     Args:
+        model: changed in place.
+        train: the options ``train`` of the config.
         data: classes to evaluate on, which a checkpoint that does not fit is compared with.
 
     Raises:

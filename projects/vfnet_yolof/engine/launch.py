@@ -20,8 +20,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 
 from ..config.options import ConfigError
 from ..utils.compat import create_local_process_group
-from .ending import EXIT_SIGNAL
-from .signals import handled, signal_name
+from .ending import EXIT_SIGNAL, handled, signal_name
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -242,5 +241,6 @@ def _pass_on(signum: int, frame: Any) -> None:
     The terminal sends Ctrl-C to all of them by itself; they take two within a second for one.
     """
     for process in multiprocessing.active_children():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signum)
+        if process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signum)

@@ -16,12 +16,12 @@ from torch import nn
 
 from ..checkpoint.fitting import load_whole
 from ..config.options import ConfigError
+from ..config.overrides import parameters_of
 from ..config.schedule import resumed_iteration
 from ..optimization import optimize
 from ..utils.state import seed_everything
-from .agreement import together
-from .build import Evaluation, build_hooks, build_model, build_trainer, build_tta
-from .checkpoints import FINAL, CheckpointFiles
+from .build import build_hooks, build_model, build_trainer, build_tta
+from .checkpoints import FINAL, CheckpointFiles, CheckpointHook
 from .classes import (
     check_num_classes,
     checkpoint_classes,
@@ -29,12 +29,12 @@ from .classes import (
     dataset_classes,
     require_resumed_classes,
 )
-from .ending import EXIT_SIGNAL, EvaluationFailed
+from .ending import EXIT_SIGNAL, EvaluationFailed, StopRequest, handled, signal_name
+from .evaluation import Evaluation
+from .failures import together
 from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
-from .hooks import AveragingHook
 from .run_folder import RunFolder
-from .saving import CheckpointHook
-from .signals import StopRequest, handled, signal_name
+from .swa import AveragingHook
 from .trainer import Trainer
 from .writers import METRICS, append_metrics
 
@@ -50,9 +50,10 @@ def train_model(
     scaled: bool = False,
     on_start: Callable[[], None] | None = None,
 ) -> int:
-    """Train as the prepared config says; returns the exit status, 128 + its number after a signal.
+    """Train as the prepared config says.
 
     Args:
+        cfg: changed in place: the seed is settled.
         resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
         init_from: checkpoint to start from; classes that it does not have stay fresh.
         config_file: recorded in the checkpoints.
@@ -61,9 +62,12 @@ def train_model(
         on_start: called when model, data and checkpoint are known to fit, before the first
             iteration; a run that cannot start leaves an earlier run's records alone.
 
+    Returns:
+        The exit status: 0, or 128 + the number of the signal that stopped training.
+
     Raises:
         FloatingPointError: a loss is not finite.
-        DataLoadingError: a picture could not be read.
+        DataLoadingError: an image could not be read.
         OutputError: something could not be written.
         EvaluationFailed: training is complete and saved, but the evaluation at its end failed.
         ConfigError: model or checkpoint and data set disagree on the classes, or the resumed run
@@ -98,7 +102,7 @@ def train_model(
     if on_start is not None:
         on_start()
     if resume:
-        together(lambda: _put_right(trainer, files))
+        together(lambda: _clean_up(trainer, files))
     return _train(trainer, start, cfg, files)
 
 
@@ -116,20 +120,20 @@ def _train(trainer: Trainer, start: int, cfg: DictConfig, files: CheckpointFiles
     return 0
 
 
-def _put_right(trainer: Trainer, files: CheckpointFiles) -> None:
-    """What a run that was killed has left half done; says what it does."""
+def _clean_up(trainer: Trainer, files: CheckpointFiles) -> None:
+    """Remove what a killed run has left half done, and say so."""
     if not comm.is_main_process():
         return
     RunFolder(files.folder).repair_metrics(trainer.iterations_done)
-    hooks = [hook for hook in trainer.hooks if isinstance(hook, CheckpointHook)]
     last = files.last()
-    if last is not None and hooks:
-        stay = {*hooks[0].recent, hooks[0].passing, last.stem}
-        files.delete_orphans(stay, trainer.iterations_done)
+    for hook in trainer.hooks_of(CheckpointHook):
+        if last is not None:
+            stay = {*hook.recent, hook.temporary, last.stem}
+            files.delete_orphans(stay, trainer.iterations_done)
 
 
 def _interrupted(trainer: Trainer, asked: StopRequest) -> int:
-    """The exit status after a signal: it may have reached some of the processes only."""
+    """The exit status after a signal, which may have reached some of the processes only."""
     signum = max(comm.all_gather(asked.signum)) or signal.SIGINT
     logger.warning(
         "Interrupted at iteration %d; continue with --resume (%s)",
@@ -160,7 +164,12 @@ def _load_model(model: nn.Module, weights: dict[str, Any], files: CheckpointFile
 
 
 def settle_seed(cfg: DictConfig, saved: dict[str, Any] | None = None) -> None:
-    """Give ``cfg.train.seed`` a value: the configured, the resumed run's, or one drawn now."""
+    """Give ``cfg.train.seed`` a value: the configured one, the resumed run's, or a random one.
+
+    Args:
+        cfg: changed in place; a training loader without a seed gets the same one.
+        saved: checkpoint of the run that is resumed.
+    """
     seed = cfg.train.seed
     before = None if saved is None else saved.get("seed")
     if seed is None or seed < 0:
@@ -174,8 +183,6 @@ def settle_seed(cfg: DictConfig, saved: dict[str, Any] | None = None) -> None:
 
 
 def _accepts(node: DictConfig, name: str) -> bool:
-    from ..config.overrides import parameters_of
-
     return name in (parameters_of(node) or {})
 
 
@@ -187,9 +194,8 @@ def _restore(trainer: Trainer, saved: dict[str, Any], cfg: DictConfig, scaled: b
     batch = getattr(trainer.data_loader, "total_batch_size", 0)
     done = trainer.iterations_done
     trainer.move_to(resumed_iteration(schedule, done, cfg.train, batch, scaled=scaled))
-    for hook in trainer.hooks:
-        if isinstance(hook, AveragingHook):
-            hook.restore(saved)
+    for hook in trainer.hooks_of(AveragingHook):
+        hook.restore(saved)
     return trainer.iterations_done
 
 
@@ -216,8 +222,12 @@ def evaluate_model(
     classes by name. Results go to the log and, as one line, to ``metrics.json``.
 
     Args:
-        tta: test at the sizes of ``dataloader.tta``, on pictures without other augmentations.
+        cfg: the prepared config.
+        tta: test at the sizes of ``dataloader.tta``, on images without other augmentations.
         optimized: evaluate the faster copy that :func:`vfnet_yolof.optimize` makes of the model.
+
+    Returns:
+        Metrics as the evaluator names them, on every process.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -243,7 +253,7 @@ def evaluate_model(
 
 
 def use_device(cfg: DictConfig) -> None:
-    """Make ``train.device`` the current one; the CPU, with a line that says so, without CUDA.
+    """Make ``train.device`` the current one; without CUDA the CPU, with a line in the log.
 
     Raises:
         ConfigError: a device that does not exist, or one GPU named for several processes.

@@ -1,4 +1,4 @@
-"""A run's output folder: one owner at a time, one run in it, no leftovers of a killed one."""
+"""A run's output folder: used by one process at a time, and holding one run only."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class RunFolder:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """The folder for this process alone, made if it is missing.
+        """Lock the folder for this process; it is made if it is missing.
 
-        The lock is the operating system's and ends with the process, however that ends. Who holds
-        it is written beside it, for the others' messages.
+        The lock is the operating system's and ends with the process, however that ends. A file
+        beside it names the process, for messages of others.
 
         Raises:
             ConfigError: another training is at work in it; the message names it.
@@ -112,7 +112,7 @@ class RunFolder:
         return '"total_loss"' in metrics  # evaluations alone are no run
 
     def require_free(self) -> None:
-        """Refuse to mix two runs.
+        """Refuse to write a second run into the folder.
 
         Raises:
             ConfigError: the folder holds a run.
@@ -125,7 +125,7 @@ class RunFolder:
             )
 
     def clear(self) -> None:
-        """Delete what was there of an earlier run when the folder became ours.
+        """Delete the files that an earlier run had left when the folder was locked.
 
         Its ``log.txt`` is continued, and files that no run writes stay.
         """
@@ -135,7 +135,7 @@ class RunFolder:
             logger.warning("--overwrite: %d files of an earlier run deleted", len(self._before))
 
     def repair_metrics(self, iterations_done: int) -> None:
-        """Take out of ``metrics.json`` what a resumed run writes again, and a line that was cut.
+        """Delete lines of ``metrics.json`` that a resumed run writes again, or that are not whole.
 
         Args:
             iterations_done: of the checkpoint that training goes on from.
@@ -162,7 +162,7 @@ class RunFolder:
 
 
 def _iteration(line: str) -> int | None:
-    """Of a line of ``metrics.json``; None where it is no whole line."""
+    """The iteration of a line of ``metrics.json``; None where the line is not whole."""
     try:
         value = json.loads(line)["iteration"] if line.endswith("\n") else None
     except (ValueError, KeyError, TypeError):
@@ -191,17 +191,17 @@ def _described(owner: dict[str, Any]) -> str:
 
 
 def _has_ended(owner: dict[str, Any]) -> bool:
-    """Whether the process that wrote this is known to be gone; never of another machine's."""
+    """Whether that process is known to have ended; False for those of other machines."""
     pid = owner.get("pid")
     if owner.get("host") != platform.node() or not isinstance(pid, int):
         return False
     started = _start_of(pid)
-    # A number may have been given to another process since.
+    # The system may have given its number to another process since.
     return started is None or started != owner.get("process_started")
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process of this machine started, in its own unit; None where there is none."""
+    """When a process of this machine started, in clock ticks; None where there is none."""
     try:
         content = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

@@ -10,25 +10,26 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.rules import shorten_list
 from ..config.options import ConfigError
-from ..modeling.losses.normalizer import batch_divisors, recorded_divisors, replayed_divisors
-from ..utils.state import rng_state, set_rng_state
-from .failures import names_images
-from .recompute import kept_statistics
+from ..modeling.losses.normalizer import fixed_normalizers
+from .failures import file_name, names_images
+from .memory import batch_normalizers, split_batch
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class GradientClipping:
-    """Largest allowed norm (or, for kind "value", element) of the gradients.
+    """Clips gradients.
 
-    kind: "model" takes the norm over all gradients together, "parameter" that of each tensor.
+    Attributes:
+        max_norm: largest allowed norm (or, for kind "value", element).
+        norm_type: 2 for the Euclidean norm, inf for the largest element.
+        kind: "model" takes the norm over all gradients together, "parameter" that of each tensor.
     """
 
     max_norm: float
@@ -46,14 +47,14 @@ class GradientClipping:
 
 
 class StepResult(NamedTuple):
-    """losses: name -> value averaged over the processes. stop: some process was asked to stop."""
+    """What a step tells the training loop."""
 
-    losses: dict[str, float]
-    stop: bool
+    losses: dict[str, float]  # averaged over the processes
+    stop: bool  # some process was asked to stop
 
 
 class _HostCopy:
-    """Scalars on their way to the host, without making it wait for work queued after them."""
+    """Scalars copied to the host, which does not wait for work that is queued after them."""
 
     def __init__(self, values: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
@@ -66,13 +67,14 @@ class _HostCopy:
             self._host = values
 
     def wait(self) -> list[float]:
+        """The values, once they are there."""
         if self._event is not None:
             self._event.synchronize()
         return self._host.tolist()
 
 
 class TrainStep:
-    """Trains ``model`` on a batch at each call.
+    """Updates ``model`` with a batch at each call.
 
     Losses and gradients are checked before any weight changes. On a GPU one number stands for all
     gradients; it is copied to the host together with the losses, behind the backward pass, and
@@ -81,10 +83,11 @@ class TrainStep:
     Gradients that overflow in float16 are normal: the gradient scaler leaves out such a step and
     lowers its scale. Only where the scale is at 1 and they still do are they an error.
 
-    With ``accumulate`` k, a batch is computed in k parts, one after the other, which need the
-    memory of one part. The losses are those of the whole batch: what divides them (positives,
-    sums of weights) is summed over the parts first, in a forward pass without gradients. That
-    pass costs about a third of a step. Batch norms in training mode see the parts alone.
+    Gradient accumulation, with ``accumulate`` k, computes a batch in k parts, one after the other,
+    in the memory of one part. The losses are those of the whole batch: their normalizers
+    (positives, sums of weights) are summed over the parts first, in a forward pass without
+    gradients. That pass costs about a third of a step. Batch norms in training mode take the
+    statistics of each part by itself.
 
     Args:
         model: batch -> dict of weighted scalar losses; may be wrapped for distributed training.
@@ -93,7 +96,7 @@ class TrainStep:
         amp_dtype: None for float32, or "float16" / "bfloat16". Gradients are scaled for float16
             only; bfloat16 has the range of float32.
         clip: gradient clipping, on unscaled gradients.
-        accumulate: parts of a batch.
+        accumulate: parts of a batch for gradient accumulation; 1: none.
 
     Attributes:
         updating: weights or the optimizer's state are being changed; after an error meanwhile they
@@ -136,22 +139,29 @@ class TrainStep:
     def __call__(
         self, batch: Sequence[Mapping[str, Any]], iteration: int, *, stop: bool = False
     ) -> StepResult:
-        """Update the weights once. Whatever else it raises, see :func:`.failures.names_images`.
+        """Update the weights once.
 
-        stop: whether this process was asked to stop. It travels with the losses, so that all
-        processes learn of it in the same iteration.
+        Args:
+            batch: this process's images, as the data loader gives them.
+            iteration: its number, for messages.
+            stop: whether this process was asked to stop. All processes learn of it with the losses
+                of this iteration.
 
         Raises:
             FloatingPointError: a loss or a gradient is infinite or NaN; names it, the iteration
                 and the images. The weights are as they were before the call.
+            StepFailed: the model or the optimizer raised an exception; see
+                :func:`.failures.names_images`.
         """
-        parts = _split(batch, self.accumulate)
-        divisors = self._divisors(parts) if len(parts) > 1 else None
+        parts = split_batch(batch, self.accumulate)
+        normalizers = None
+        if len(parts) > 1:
+            normalizers = batch_normalizers(self.bare_model, parts, self._autocast())
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for number, part in enumerate(parts, start=1):
             with self._gradients_exchanged(number == len(parts)):
-                names, stacked = self._losses(part, divisors)
+                names, stacked = self._losses(part, normalizers)
                 total = total + stacked.detach()
                 if number == len(parts):
                     shared = _local_and_mean(total, stop)
@@ -163,13 +173,19 @@ class TrainStep:
         self._update()
         return result
 
-    def _gradients(self) -> list[Tensor]:
+    @property
+    def bare_model(self) -> nn.Module:
+        """The model without its distributed wrapper."""
+        model = self.model
+        return model.module if isinstance(model, DistributedDataParallel) else model
+
+    def _gradients(self) -> dict[nn.Parameter, Tensor]:
         params = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return [p.grad for p in params if p.grad is not None and p.grad.numel()]
+        return {p: p.grad for p in params if p.grad is not None}
 
     def _largest_gradient(self) -> Tensor:
         """(1,): the largest magnitude in all gradients; infinite or NaN if one of them is."""
-        gradients = self._gradients()
+        gradients = [x for x in self._gradients().values() if x.numel()]
         if not gradients:
             return torch.zeros(1, device=self.device)
         # The maximum, unlike a sum of squares, overflows only where a gradient did.
@@ -181,15 +197,12 @@ class TrainStep:
         return self.grad_scaler is not None and self.grad_scaler.get_scale() > 1.0
 
     def _describe_gradients(self, batch: Sequence[Mapping[str, Any]], iteration: int) -> str:
-        model = self.model
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
         bad = []
-        for name, param in model.named_parameters():
+        for name, param in self.bare_model.named_parameters():
             if param.grad is not None and (count := int((~param.grad.isfinite()).sum())):
                 bad.append(f"{name} ({count} of {param.numel()} values)")
         # After the exchange all processes have the same gradients, so all of them are here.
-        files = [name for names in comm.all_gather(_file_names(batch)) for name in names]
+        files = [name for names in comm.all_gather([*map(file_name, batch)]) for name in names]
         return (
             f"Non-finite gradients at iteration {iteration}, from finite losses, of {len(bad)} "
             f"parameters: {shorten_list(bad)}; images of the batch: {', '.join(files)}. The "
@@ -202,37 +215,18 @@ class TrainStep:
         return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled)
 
     def _losses(
-        self, part: Sequence[Mapping[str, Any]], divisors: Sequence[Tensor] | None
+        self, part: Sequence[Mapping[str, Any]], normalizers: Sequence[Tensor] | None
     ) -> tuple[list[str], Tensor]:
         """Names, in the same order on every process, and values."""
-        fixed = contextlib.nullcontext() if divisors is None else replayed_divisors(divisors)
-        with self._autocast(), fixed:
+        whole = contextlib.nullcontext() if normalizers is None else fixed_normalizers(normalizers)
+        with self._autocast(), whole:
             losses = self.model(part)
         names = sorted(losses)
         return names, torch.stack([losses[name].float() for name in names])
 
-    @torch.no_grad()
-    def _divisors(self, parts: Sequence[Sequence[Mapping[str, Any]]]) -> list[Tensor]:
-        """What divides the losses of the whole batch; the model is left as it was."""
-        model = self.model
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
-        random_state = rng_state()
-        recorded = []
-        with kept_statistics(model), self._autocast(), EventStorage():
-            for part in parts:
-                with recorded_divisors() as values:
-                    model(part)
-                recorded.append(values)
-        set_rng_state(random_state)  # the parts with gradients draw the same numbers again
-        try:
-            return batch_divisors(recorded)
-        except ValueError as error:
-            raise ConfigError(f"train.accumulate={self.accumulate}: {error}") from error
-
     @contextlib.contextmanager
     def _gradients_exchanged(self, exchange: bool) -> Iterator[None]:
-        """Processes exchange gradients in the last part's backward pass only."""
+        """Average gradients over the processes in the backward pass of the last part only."""
         if exchange or not isinstance(self.model, DistributedDataParallel):
             yield
         else:
@@ -249,8 +243,7 @@ class TrainStep:
         if self.clip is not None:
             if scaler is not None:
                 scaler.unscale_(self.optimizer)
-            params = [p for g in self.optimizer.param_groups for p in g["params"]]
-            self.clip([p for p in params if p.grad is not None])
+            self.clip([*self._gradients()])
         self.updating = True
         if scaler is None:
             self.optimizer.step()
@@ -260,23 +253,8 @@ class TrainStep:
         self.updating = False
 
 
-def _split(batch: Sequence[Any], count: int) -> list[Sequence[Any]]:
-    """``count`` parts of nearly equal length, in order.
-
-    Raises:
-        ConfigError: there are fewer images than parts.
-    """
-    if len(batch) < count:
-        raise ConfigError(
-            f"train.accumulate={count}: a process has only {len(batch)} images per iteration "
-            "(dataloader.train.total_batch_size)."
-        )
-    ends = [len(batch) * k // count for k in range(count + 1)]
-    return [batch[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
-
-
 def _local_and_mean(losses: Tensor, stop: bool) -> Tensor:
-    """(2 * n + 1,): n losses of this process, their means over the processes, share of stops."""
+    """(2 * n + 1,): n losses of this process, their means over all, and the share of stops."""
     mean = torch.cat([losses, losses.new_full((1,), float(stop))])
     if comm.get_world_size() > 1:
         # Every process learns of a bad loss anywhere, so that all stop at the same iteration.
@@ -293,7 +271,7 @@ def _checked(
         return StepResult(dict(zip(names, mean, strict=True)), stop > 0)
     bad = [f"{n} = {v}" for n, v in zip(names, local, strict=True) if not _finite(v)]
     if bad:
-        where = "images of the batch: " + ", ".join(_file_names(batch))
+        where = "images of the batch: " + ", ".join(map(file_name, batch))
     else:
         bad = [f"{n} = {v}" for n, v in zip(names, mean, strict=True) if not _finite(v)]
         where = "the batch is another process's, whose message names the images"
@@ -302,10 +280,6 @@ def _checked(
         "not changed by this iteration. A learning rate meant for a larger batch is the usual "
         "cause (--auto-scale or --small-batch); else look at these images' annotations."
     )
-
-
-def _file_names(batch: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [str(x.get("file_name", "an image without file_name")) for x in batch]
 
 
 def _finite(value: float) -> bool:

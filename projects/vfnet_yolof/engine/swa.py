@@ -1,4 +1,4 @@
-"""Stochastic weight averaging (Izmailov et al., 2018): the mean of the ends of several cycles."""
+"""Averages of the weights: exponential (EMA), and stochastic (SWA; Izmailov et al., 2018)."""
 
 from __future__ import annotations
 
@@ -11,24 +11,114 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_swa_multi_avg_fn, update_bn
+from torch.optim.swa_utils import (
+    AveragedModel,
+    get_ema_multi_avg_fn,
+    get_swa_multi_avg_fn,
+    update_bn,
+)
 
+from ..checkpoint.fitting import load_whole
 from ..config.options import ConfigError
-from ..utils.state import rng_state, set_rng_state
-from .agreement import agreed_batches, together
+from ..utils.state import kept_rng_state
 from .checkpoints import AVERAGE, AVERAGE_PART, BEST, CheckpointFiles
-from .hooks import AveragingHook
+from .failures import agreed_batches, together
 from .trainer import Trainer
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 _ROUNDING = 1e-6  # in cycles or iterations: less than one iteration, more than the last digit
+
+
+class AveragingHook(HookBase):
+    """Keeps averaged weights and float buffers beside the model.
+
+    Args:
+        model: the one that is trained, without a distributed wrapper.
+
+    Attributes:
+        entry: name of the average in checkpoint files.
+        updates: how many times the weights have been added to it.
+    """
+
+    entry: str
+
+    def __init__(self, model: nn.Module) -> None:
+        self.updates = 0
+        self._source = model
+        self._averaged = AveragedModel(model, multi_avg_fn=self._average, use_buffers=True)
+        self._averaged.requires_grad_(False)
+
+    def _average(self, averages: _Tensors, current: _Tensors, count: Any) -> None:
+        """Add ``current`` to ``averages`` of ``count`` states, in place; tensors of one dtype."""
+        raise NotImplementedError(f"{type(self).__name__} defines no average")
+
+    @property
+    def module(self) -> nn.Module:
+        """The model with the averaged weights."""
+        return self._averaged.module
+
+    def update(self) -> None:
+        """Add the present weights to the average."""
+        self._averaged.update_parameters(self._source)
+        self.updates += 1
+
+    def checkpoint_entries(self) -> dict[str, Any]:
+        """What checkpoint files hold beside the weights: the average, if there is one."""
+        return {self.entry: self.module.state_dict()} if self.updates else {}
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Load the average of a run's checkpoint, if it has one."""
+        if self.entry in checkpoint:
+            load_whole(self.module, checkpoint[self.entry])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self._averaged.n_averaged.fill_(self.updates)
+
+
+class EMAHook(AveragingHook):
+    """Exponential moving average.
+
+    Args:
+        model: see :class:`AveragingHook`.
+        decay: share of the old average at each iteration.
+        warmup: use min(decay, (1 + n) / (10 + n)) after n updates, so that the average forgets the
+            first, random weights.
+    """
+
+    entry = "ema"
+
+    def __init__(self, model: nn.Module, *, decay: float, warmup: bool = True) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise ConfigError(f"train.ema.decay={decay}: must be in [0, 1).")
+        super().__init__(model)
+        self.decay, self.warmup = decay, warmup
+
+    def _average(self, averages: _Tensors, current: _Tensors, count: Any) -> None:
+        decay = self.decay
+        if self.warmup:
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        get_ema_multi_avg_fn(decay)(averages, current, count)
+
+    def after_step(self) -> None:
+        self.update()
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        super().restore(checkpoint)
+        if self.entry not in checkpoint:
+            logger.warning("The checkpoint has no averaged weights: averaging starts now.")
 
 
 class CyclicCosineParamScheduler(ParamScheduler):
@@ -74,29 +164,25 @@ def cycle_ends(max_iter: int, start: float, cycles: int) -> list[int]:
 
 
 class SWAHook(AveragingHook):
-    """Averages the weights at the ends of the cycles, all with the same weight.
+    """The mean of the weights at the ends of several cycles of the learning rate.
 
-    Buffers such as the statistics of batch norms are averaged like weights, so that the result is
-    the mean of the files; integers are the last ones. With ``bn_batches`` the statistics of those
-    batch norms that are trained with their batches' own are computed anew in the end.
+    Floating-point buffers such as the statistics of batch norms are averaged like weights; integers
+    are those of the last cycle. With ``bn_batches`` the statistics of trained batch norms are
+    computed anew at the end.
 
-    At the end of training :class:`.rounds.EvaluationRound` has the average written to
+    At the end of training :class:`.evaluation_hooks.EvaluationRound` has the average written to
     ``model_swa.pth`` and evaluated; its metrics are ``swa/<metric>``.
-
-    The phase begins in front of iteration ``start``, where a run that is resumed there finds the
-    same beginning.
 
     Args:
         model: see :class:`AveragingHook`.
-        files: where to.
+        files: of the run.
         ends: see :func:`cycle_ends`.
-        start: the first iteration of the first cycle.
-        fresh_optimizer: begin the phase with an optimizer that has no momentum of the training
-            before, as a new run would.
-        from_best: begin it with the weights of ``model_best.pth``.
+        start: the first iteration of the first cycle, also for a run that is resumed there.
+        fresh_optimizer: begin the first cycle with an optimizer without momentum.
+        from_best: begin the first cycle with the weights of ``model_best.pth``.
         keep_parts: write ``model_swa_part_<number>.pth``, the weights at the end of each cycle.
         bn_batches: training batches for the batch norms, on each process; 0: average only.
-        evaluate: model -> results, on all processes alike.
+        evaluate: model -> results, the same on all processes.
     """
 
     entry = "swa"
@@ -120,27 +206,27 @@ class SWAHook(AveragingHook):
         self._start, self._fresh_optimizer, self._from_best = start, fresh_optimizer, from_best
         self._keep_parts, self._bn_batches = keep_parts, bn_batches
         self._evaluate = evaluate
-        self._final: nn.Module | None = None  # as it was written
-        self._taken: list[int] = []  # ends of the cycles before the run was resumed
-        self._past: set[int] = set()  # the same in this run's own count
-        self._rounding = 0
+        self._final: nn.Module | None = None  # the average as it was written
+        self._old_ends: list[int] = []  # ends of the cycles before the run was resumed
+        self._past: set[int] = set()  # the same in the iterations of this run
+        self._rounding = 0  # iterations that the two may differ by
 
-    def _average(self, averages: list[Tensor], current: list[Tensor], count: Any) -> None:
+    def _average(self, averages: _Tensors, current: _Tensors, count: Any) -> None:
         if averages[0].is_floating_point():
             get_swa_multi_avg_fn()(averages, current, count)
         else:
             torch._foreach_copy_(averages, current)
 
     def before_train(self) -> None:
-        expected = self.ends[: len(self._taken)]
-        if any(abs(a - b) > self._rounding for a, b in zip(self._taken, expected, strict=False)):
+        expected = self.ends[: len(self._old_ends)]
+        if any(abs(a - b) > self._rounding for a, b in zip(self._old_ends, expected, strict=False)):
             logger.warning(
                 "The average has the weights after %s iterations; this config would take %s.",
-                *(self._taken, expected),
+                *(self._old_ends, expected),
             )
         elif self._rounding:
             self._past = set(expected)
-            self._take_if_due()  # the run may go on just where a cycle ends
+            self._add_if_due()  # the run may go on just where a cycle ends
 
     def before_step(self) -> None:
         if self.trainer.iter != self._start or self._start == 0:
@@ -152,7 +238,7 @@ class SWAHook(AveragingHook):
             logger.info("The cycles of train.swa begin with a fresh optimizer.")
 
     def _load_best(self) -> None:
-        """Take the best weights over from the main process, whose file system has the file."""
+        """Load ``model_best.pth`` on the main process, which has it, and send it to the others."""
         state = self._source.state_dict()
         found = self._files.path(BEST).is_file()  # on the main process
         if not comm.all_gather(found)[0]:
@@ -172,9 +258,9 @@ class SWAHook(AveragingHook):
         logger.info("The cycles of train.swa begin with the weights of %s.pth.", BEST)
 
     def after_step(self) -> None:
-        self._take_if_due()
+        self._add_if_due()
 
-    def _take_if_due(self) -> None:
+    def _add_if_due(self) -> None:
         done = self.trainer.iterations_done
         if done not in self.ends or done in self._past:
             return
@@ -205,7 +291,7 @@ class SWAHook(AveragingHook):
         self._final = model
 
     def measure(self) -> dict[str, float]:
-        """Metrics of the average that was written, as ``swa/<metric>``."""
+        """Metrics of the average that was written, as ``swa/<metric>``; {} if there is none."""
         if self._final is None or self._evaluate is None:
             return {}
         logger.info("Evaluating the average of %d parts", self.updates)
@@ -223,11 +309,11 @@ class SWAHook(AveragingHook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._taken = list(state["ends"][: self.updates])
+        self._old_ends = list(state["ends"][: self.updates])
 
     def move(self, ratio: float) -> None:
-        """Iterations count ``ratio`` times what they did, see ``Trainer.move_to``."""
-        self._taken = [round(end * ratio) for end in self._taken]
+        """Multiply numbers of iterations by ``ratio``, see ``Trainer.move_to``."""
+        self._old_ends = [round(end * ratio) for end in self._old_ends]
         self._rounding = 1  # cycles of another batch end up to one iteration earlier or later
 
 
@@ -237,7 +323,11 @@ def build_swa_hook(
     files: CheckpointFiles,
     evaluate: Callable[[nn.Module], dict[str, Any]],
 ) -> SWAHook:
-    """The hook as ``train.swa`` describes it."""
+    """The hook as ``train.swa`` describes it.
+
+    Raises:
+        ConfigError: options that contradict each other or the length of the run.
+    """
     options = train.swa
     if options.bn_batches < 0:
         raise ConfigError(f"train.swa.bn_batches={options.bn_batches}: must not be negative.")
@@ -262,26 +352,29 @@ def build_swa_hook(
 
 
 def refresh_batch_norm(model: nn.Module, batches: Iterable[Any]) -> None:
-    """Statistics of ``batches`` for all batch norms but those that never use their batch's own.
+    """Compute the running statistics of batch norms anew; frozen ones stay as they are.
 
-    With several processes each one's share counts alike (their means and variances are averaged).
-    Random state and modes are as before afterwards.
+    With several processes, their means and variances are averaged. Random state and modes are as
+    before afterwards.
+
+    Args:
+        model: in any mode.
+        batches: what it takes in training, this process's share.
     """
-    random_state, was_training = rng_state(), model.training
+    was_training = model.training
     model.train()
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    static = {m: copy.deepcopy(m.state_dict()) for m in norms if not m.training}
-    if len(static) == len(norms):
+    frozen = {m: copy.deepcopy(m.state_dict()) for m in norms if not m.training}
+    if len(frozen) == len(norms):
         logger.warning("train.swa.bn_batches: no batch norm here uses its batch's statistics.")
     else:
-        with EventStorage():  # what the model logs is not about training
+        with kept_rng_state(), EventStorage():  # what the model logs is not about training
             update_bn(([batch] for batch in batches), model)  # takes the first of each list
-        for norm, state in static.items():
+        for norm, state in frozen.items():
             norm.load_state_dict(state)
         for norm in norms:
-            if norm not in static and comm.get_world_size() > 1:
-                for buffer in (norm.running_mean, norm.running_var):
+            if norm not in frozen and comm.get_world_size() > 1:
+                for buffer in filter(torch.is_tensor, (norm.running_mean, norm.running_var)):
                     dist.all_reduce(buffer)
                     buffer /= comm.get_world_size()
     model.train(was_training)
-    set_rng_state(random_state)

@@ -1,4 +1,4 @@
-"""The training loop and all state that it takes to continue it exactly."""
+"""The training loop, and all state that a resumed run needs to continue it exactly."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..config.options import ConfigError
 from ..data.loader import DataLoadingError
 from ..utils.state import StepState, rng_state, set_rng_state
-from .agreement import ProcessFailed, agreed_batches, has_lost_a_process, is_agreed
+from .checkpoints import CheckpointHook
 from .ending import OutputError
-from .saving import CheckpointHook
+from .failures import ProcessFailed, agreed_batches, has_lost_a_process, is_agreed
 from .step import TrainStep
 
 logger = logging.getLogger(f"detectron2.{__name__}")
+
+H = TypeVar("H", bound=HookBase)
 
 _INTERRUPTED = "interrupted"
 
@@ -33,25 +34,28 @@ class Trainer(TrainerBase):
 
     Args:
         step: holds model and optimizer.
-        data_loader: iterable of batches. If it has ``set_start_iteration(k)``, it is told where
-            to begin, and a resumed run sees the batches that the first one would have seen.
-        record: plain values for every checkpoint beside the training state, such as class names.
+        data_loader: iterable of batches. If it has ``set_start_iteration(k)``, a resumed run sees
+            the batches that the first one would have seen.
+
+    Attributes:
+        record: plain values that every checkpoint holds, such as class names.
+        stop_reason: why training ends itself, or None.
+        stop_requested: whether this process was asked to stop.
+        evaluation_problem: of the evaluation at the end of training, if it failed.
     """
 
     def __init__(
         self,
         step: TrainStep,
         data_loader: Iterable[list[dict[str, Any]]],
-        *,
-        record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.step = step
         self.data_loader = data_loader
-        self.record = dict(record or {})
+        self.record: dict[str, Any] = {}
         self.stop_reason: str | None = None
         self.stop_requested = False
-        self.evaluation_problem: str | None = None  # of the evaluation at the end, see rounds
+        self.evaluation_problem: str | None = None
         self._batches: Iterator[list[dict[str, Any]]]
         self._last_done = -1
         self._pending_rng: list[dict[str, Any]] | None = None
@@ -61,39 +65,42 @@ class Trainer(TrainerBase):
 
     @property
     def model(self) -> nn.Module:
-        """As it is trained: inside of DistributedDataParallel when there are several processes."""
+        """The model, inside of DistributedDataParallel when there are several processes."""
         return self.step.model
 
     @property
     def bare_model(self) -> nn.Module:
-        model = self.step.model
-        return model.module if isinstance(model, DistributedDataParallel) else model
+        """The model without its distributed wrapper."""
+        return self.step.bare_model
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
+        """Detectron2's hooks ask for it."""
         return self.step.optimizer
 
     @property
     def iterations_done(self) -> int:
+        """Of the whole run, those before it was resumed included."""
         return self._last_done + 1
 
     @property
     def finished(self) -> bool:
-        """No iteration is left, or training ended itself; False after signals and errors."""
+        """Whether no iteration is left, or training ended itself; False after signals."""
         return self.iterations_done >= self.max_iter or (
             self.stop_reason is not None and not self.interrupted
         )
 
     @property
     def interrupted(self) -> bool:
-        """All processes have agreed to stop. (``stop_requested`` is each process's own.)"""
+        """Whether all processes have agreed to stop, to be continued."""
         return self.stop_reason == _INTERRUPTED
 
     def train(self, start_iter: int, max_iter: int) -> None:
-        """Iterations [start_iter, max_iter), or fewer if :meth:`end_training` is called.
+        """Run iterations [start_iter, max_iter), or fewer if :meth:`end_training` is called.
 
         Hooks' ``after_train`` runs after a normal end and after a signal. After an error the state
-        before the step that failed is saved, where it is sound, and the log writers run theirs.
+        before the failed step is saved, unless weights were being changed, and only the
+        ``after_train`` of log writers runs.
 
         Raises:
             ProcessFailed: another process of the run has ended.
@@ -148,6 +155,7 @@ class Trainer(TrainerBase):
             set_rng_state(self._pending_rng[comm.get_rank()])
 
     def after_step(self) -> None:
+        """As Detectron2's; remembers while an average is being changed."""
         for hook in self._hooks:
             self._averaging = hasattr(hook, "checkpoint_entries")
             hook.after_step()
@@ -164,15 +172,15 @@ class Trainer(TrainerBase):
             self._save_what_is_sound(alone=comm.get_world_size() > 1 and not is_agreed(error))
         except Exception as second:
             logger.error("The state before the error was not saved: %s", second)
-        for hook in self._hooks:
-            if isinstance(hook, hooks.PeriodicWriter):
-                with contextlib.suppress(OutputError):  # the first error is the one to tell
-                    hook.after_train()
+        for writer in self.hooks_of(hooks.PeriodicWriter):
+            with contextlib.suppress(OutputError):  # the first error is the one to tell
+                writer.after_train()
 
     def _save_what_is_sound(self, *, alone: bool) -> None:
-        """Save the state after the last whole iteration, if there is one and nothing has cut it.
+        """Save the state after the last whole iteration, if there is one.
 
-        alone: the other processes may be gone, or wait elsewhere: nothing is exchanged with them.
+        Args:
+            alone: exchange nothing with the other processes: they may have ended or be waiting.
         """
         if self.iterations_done <= self.start_iter or (alone and not comm.is_main_process()):
             return
@@ -181,22 +189,21 @@ class Trainer(TrainerBase):
             return
         if self._in_step:
             self._step_state.put_back()
-        for hook in self._hooks:
-            if isinstance(hook, CheckpointHook):
-                hook.rescue(alone=alone)
-                logger.info("The state after iteration %d is saved.", self._last_done)
+        for hook in self.hooks_of(CheckpointHook):
+            hook.save_last(alone=alone)
+            logger.info("The state after iteration %d is saved.", self._last_done)
 
     def interrupt(self) -> None:
-        """Stop, to be continued; to be called on all processes alike."""
+        """Stop, to be continued; call it on all processes."""
         self.stop_requested = True
         self.end_training(_INTERRUPTED)
 
     def end_training(self, reason: str) -> None:
-        """Stop after the present iteration; to be called on all processes alike."""
+        """Stop after the present iteration; call it on all processes."""
         self.stop_reason = reason
 
     def run_step(self) -> None:
-        """One batch; logs the losses."""
+        """Train on one batch and log its losses."""
         start = time.perf_counter()
         batch = next(self._batches)
         data_time = time.perf_counter() - start
@@ -211,21 +218,22 @@ class Trainer(TrainerBase):
         if stop or (self.stop_requested and comm.get_world_size() == 1):
             self.interrupt()
 
-    @property
-    def hooks(self) -> list[HookBase]:
-        return list(self._hooks)
+    def hooks_of(self, kind: type[H]) -> list[H]:
+        """The registered hooks of a class, in their order."""
+        return [hook for hook in self._hooks if isinstance(hook, kind)]
 
     def register_hooks(self, hook_list: list[HookBase | None]) -> None:
-        """As Detectron2's, but two hooks of one class must not both have a state to save."""
+        """As Detectron2's, but refuses two hooks of one class that have a state to save."""
         super().register_hooks(hook_list)
         names = [type(h).__qualname__ for h in self._hooks if h.state_dict()]
         if len(names) != len(set(names)):
             raise ValueError(f"Several hooks of a class that has a state: {sorted(names)}")
 
     def state_dict(self, *, alone: bool = False) -> dict[str, Any]:
-        """Everything but the weights that the next iteration depends on; call on all processes.
+        """All that the next iteration depends on, but the weights; call it on all processes.
 
-        alone: not all of them are there; of the random numbers only this one's are known then.
+        Args:
+            alone: call it on this process only; the others' random states are left out.
         """
         state = super().state_dict()
         state["iteration"] = self._last_done
@@ -279,7 +287,7 @@ class Trainer(TrainerBase):
             )
 
     def move_to(self, iterations_done: int) -> None:
-        """Go on as if that many iterations had been done, which another batch has taken."""
+        """Go on as if that many iterations had been done, which is so with another batch size."""
         before = self.iterations_done
         if iterations_done == before:
             return
@@ -288,16 +296,15 @@ class Trainer(TrainerBase):
             if hasattr(hook, "move"):
                 hook.move(iterations_done / before)
 
-    def report_schedule_changes(self, saved: dict[str, Any]) -> list[str]:
-        """Log, and return, which values of the schedule differ from the checkpoint's."""
-        changes = [
-            f"{name}: {saved[name]} in the checkpoint, {value} now"
-            for name, value in self._schedule().items()
-            if name in saved and saved[name] != value
-        ]
-        for change in changes:
-            logger.warning("Resumed with another schedule, which is used from now on: %s", change)
-        return changes
+    def report_schedule_changes(self, saved: dict[str, Any]) -> None:
+        """Log which values of the schedule differ from the checkpoint's."""
+        for name, value in self._schedule().items():
+            if name in saved and saved[name] != value:
+                logger.warning(
+                    "Resumed with another schedule, which is used from now on: "
+                    "%s: %s in the checkpoint, %s now",
+                    *(name, saved[name], value),
+                )
 
     def weights(self) -> dict[str, Any]:
         """Content of a file with the weights and the record of the run.
@@ -315,9 +322,10 @@ class Trainer(TrainerBase):
         return {"model": model.state_dict(), "iteration": self._last_done, **self.record}
 
     def checkpoint(self, *, alone: bool = False) -> dict[str, Any]:
-        """Content of a checkpoint file that training can go on from; call on all processes.
+        """Content of a checkpoint file that training can go on from; call it on all processes.
 
-        alone: see :meth:`state_dict`.
+        Args:
+            alone: see :meth:`state_dict`.
 
         Raises:
             FloatingPointError: as of :meth:`weights`.

@@ -1,4 +1,4 @@
-"""Where the figures of a run go: console, ``metrics.json``, TensorBoard."""
+"""Writers of a run's metrics: console, ``metrics.json``, TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .ending import writing
 logger = logging.getLogger(f"detectron2.{__name__}")
 
 METRICS = "metrics.json"
-_WINDOW = 20  # iterations whose median stands for the present value of what is noisy
+_WINDOW = 20  # iterations whose median is shown for noisy values
 
 
 def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
@@ -29,9 +29,7 @@ def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
 
 
 def append_metrics(path: Path, values: Mapping[str, Any]) -> None:
-    """Append a line of strict JSON.
-
-    JSON has no NaN and no infinity: what could not be measured, or is not finite, is null.
+    """Append a line of strict JSON, which has no NaN and no infinity: they become null.
 
     Raises:
         OutputError: the line could not be written.
@@ -51,7 +49,7 @@ def _is_plain(value: Any) -> bool:
 
 
 class JSONLinesWriter(EventWriter):
-    """A line for each iteration with new figures, as Detectron2's writer, but in strict JSON."""
+    """A line for each iteration with new values, as Detectron2's writer, but in strict JSON."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -69,10 +67,10 @@ class JSONLinesWriter(EventWriter):
 
 
 class ConsoleWriter(EventWriter):
-    """One line: time left, losses, learning rate, times, memory.
+    """Logs a line with time left, losses, learning rate, times and memory.
 
-    Losses of training are medians of the last iterations. What is measured now and then, such as
-    the validation loss, is shown as it is, once.
+    Training losses are medians of the last iterations. Values that are not measured in each
+    iteration, such as the validation loss, are shown once, as they are.
     """
 
     def __init__(self, max_iter: int) -> None:

@@ -70,7 +70,7 @@ def collect_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Source]:
     """
     sources: list[Source] = []
     taken: set[Path] = set()
-    for given in map(os.fspath, inputs):
+    for given in (os.fspath(path) for path in inputs):
         for path, output in _expand(given):
             output = output.with_suffix(".mp4") if _is_video(output) else output
             unique = output

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -305,7 +305,7 @@ def _not_kept() -> nn.Module:
     raise RuntimeError("a copied or unpickled predictor has its model, but not what built it")
 
 
-def _is_one_image(images: object) -> bool:
+def _is_one_image(images: object) -> TypeGuard[ImageLike]:
     """Whether that is an image, not several."""
     if isinstance(images, np.ndarray):
         return images.ndim != 4

@@ -16,6 +16,7 @@ from ..data.augmentations import fitted_size
 from ..data.transforms import AugInput, check_interpolation
 from ..layers.nms import NMS
 from ..modeling.by_size import detect_by_size
+from ..modeling.postprocess import PostProcessor
 
 
 class DenseTTA(nn.Module):
@@ -55,11 +56,7 @@ class DenseTTA(nn.Module):
             ValueError: sizes or ranges that are none.
         """
         super().__init__()
-        if not hasattr(model, "postprocessor"):
-            raise TypeError(
-                f"{type(model).__name__} has no postprocessor, whose candidates multi-scale "
-                "testing merges."
-            )
+        _postprocessor(model)
         self.sizes = [_checked_pair("sizes", size, least=1) for size in sizes]
         if not self.sizes:
             raise ValueError("sizes is empty: give pairs (long edge, short edge)")
@@ -101,7 +98,7 @@ class DenseTTA(nn.Module):
             for output, origin in zip(outputs, origins, strict=True)
         ]
         boxes, scores, classes = (torch.cat(x) for x in zip(*parts, strict=True))
-        postprocessor = self.model.postprocessor
+        postprocessor = _postprocessor(self.model)
         nms = postprocessor.nms if self.nms is None else self.nms
         keep, kept_scores = nms(boxes, scores, classes, postprocessor.max_detections)
         return Instances(
@@ -110,18 +107,30 @@ class DenseTTA(nn.Module):
 
     def _views(self, image: np.ndarray, edges: tuple[int, int]) -> list[Tensor]:
         """(3, h, w) uint8 of one size: as it is and, if asked for, flipped."""
-        size = fitted_size(*image.shape[:2], *edges)
+        height, width = image.shape[:2]
         resized = AugInput(image, interpolation=self.interpolation)
-        resized.transform(T.ResizeTransform(*image.shape[:2], *size))
+        resized.transform(T.ResizeTransform(height, width, *fitted_size(height, width, *edges)))
         view = torch.as_tensor(np.ascontiguousarray(resized.image.transpose(2, 0, 1)))
         return [view, view.flip(2)] if self.flip else [view]
 
     def _without_nms(self) -> nn.Module:
         """The same model, weights and all, with a post-processor that keeps all candidates."""
-        model = copy.copy(self.model)
-        model.postprocessor = copy.copy(self.model.postprocessor)
-        model.postprocessor.nms = _keep_all
+        postprocessor = copy.copy(_postprocessor(self.model))
+        postprocessor.nms = _keep_all
+        model: Any = copy.copy(self.model)
+        model.postprocessor = postprocessor
         return model
+
+
+def _postprocessor(model: nn.Module) -> PostProcessor:
+    """What chooses the model's detections; TypeError where nothing does."""
+    found = getattr(model, "postprocessor", None)
+    if found is None:
+        raise TypeError(
+            f"{type(model).__name__} has no postprocessor, whose candidates multi-scale testing "
+            "merges."
+        )
+    return found
 
 
 def _keep_all(

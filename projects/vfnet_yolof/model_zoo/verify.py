@@ -21,7 +21,7 @@ from ..config.options import complete_train_options
 from ..config.read import read
 from ..data.datasets import register_coco_json
 from ..engine.classes import check_num_classes, checkpoint_classes
-from ..engine.run import Evaluation
+from ..engine.evaluation import Evaluation
 from . import converted_weights, find_row, find_source, get_config, is_published
 from .table import ROWS, Pipeline
 

@@ -14,7 +14,7 @@ from .focal import (
     quality_focal_loss,
     varifocal_loss,
 )
-from .normalizer import each_worker_alone, synced_mean
+from .normalizer import synced_mean
 
 __all__ = [
     "FocalLoss",
@@ -28,7 +28,6 @@ __all__ = [
     "check_nonnegative",
     "check_share",
     "distribution_focal_loss",
-    "each_worker_alone",
     "generalized_focal_loss",
     "giou_loss",
     "quality_focal_loss",

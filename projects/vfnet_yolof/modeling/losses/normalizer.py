@@ -1,4 +1,4 @@
-"""Divisors of losses, the same on every worker and for all parts of a batch."""
+"""Normalizers of losses: the same on every worker, and for all parts of an accumulated batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,19 +9,19 @@ import torch.distributed as dist
 from detectron2.utils.comm import get_world_size
 from torch import Tensor
 
-Divisor = Callable[[Tensor, float], Tensor]
+Normalizer = Callable[[Tensor, float], Tensor]
 
 
 def synced_mean(value: Tensor, minimum: float = 1.0) -> Tensor:
     """Mean of ``value`` over all workers, at least ``minimum``; float32, without gradient.
 
-    Every divisor of a loss that depends on the batch goes through here: that is what gradient
-    accumulation relies on, see :func:`batch_divisors`. ``value`` must be a sum over the images.
+    Every normalizer of a loss that depends on the batch goes through here: gradient accumulation
+    relies on it, see :func:`whole_batch_normalizers`. ``value`` must be a sum over the images.
 
     Call it on every rank in every step, whatever the data: a collective that one rank skips
-    stops all others for ever. (In evaluation, see :func:`each_worker_alone`.)
+    stops all others for ever. (In evaluation, see :func:`local_normalizers`.)
     """
-    return _divisor.get()(value.detach().float().clone(), minimum)
+    return _normalizer.get()(value.detach().float().clone(), minimum)
 
 
 def _mean_of_workers(value: Tensor, minimum: float) -> Tensor:
@@ -32,27 +32,27 @@ def _mean_of_workers(value: Tensor, minimum: float) -> Tensor:
     return value.clamp(min=minimum)
 
 
-_divisor: ContextVar[Divisor] = ContextVar("divisor", default=_mean_of_workers)
+_normalizer: ContextVar[Normalizer] = ContextVar("normalizer", default=_mean_of_workers)
 
 
 @contextmanager
-def _use(divisor: Divisor) -> Iterator[None]:
-    token = _divisor.set(divisor)
+def _use(normalizer: Normalizer) -> Iterator[None]:
+    token = _normalizer.set(normalizer)
     try:
         yield
     finally:
-        _divisor.reset(token)
+        _normalizer.reset(token)
 
 
 @contextmanager
-def each_worker_alone() -> Iterator[None]:
-    """Divisors are this worker's own inside: for batches whose number differs between workers."""
+def local_normalizers() -> Iterator[None]:
+    """Each worker's normalizers are its own: where workers have different numbers of batches."""
     with _use(lambda value, minimum: value.clamp(min=minimum)):
         yield
 
 
 @contextmanager
-def recorded_divisors() -> Iterator[list[Tensor]]:
+def recorded_normalizers() -> Iterator[list[Tensor]]:
     """Collect this worker's values, in the order of the calls; nothing is exchanged inside."""
     values: list[Tensor] = []
 
@@ -65,15 +65,15 @@ def recorded_divisors() -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def replayed_divisors(values: Sequence[Tensor]) -> Iterator[None]:
+def fixed_normalizers(values: Sequence[Tensor]) -> Iterator[None]:
     """The calls inside give ``values``, one after the other, at least their own minimum."""
     remaining = iter(values)
     with _use(lambda value, minimum: next(remaining).clamp(min=minimum)):
         yield
 
 
-def batch_divisors(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Divisors of a whole batch from the recorded values of its parts; call on all workers.
+def whole_batch_normalizers(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Normalizers of a whole batch from the recorded values of its parts; call on all workers.
 
     Raises:
         ValueError: nothing was recorded, or not the same number of values for each part.

@@ -7,7 +7,7 @@ import torch
 from engine_toy import ToyDetector
 from tiny import picture, tiny_vfnet
 from torch import nn
-from vfnet_yolof.engine.recompute import recompute_backbone
+from vfnet_yolof.engine.memory import checkpoint_activations
 from vfnet_yolof.modeling.backbones.darknet import CSPDarkNet
 
 BATCH = [picture(seed=1), picture([[2, 2, 30, 30]], seed=2)]
@@ -33,7 +33,7 @@ def train(model: nn.Module) -> tuple[dict, dict, int]:
 def test_gradients_and_statistics_are_the_same(norm: str) -> None:
     plain = tiny_vfnet(backbone__bottom_up__norm=norm)
     recomputing = tiny_vfnet(backbone__bottom_up__norm=norm)
-    assert recompute_backbone(recomputing) == 9  # the stem and eight blocks of a ResNet-18
+    assert checkpoint_activations(recomputing) == 9  # the stem and eight blocks of a ResNet-18
     assert recomputing.state_dict().keys() == plain.state_dict().keys()
     want_losses, want, memory = train(plain)
     losses, got, less = train(recomputing)
@@ -71,13 +71,13 @@ def test_memory_of_the_backbone() -> None:
 
     model = Backbone()
     before = memory(model)
-    recompute_backbone(model)
+    checkpoint_activations(model)
     assert memory(model) < before / 3
 
 
 def test_frozen_blocks_are_left_alone() -> None:
     model = tiny_vfnet(backbone__bottom_up__freeze_at=2)
-    assert recompute_backbone(model) == 6
+    assert checkpoint_activations(model) == 6
     train(model)
     assert model.backbone.bottom_up.stem.conv1.weight.grad is None
     assert model.backbone.bottom_up.res3[0].conv1.weight.grad is not None
@@ -86,7 +86,7 @@ def test_frozen_blocks_are_left_alone() -> None:
 def test_a_copy_has_weights_of_its_own() -> None:
     """As averaged weights need it."""
     model = tiny_vfnet()
-    recompute_backbone(model)
+    checkpoint_activations(model)
     other = copy.deepcopy(model)
     with torch.no_grad():
         for p in other.backbone.bottom_up.parameters():
@@ -98,7 +98,7 @@ def test_a_copy_has_weights_of_its_own() -> None:
 
 def test_without_blocks() -> None:
     with pytest.raises(ValueError, match=r"train\.activation_checkpointing"):
-        recompute_backbone(ToyDetector())
+        checkpoint_activations(ToyDetector())
 
 
 def test_channels_last_trains_the_same() -> None:
