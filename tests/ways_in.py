@@ -77,13 +77,14 @@ class Ways:
 
     def zoo(self, path: Path) -> Any:
         from vfnet_yolof import model_zoo
+        from vfnet_yolof.config import read
 
-        model_zoo.load_config, before = tiny_config, model_zoo.load_config
+        read.load_config, before = lambda name, trust: tiny_config(name), read.load_config
         os.environ["VFNET_YOLOF_CACHE"] = str(self.folder / "cache")
         try:
             return model_zoo.get(ROW, weights=path)
         finally:
-            model_zoo.load_config = before
+            read.load_config = before
 
     def verify(self, path: Path) -> Any:
         """Its conversion; what it does with the model then is the evaluation's."""

@@ -85,7 +85,7 @@ def check(logits, boxes, quality, processor: PostProcessor) -> int:
     assert instances.pred_classes.tolist() == [x[1] for x in want]
     assert instances.pred_boxes.tensor.tolist() == [x[2] for x in want]
     assert got.level.tolist() == [x[3] for x in want]
-    assert got.index.tolist() == [x[4] for x in want]
+    assert got.location.tolist() == [x[4] for x in want]
     scores = torch.tensor([x[0] for x in want])
     torch.testing.assert_close(instances.scores, scores, rtol=1e-5, atol=1e-6)
     return len(want)
@@ -145,7 +145,7 @@ def test_the_two_candidate_modes_differ_as_described() -> None:
         ("location", [(0, 0), (0, 1), (1, 0), (1, 1)]),
     ):
         got = run(logits, boxes, None, PostProcessor(topk_candidates=2, candidates=mode))
-        pairs = zip(got.index.tolist(), got.instances.pred_classes.tolist(), strict=True)
+        pairs = zip(got.location.tolist(), got.instances.pred_classes.tolist(), strict=True)
         assert sorted(pairs) == want
 
 
@@ -155,7 +155,7 @@ def test_quality_ranks_but_does_not_choose() -> None:
     quality = [torch.tensor([0.01, 1.0, 1.0])]
     got = run(logits, boxes, quality, PostProcessor(topk_candidates=2))
     # The first two are the candidates; among these the second wins.
-    assert got.index.tolist() == [1]
+    assert got.location.tolist() == [1]
     assert got.instances.scores.tolist() == pytest.approx([0.6])
 
 
@@ -181,13 +181,13 @@ def test_nothing_above_the_threshold(mode: str) -> None:
     assert len(got.instances) == 0
     assert got.instances.pred_boxes.tensor.shape == (0, 4)
     assert got.instances.pred_classes.dtype == torch.int64
-    assert got.level.shape == got.index.shape == (0,)
+    assert got.level.shape == got.location.shape == (0,)
 
 
 def test_a_score_at_the_threshold_is_not_above_it() -> None:
     logits = [torch.tensor([[0.0], [0.1]])]
     boxes = [torch.tensor([[0.0, 0, 9, 9], [20, 20, 29, 29]])]
-    assert run(logits, boxes, None, PostProcessor(score_thresh=0.5)).index.tolist() == [1]
+    assert run(logits, boxes, None, PostProcessor(score_thresh=0.5)).location.tolist() == [1]
 
 
 @pytest.mark.parametrize("mode", ["pair", "location"])
@@ -199,7 +199,7 @@ def test_ties_give_as_many_distinct_detections_as_asked_for(mode: str) -> None:
     logits = [torch.zeros(count, num_classes)]
     processor = PostProcessor(topk_candidates=20, max_detections=30, candidates=mode)
     got = run(logits, boxes, None, processor)
-    pairs = set(zip(got.index.tolist(), got.instances.pred_classes.tolist(), strict=True))
+    pairs = set(zip(got.location.tolist(), got.instances.pred_classes.tolist(), strict=True))
     assert len(pairs) == len(got.instances) == (20 if mode == "pair" else 30)
     assert set(got.instances.scores.tolist()) == {0.5}
 
@@ -208,7 +208,7 @@ def test_boxes_without_area_inside_the_image_are_dropped() -> None:
     logits = [torch.tensor([[3.0], [2.0], [1.0], [0.0]])]
     boxes = [torch.tensor([[5.0, 5, 5, 9], [90, 5, 99, 9], [5, 70, 9, 75], [1, 1, 3, 3]])]
     got = run(logits, boxes, None, PostProcessor())
-    assert got.index.tolist() == [3]
+    assert got.location.tolist() == [3]
 
 
 def test_clipping_after_the_nms() -> None:
@@ -216,13 +216,13 @@ def test_clipping_after_the_nms() -> None:
     logits = [torch.tensor([[3.0], [2.0], [1.0]])]
     boxes = [torch.tensor([[70.0, 10, 80, 20], [70, 10, 120, 20], [90, 10, 99, 20]])]
     before = run(logits, boxes, None, PostProcessor(nms=HardNMS(0.5), max_detections=3))
-    assert before.index.tolist() == [0]
+    assert before.location.tolist() == [0]
     after = PostProcessor(nms=HardNMS(0.5), max_detections=3, clip="after_nms")
     got = run(logits, boxes, None, after)
-    assert got.index.tolist() == [0, 1]
+    assert got.location.tolist() == [0, 1]
     assert got.instances.pred_boxes.tensor.tolist() == [[70, 10, 80, 20]] * 2
     after.max_detections = 1
-    assert run([logits[0][[0, 1, 2]]], [boxes[0][[2, 0, 1]]], None, after).index.tolist() == []
+    assert run([logits[0][[0, 1, 2]]], [boxes[0][[2, 0, 1]]], None, after).location.tolist() == []
 
 
 def test_boxes_beyond_the_border_do_not_meet_those_of_other_classes() -> None:
@@ -230,7 +230,7 @@ def test_boxes_beyond_the_border_do_not_meet_those_of_other_classes() -> None:
     logits = [torch.tensor([[3.0, -9], [-9, 2.0]])]
     boxes = [torch.tensor([[60.0, 50, 99, 90], [-40, -50, 2, 3]])]
     got = run(logits, boxes, None, PostProcessor(nms=HardNMS(0.5), clip="after_nms"))
-    assert got.index.tolist() == [0, 1]
+    assert got.location.tolist() == [0, 1]
     assert got.instances.pred_boxes.tensor.tolist() == [[60, 50, 80, 60], [0, 0, 2, 3]]
 
 

@@ -52,9 +52,10 @@ def detect_by_size(
     """
     detect: Callable[[list[dict[str, Any]]], Sequence[Any]] = model
     if fields:
-        if not hasattr(model, "detect"):
+        with_fields = getattr(model, "detect", None)
+        if with_fields is None:
             raise TypeError(f"{type(model).__name__} has no fields to add to its detections")
-        detect = partial(model.detect, fields=fields)
+        detect = partial(with_fields, fields=fields)
     groups: dict[tuple[int, int], list[int]] = {}
     for index, inputs in enumerate(batched_inputs):
         groups.setdefault(padded_size(model, inputs["image"].shape[-2:]), []).append(index)

@@ -20,12 +20,12 @@ class Detections(NamedTuple):
 
     Attributes:
         instances: ``pred_boxes``, ``scores``, ``pred_classes``, best first.
-        level: (D,) int64, pyramid level. index: (D,) int64, location within the level.
+        level: (D,) int64, pyramid level. location: (D,) int64, row within the level.
     """
 
     instances: Instances
     level: Tensor
-    index: Tensor
+    location: Tensor
 
 
 class _Candidates(NamedTuple):

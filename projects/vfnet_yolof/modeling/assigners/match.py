@@ -98,19 +98,19 @@ class SingleMatch(Match):
     ignored: Tensor | None = None
 
     @cached_property
-    def anchor_idx(self) -> Tensor:
+    def anchor_idx(self) -> Tensor:  # type: ignore[override]  # only read
         return (self.assigned >= 0).nonzero()[:, 0]
 
     @cached_property
-    def gt_idx(self) -> Tensor:
+    def gt_idx(self) -> Tensor:  # type: ignore[override]  # only read
         return self.assigned[self.anchor_idx]
 
     @property
-    def ignored_pairs(self) -> Tensor:
+    def ignored_pairs(self) -> Tensor:  # type: ignore[override]  # only read
         return torch.zeros_like(self.anchor_idx, dtype=torch.bool)
 
     @property
-    def ignored_anchors(self) -> Tensor:
+    def ignored_anchors(self) -> Tensor:  # type: ignore[override]  # only read
         none = torch.zeros_like(self.assigned, dtype=torch.bool)
         return none if self.ignored is None else self.ignored
 

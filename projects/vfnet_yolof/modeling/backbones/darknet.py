@@ -229,7 +229,7 @@ def _conv(
     return conv
 
 
-def _check(name: str, value: object, known: Iterable) -> None:
+def _check(name: str, value: object, known: Iterable[object]) -> None:
     names = list(known)
     if value not in names:
         raise ValueError(f"{name} must be one of {', '.join(map(str, names))}, got {value!r}")

@@ -28,6 +28,8 @@ DEFORM_CONVS = {1: DeformConvPack, 2: ModulatedDeformConvPack}
 class DeformBottleneckBlock(BottleneckBlock):
     """Bottleneck block whose 3x3 convolution is deformable, on CPU and CUDA."""
 
+    conv2: Any  # the base class makes a plain one
+
     def __init__(self, *args: Any, deform_version: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         plain = self.conv2

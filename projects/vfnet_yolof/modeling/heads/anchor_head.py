@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ class AnchorHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_anchors = num_anchors
-        tower = dict(norm=norm, bias=True, activation=activation)
+        tower: dict[str, Any] = dict(norm=norm, bias=True, activation=activation)
         self.cls_tower = conv_tower(in_channels, conv_channels, num_cls_convs, **tower)
         self.reg_tower = conv_tower(in_channels, conv_channels, num_reg_convs, **tower)
         prior = bias_for_prior(prior_prob)

@@ -52,7 +52,7 @@ class TwoTowers(nn.Module):
         super().__init__()
         self.strides = tuple(strides)
         self.conv_channels = conv_channels
-        tower = dict(norm=norm, dcn_on_last_conv=dcn_on_last_conv)
+        tower: dict[str, Any] = dict(norm=norm, dcn_on_last_conv=dcn_on_last_conv)
         self.cls_tower = conv_tower(in_channels, conv_channels, num_convs, **tower)
         self.reg_tower = conv_tower(in_channels, conv_channels, num_convs, **tower)
 

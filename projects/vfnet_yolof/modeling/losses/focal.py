@@ -32,7 +32,7 @@ def check_nonnegative(**values: object) -> None:
 def check_share(**values: object) -> None:
     """Each of the named values lies in [0, 1]; otherwise as :func:`check_nonnegative`."""
     for name, value in values.items():
-        if not (isinstance(value, Real) and 0 <= value <= 1):
+        if not (isinstance(value, Real) and 0 <= float(value) <= 1):
             raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
 
 

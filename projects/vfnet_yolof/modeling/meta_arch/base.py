@@ -276,13 +276,14 @@ class PointDetector(OneStageDetector):
 
     def losses(self, predictions: PointPredictions, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses by name."""
-        logits, sides, initial, quality = (
-            None if maps is None else flatten_rows(maps) for maps in predictions
+        initial, quality = (
+            None if maps is None else flatten_rows(maps)
+            for maps in (predictions.ltrb_init, predictions.quality_logits)
         )
-        raw = sides[targets.pos_idx]
+        raw = flatten_rows(predictions.sides)[targets.pos_idx]
         ltrb = self.decode_sides(raw, targets.strides[:, None])
         predicted = Predicted(
-            logits=logits,
+            logits=flatten_rows(predictions.logits),
             raw=raw,
             boxes=distances_to_boxes(targets.points, ltrb),
             initial_boxes=None
@@ -349,7 +350,7 @@ class PointDetector(OneStageDetector):
         """
         points = self.points.points(feature_sizes(maps), self.device)
         first = torch.tensor([0, *(len(x) for x in points[:-1])]).cumsum(0)
-        rows = first.to(detections.level.device)[detections.level] + detections.index
+        rows = first.to(detections.level.device)[detections.level] + detections.location
         return torch.cat(list(points))[rows], torch.cat([x[image] for x in flatten_levels(maps)])[
             rows
         ]

@@ -174,6 +174,7 @@ class GFL(PointDetector):
                 self.dfl_weight * (side * weight).sum() / divisor
             )
         if self.quality is not None:
+            assert predicted.quality_logits is not None, "the head has no quality branch"
             bce = F.binary_cross_entropy_with_logits(
                 predicted.quality_logits, self.quality(positives), reduction="sum"
             )
@@ -255,6 +256,9 @@ class RangeMonitor(nn.Module):
         limit: longest distance that can be expressed, in strides.
         period: counted passes between two readings.
     """
+
+    beyond: Tensor
+    total: Tensor
 
     def __init__(self, limit: float, period: int = 100) -> None:
         super().__init__()

@@ -34,6 +34,8 @@ class SiMoEncoder(FPN):
         top_block: makes the coarser levels, as in Detectron2's ``FPN``.
     """
 
+    _out_features: list[str]
+
     def __init__(
         self,
         bottom_up: Backbone,
