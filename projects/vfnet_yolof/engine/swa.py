@@ -276,7 +276,7 @@ class SWAHook(AveragingHook):
 
         Raises:
             OutputError: it could not be written.
-            DataLoadingError: a picture for the batch norms could not be read.
+            DataLoadingError: an image for the batch norms could not be read.
         """
         self._final = None
         if self.updates == 0:

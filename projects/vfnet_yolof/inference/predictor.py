@@ -1,4 +1,4 @@
-"""Detections for pictures: configuration and weights in, Detectron2 ``Instances`` out."""
+"""Detections for images: configuration and weights in, Detectron2 ``Instances`` out."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Predictor:
         """Detect in one image, or in each of an iterable (or an (N, H, W, 3) array) of them.
 
         Images of a batch that have the same size when padded go through the model together; the
-        result for an image is the same in every company.
+        result for an image does not depend on the others in its batch.
 
         images: (H, W, 3) or (H, W) uint8 arrays; paths; PIL images.
         input_format: channel order of the arrays: "BGR" as OpenCV and Detectron2 have it, or "RGB".
