@@ -3,6 +3,8 @@
 # make test-slow  the tests marked slow
 # make lint       ruff, mypy, and the contract of which room may import which
 # make release    build wheel and source distribution, and test the wheel (tools/release.sh)
+# make docs       the documentation, in site/
+# make docs-test  what the documentation's pages say: their commands, their links
 # make setup      only the environment
 # make clean      remove the environment and the caches
 #
@@ -23,7 +25,7 @@ STAMP := $(VENV)/.installed
 # One thread for each test process: more only get into each other's way.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-.PHONY: help demo test test-slow lint release setup clean
+.PHONY: help demo test test-slow lint docs docs-test release setup clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/,$$d'
@@ -43,6 +45,13 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The documentation is in site/: open site/index.html."
+
+docs-test: $(STAMP)
+	@$(TEST) tests/docs --timeout 1200
+
 release:
 	@tools/release.sh
 
@@ -54,4 +63,4 @@ $(STAMP): pyproject.toml setup.py $(wildcard projects/vfnet_yolof/installer/*.py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build site .pytest_cache .ruff_cache .mypy_cache

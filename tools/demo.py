@@ -1,7 +1,7 @@
-"""Detect objects in pictures, videos or from a camera; draw them, and list them as JSON.
+"""Detect objects in images, videos or from a camera; draw them, and list them as JSON.
 
     python tools/demo.py --config-file vfnet/vfnet_r50_fpn_1x.py --weights vfnet_r50.pth \\
-        --input pictures/ "more/*.png" street.mp4 --output results --json results/found.json
+        --input images/ "more/*.png" street.mp4 --output results --json results/found.json
 
 Exit code 1: some inputs could not be read (they are listed, the others are done).
 """

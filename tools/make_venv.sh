@@ -71,4 +71,4 @@ pip=("$venv/bin/python" -m pip --disable-pip-version-check)
 announce "Updating pip" "${pip[@]}" install --quiet --upgrade pip
 announce "Installing $* (some gigabytes the first time)" "${pip[@]}" install "$@"
 announce "Installing Detectron2" "$venv/bin/python" tools/install_detectron2.py
-announce "Installing this project" "${pip[@]}" install --editable '.[dev]'
+announce "Installing this project" "${pip[@]}" install --editable '.[dev,docs]'

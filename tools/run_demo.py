@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train a small VFNet on the embedded shapes, evaluate it and draw ten pictures."""
+"""Train a small VFNet on the embedded shapes, evaluate it and draw ten images."""
 
 import sys
 

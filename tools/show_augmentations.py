@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw training pictures as a config augments them: ``show_augmentations.py -o DIR CONFIG``.
+"""Draw training images as a config augments them: ``show_augmentations.py -o DIR CONFIG``.
 
 With ``dataloader.train.dataset.names=shapes_train`` any config draws the built-in shapes.
 """

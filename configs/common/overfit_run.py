@@ -1,4 +1,4 @@
-"""A few dozen pictures to learn by heart: nothing pulls the weights back."""
+"""A run that overfits a few dozen images: nothing pulls the weights back."""
 
 from .data.small import dataloader
 from .small_run import last_for as _last_for
@@ -6,7 +6,7 @@ from .small_run import optimizer, train
 
 
 def resize(loaders, short_edge_length, max_size):
-    """Set the size of the pictures of a ``dataloader``, for training and for validation."""
+    """Set the size of the images of a ``dataloader``, for training and for validation."""
     for loader in (loaders.train, loaders.test):
         loader.mapper.augmentations[0].short_edge_length = short_edge_length
         loader.mapper.augmentations[0].max_size = max_size

@@ -8,7 +8,7 @@ def train_for(times, train, dataloader, batch_size=64):
 
     As with Detectron2's schedules the rate falls 7,500 and 2,500 iterations before the end of the
     1x one, and 15,000 and 5,000 before that of all longer ones. It rises in the first 1,500 from a
-    1,500th. Another batch size changes all iterations, so that as many pictures are seen.
+    1,500th. Another batch size changes all iterations, so that as many images are seen.
     """
     unit = 64 / batch_size
     tail = unit if times == 1 else 2 * unit

@@ -1,4 +1,4 @@
-"""A short run of a small network on the embedded shapes, 8 pictures a batch."""
+"""A short run of a small network on the embedded shapes, 8 images a batch."""
 
 from .data.shapes import dataloader
 from .small_run import lr_multiplier, optimizer, train

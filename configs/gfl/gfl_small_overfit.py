@@ -1,4 +1,4 @@
-"""Learn a few dozen pictures by heart with GFL; see ``vfnet/vfnet_small_overfit.py``.
+"""Overfit a few dozen images with GFL; see ``vfnet/vfnet_small_overfit.py``.
 
     python tools/train_net.py --config-file gfl/gfl_small_overfit.py \\
         --train-json train.json --train-images train/ --val-json train.json --val-images train/

@@ -1,4 +1,4 @@
-"""GFL table 3 in small, row 4: QFL and DFL, on the embedded shapes.
+"""GFL table 3 at small scale, row 4: QFL and DFL, on the embedded shapes.
 
 The full model. All four rows with several seeds: docs/gfl.md.
 """

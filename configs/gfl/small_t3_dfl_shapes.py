@@ -1,4 +1,4 @@
-"""GFL table 3 in small, row 3: DFL alone, on the embedded shapes.
+"""GFL table 3 at small scale, row 3: DFL alone, on the embedded shapes.
 
 General distributions with focal loss and centerness branch. All four rows with several seeds:
 docs/gfl.md.

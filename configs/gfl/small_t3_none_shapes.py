@@ -1,4 +1,4 @@
-"""GFL table 3 in small, row 1: neither QFL nor DFL, on the embedded shapes.
+"""GFL table 3 at small scale, row 1: neither QFL nor DFL, on the embedded shapes.
 
 Focal loss, centerness branch and Dirac deltas. All four rows with several seeds: docs/gfl.md.
 """

@@ -1,4 +1,4 @@
-"""GFL table 3 in small, row 2: QFL alone, on the embedded shapes.
+"""GFL table 3 at small scale, row 2: QFL alone, on the embedded shapes.
 
 The joint representation on Dirac deltas. All four rows with several seeds: docs/gfl.md.
 """

@@ -1,4 +1,4 @@
-"""Learn a few dozen pictures by heart: the check that a detector and its data work at all.
+"""Overfit a few dozen images: the check that a detector and its data work at all.
 
 Give the same annotations for training and validation; AP50 on them should pass 60.
 
@@ -12,5 +12,5 @@ from ..common.overfit_run import resize as _resize
 
 _resize(dataloader, short_edge_length=256, max_size=427)
 dataloader.train.mapper.augmentations.pop()  # no flips
-optimizer.params.bias_lr_factor = 2.0  # by heart, biases may run ahead
+optimizer.params.bias_lr_factor = 2.0  # when overfitting, biases may run ahead
 train.output_dir = "./output/vfnet_small_overfit"

@@ -1,4 +1,4 @@
-"""YOLOF table 4 in small, row 4: dilated blocks and uniform matching, on the shapes.
+"""YOLOF table 4 at small scale, row 4: dilated blocks and uniform matching, on the shapes.
 
 The full model. All four rows with several seeds: docs/yolof_comparisons.md.
 """

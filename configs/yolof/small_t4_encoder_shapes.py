@@ -1,4 +1,4 @@
-"""YOLOF table 4 in small, row 2: dilated blocks, no uniform matching, on the shapes.
+"""YOLOF table 4 at small scale, row 2: dilated blocks, no uniform matching, on the shapes.
 
 RetinaNet's thresholds match.
 """

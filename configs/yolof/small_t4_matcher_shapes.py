@@ -1,4 +1,4 @@
-"""YOLOF table 4 in small, row 3: uniform matching, no dilated blocks, on the shapes.
+"""YOLOF table 4 at small scale, row 3: uniform matching, no dilated blocks, on the shapes.
 
 The encoder is its projector alone.
 """

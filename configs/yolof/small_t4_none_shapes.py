@@ -1,4 +1,4 @@
-"""YOLOF table 4 in small, row 1: no dilated blocks, no uniform matching, on the shapes.
+"""YOLOF table 4 at small scale, row 1: no dilated blocks, no uniform matching, on the shapes.
 
 The encoder is its projector alone; RetinaNet's thresholds match.
 """

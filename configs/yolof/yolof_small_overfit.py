@@ -1,4 +1,4 @@
-"""Learn a few dozen pictures by heart with the paper's geometry at a quarter of its scale.
+"""Overfit a few dozen images with the paper's geometry at a quarter of its scale.
 
 The shorter side is 200 px, the feature has stride 8 and the five anchors are 8 to 128 px: a box
 finds the anchors that it would find at 800 px with stride 32 and 32 to 512 px. Give the same

@@ -24,6 +24,7 @@ BINS_GONE = {
 DIRAC = {
     **BINS_GONE,
     "model.head.representation._target_": DiracDelta,
+    "model.head.representation.unit": 1.0,  # strides, the default
     "model.dfl_weight": 0.0,
 }
 GAUSSIAN = {**BINS_GONE, "model.head.representation._target_": GaussianDistribution}

@@ -1,7 +1,7 @@
 """Locations beyond an image's own padded size, which larger images of its batch make.
 
 As negatives they count or not by detector and loss, as the references have it; see
-docs/training.md.
+docs/detectors.md.
 """
 
 import math

@@ -3,7 +3,7 @@
     python tools/benchmarks/code_path.py vfnet/vfnet_r50_fpn_1x.py gfl/gfl_r50_fpn_1x.py
     python tools/benchmarks/code_path.py --fcos
 
-Files of ``modeling`` without its backbones count, for a batch of one picture: those with a function
+Files of ``modeling`` without its backbones count, for a batch of one image: those with a function
 that was called, and a change is a call or a return after which the current one of these files is
 another. Other code in between is passed over.
 """
@@ -55,7 +55,7 @@ class CodePath:
 
 
 def inputs() -> list[dict[str, Any]]:
-    """One picture of 96 x 128 pixels with two boxes."""
+    """One image of 96 x 128 pixels with two boxes."""
     instances = Instances((96, 128))
     boxes = [[8.0, 8.0, 60.0, 70.0], [40.0, 30.0, 110.0, 90.0]]
     instances.gt_boxes = Boxes(torch.tensor(boxes))

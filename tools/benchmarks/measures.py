@@ -24,7 +24,7 @@ FLOOR = "convolution floor"
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure. ``size``: (H, W) of the pictures in pixels."""
+    """How to measure. ``size``: (H, W) of the images in pixels."""
 
     device: str = "cpu"
     repeats: int = 9
@@ -166,7 +166,7 @@ def train_step(
 def model_and_batch(
     config: str, settings: Settings, boxes: int
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """A model on the device, and pictures with so many boxes of its classes each."""
+    """A model on the device, and images with so many boxes of its classes each."""
     model = build_model(config, pictures(settings.batch, settings.size)).to(settings.device)
     classes = model.num_classes
     return model, pictures(settings.batch, settings.size, boxes=boxes, num_classes=classes)
@@ -328,7 +328,7 @@ def assignment(settings: Settings) -> Report:
 
 
 def losses(config: str, settings: Settings) -> Report:
-    """Assignment and losses, with few and with many boxes in each picture."""
+    """Assignment and losses, with few and with many boxes in each image."""
     variants: dict[str, Run] = {}
     for count in (settings.boxes, 10 * settings.boxes, 100 * settings.boxes):
         model, inputs = model_and_batch(config, settings, count)

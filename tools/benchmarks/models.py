@@ -1,4 +1,4 @@
-"""Models and pictures to measure with: random, but alive."""
+"""Models and images to measure with: random, but alive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vfnet_yolof.config.inference import read_inference_config
 from vfnet_yolof.config.read import ConfigSource
 
 # Of random weights nobody knows how many boxes they find; with this many above the threshold the
-# suppression of duplicates has as much to do as in a crowded picture.
+# suppression of duplicates has as much to do as in a crowded image.
 CANDIDATES_PER_IMAGE = 1000
 
 
@@ -32,7 +32,7 @@ def pictures(
 ) -> list[dict[str, Any]]:
     """Detectron2's input dicts: noise of ``size`` (H, W) at several scales.
 
-    boxes: random ground-truth boxes of each picture; with 0 there is no ground truth.
+    boxes: random ground-truth boxes of each image; with 0 there is no ground truth.
     """
     generator = torch.Generator().manual_seed(seed)
     result = []
@@ -51,7 +51,7 @@ def pictures(
 
 
 def random_boxes(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """(count, 4) xyxy pixels inside of ``size`` (H, W), sides from 1/20 to 1/2 of the picture's."""
+    """(count, 4) xyxy pixels inside of ``size`` (H, W), sides from 1/20 to 1/2 of the image's."""
     extent = torch.tensor([size[1], size[0]], dtype=torch.float32)
     sides = extent * (0.05 + 0.45 * torch.rand((count, 2), generator=generator))
     corner = torch.rand((count, 2), generator=generator) * (extent - sides)

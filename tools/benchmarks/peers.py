@@ -1,4 +1,4 @@
-"""MMDetection beside this project: the same weights and pictures, measured in one process.
+"""MMDetection beside this project: the same weights and images, measured in one process.
 
 Needs ``pip install mmdet==3.3.0 mmengine==0.10.7 mmcv-lite==2.2.0`` (and what they import). What
 mmcv's compiled operators do in these detectors, torchvision's do here.

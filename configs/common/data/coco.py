@@ -1,8 +1,8 @@
 """COCO 2017 at 1333 x 800 with random flips (section 5 of the VFNet paper).
 
-Pictures are resized as MMDetection resizes them, in which the official weights were trained; for
+Images are resized as MMDetection resizes them, in which the official weights were trained; for
 Detectron2's resizing set dataloader.train.mapper.interpolation to pil, which is that of the test
-pictures, too.
+images, too.
 """
 
 import detectron2.data.transforms as T

@@ -19,4 +19,4 @@ dataloader.train.mapper.augmentations = [
 ]
 dataloader.train.mosaic = L(Mosaic)(size=640, min_offset=0.2, prob=0.5)
 dataloader.test.mapper.augmentations = [L(T.Resize)(shape=[608, 608])]
-del dataloader.tta  # its sizes keep a picture's shape; this detector has seen squares only
+del dataloader.tta  # its sizes keep an image's shape; this detector has seen squares only

@@ -1,4 +1,4 @@
-"""Pictures of your own at a size that a CPU can train on: shorter side 320."""
+"""Images of your own at a size that a CPU can train on: shorter side 320."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L

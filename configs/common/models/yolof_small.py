@@ -1,7 +1,7 @@
-"""A YOLOF for a CPU and pictures of about 160 px: half-width ResNet-18, trained from scratch.
+"""A YOLOF for a CPU and images of about 160 px: half-width ResNet-18, trained from scratch.
 
 Everything is the paper's model at a quarter of the scale: one feature of stride 8 (C3) with about
-20 x 20 cells, anchors of 8 to 128 px, centres that move by 8 px at most. At stride 32 such pictures
+20 x 20 cells, anchors of 8 to 128 px, centres that move by 8 px at most. At stride 32 such images
 have five cells a side, and objects of 8 px lie between them.
 """
 

@@ -158,7 +158,7 @@ def convert_backbone(
 
 
 def describe_pixels(report: ConversionReport, image_format: str | None) -> str:
-    """A warning where the weights were trained on pictures in another order of channels, or ""."""
+    """A warning where the weights were trained on images in another order of channels, or ""."""
     if report.layout == _CAFFE2 and image_format == "RGB":
         return (
             "Caffe2's weights expect BGR pictures, but the model is given RGB: set "

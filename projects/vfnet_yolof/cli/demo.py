@@ -34,7 +34,7 @@ def command_line(arguments: Sequence[str] | None = None) -> int:
 
 
 def draw_pictures(output: Path, count: int) -> list[Path]:
-    """Detections on the first ``count`` validation pictures, drawn and as JSON."""
+    """Detections on the first ``count`` validation images, drawn and as JSON."""
     predictor = Predictor(CONFIG, output / "model_final.pth", score_thresh=0.3)
     names = [record["file_name"] for record in DatasetCatalog.get("shapes_val")[:count]]
     result = run_on_files(predictor, collect_inputs(names), output / "pictures")

@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     inner.add_argument(
         "--draw-distributions",
         action="store_true",
-        help="GFL: at each side of a box how probable it is where",
+        help="GFL: the predicted distribution of each side of a box",
     )
     add_device(parser)
     parser.add_argument("--batch-size", type=int, default=4, help="pictures or frames at once")

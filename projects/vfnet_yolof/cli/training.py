@@ -124,7 +124,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ConfigError, OSError, CheckpointError: something is wrong with the arguments, the config,
             the data or a checkpoint.
-        DataLoadingError, FloatingPointError: training came upon a broken picture or a NaN.
+        DataLoadingError, FloatingPointError: training came upon a broken image or a NaN.
         OutputError: something could not be written.
         EvaluationFailed: training is complete, but the evaluation at its end failed.
         ProcessFailed: another process of the run has ended.

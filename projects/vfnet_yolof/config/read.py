@@ -233,7 +233,7 @@ def _use_own_data(cfg: DictConfig, run: RunFlags) -> list[str]:
             OmegaConf.update(cfg, key, name)
     key = "dataloader.train.dataset.filter_empty"
     if user.train_name is not None and OmegaConf.select(cfg, key):
-        # COCO's recipes leave these out; of one's own pictures they are meant as negatives.
+        # COCO's recipes leave these out; of one's own images they are meant as negatives.
         changes.append(f"{key}: True -> False (images without boxes are negatives)")
         OmegaConf.update(cfg, key, False)
     if user.val_name is None:

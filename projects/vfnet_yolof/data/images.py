@@ -1,7 +1,7 @@
 """Reading images: one way for training, evaluation, prediction and checks of data sets.
 
 An image arrives with the values that a person sees in a viewer, or is refused by name. What that
-means for each kind of picture is in docs/data.md, "What is read of a picture".
+means for each kind of image is in docs/data.md, "What is read of an image".
 """
 
 from __future__ import annotations

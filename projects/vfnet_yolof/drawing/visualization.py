@@ -121,7 +121,7 @@ def draw_distributions(
     line_width: int | None = None,
     curve_height: float | None = None,
 ) -> np.ndarray:
-    """Draw boxes (green) and, at the middle of each side, how probable it is where (orange).
+    """Draw boxes (green) and, at the middle of each side, its predicted distribution (orange).
 
     As :func:`draw_instances`, with the fields ``side_probabilities`` (P, 4, bins), ``side_points``
     (P, 2) and ``side_intervals`` (P, 4) of :meth:`Predictor.predict_distributions` (Generalized

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-EXIT_FAILED = 1  # training came upon a broken picture, a NaN, or an error nobody foresaw
+EXIT_FAILED = 1  # training came upon a broken image, a NaN, or an error nobody foresaw
 EXIT_REFUSED = 2  # arguments, config, data or checkpoint cannot be right; nothing was trained
 EXIT_EVALUATION = 3  # trained to the end, weights saved, but the last evaluation failed
 EXIT_OUTPUT = 4  # something could not be written; checkpoints written before are whole

@@ -58,7 +58,7 @@ class AveragingHook(HookBase):
         self._averaged.requires_grad_(False)
 
     def _average(self, averages: _Tensors, current: _Tensors, count: Any) -> None:
-        """Add ``current`` to ``averages`` of ``count`` states, in place; tensors of one dtype."""
+        """Update ``averages``, those of ``count`` states before, with ``current``, in place."""
         raise NotImplementedError(f"{type(self).__name__} defines no average")
 
     @property
@@ -175,14 +175,15 @@ class SWAHook(AveragingHook):
 
     Args:
         model: see :class:`AveragingHook`.
-        files: of the run.
+        files: checkpoints of the run.
         ends: see :func:`cycle_ends`.
-        start: the first iteration of the first cycle, also for a run that is resumed there.
+        start: the first iteration of the first cycle; a run that is resumed exactly there begins it
+            with ``fresh_optimizer`` and ``from_best`` all the same.
         fresh_optimizer: begin the first cycle with an optimizer without momentum.
         from_best: begin the first cycle with the weights of ``model_best.pth``.
         keep_parts: write ``model_swa_part_<number>.pth``, the weights at the end of each cycle.
         bn_batches: training batches for the batch norms, on each process; 0: average only.
-        evaluate: model -> results, the same on all processes.
+        evaluate: takes a model and returns the same results on every process.
     """
 
     entry = "swa"
@@ -276,7 +277,7 @@ class SWAHook(AveragingHook):
 
         Raises:
             OutputError: it could not be written.
-            DataLoadingError: a picture for the batch norms could not be read.
+            DataLoadingError: an image for the batch norms could not be read.
         """
         self._final = None
         if self.updates == 0:
@@ -312,7 +313,7 @@ class SWAHook(AveragingHook):
         self._old_ends = list(state["ends"][: self.updates])
 
     def move(self, ratio: float) -> None:
-        """Multiply numbers of iterations by ``ratio``, see ``Trainer.move_to``."""
+        """Scale the ends of cycles when a run is resumed with another batch size."""
         self._old_ends = [round(end * ratio) for end in self._old_ends]
         self._rounding = 1  # cycles of another batch end up to one iteration earlier or later
 
@@ -354,12 +355,12 @@ def build_swa_hook(
 def refresh_batch_norm(model: nn.Module, batches: Iterable[Any]) -> None:
     """Compute the running statistics of batch norms anew; frozen ones stay as they are.
 
-    With several processes, their means and variances are averaged. Random state and modes are as
-    before afterwards.
+    Means and variances are averaged across processes. Random state and the modules' training modes
+    are restored.
 
     Args:
         model: in any mode.
-        batches: what it takes in training, this process's share.
+        batches: inputs as in training, those of this process.
     """
     was_training = model.training
     model.train()

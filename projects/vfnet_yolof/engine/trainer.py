@@ -163,7 +163,7 @@ class Trainer(TrainerBase):
 
     def _fail(self, error: Exception) -> None:
         """Say what went wrong, save what is sound, and close the logs."""
-        # Of a broken picture or a NaN the message says all; of others the place matters.
+        # Of a broken image or a NaN the message says all; of others the place matters.
         told = isinstance(error, DataLoadingError | FloatingPointError | OutputError)
         told = told or has_lost_a_process(error) or is_agreed(error)
         reason = (str(error).splitlines() or [type(error).__name__])[-1]

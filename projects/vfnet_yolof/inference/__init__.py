@@ -1,1 +1,1 @@
-"""Detections for pictures, files and videos, with a trained model."""
+"""Detections for images, files and videos, with a trained model."""

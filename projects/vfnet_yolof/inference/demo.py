@@ -30,7 +30,7 @@ from .predictor import Predictor, to_array
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 _DEFAULT_FPS = 25.0  # for cameras that do not tell
-# Errors in writing that all further pictures would meet.
+# Errors in writing that all further images would meet.
 _OF_THE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
@@ -42,7 +42,7 @@ class InputError(ValueError):
 class DemoResult:
     """``records``: detections in COCO's result format. ``failures``: input and what is wrong.
 
-    ``written``: files in the order of writing. ``num_images``: pictures and frames done.
+    ``written``: files in the order of writing. ``num_images``: images and frames done.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -53,7 +53,7 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class Source:
-    """A picture or video and its output, relative to the output folder."""
+    """An image or video and its output, relative to the output folder."""
 
     path: Path
     output: Path
@@ -94,7 +94,7 @@ def run_on_files(
 ) -> DemoResult:
     """Predict, draw and write each of ``sources`` below the folder ``output``.
 
-    A picture or video that cannot be read, or that the model fails on, is listed in ``failures``,
+    An image or video that cannot be read, or that the model fails on, is listed in ``failures``,
     and the rest goes on.
     star: draw VFNet's intermediate results. distributions: draw those of the boxes' sides, which
     GFL predicts. max_frames: stop a video there.
@@ -210,7 +210,7 @@ class _Run:
     def _predicted(
         self, pictures: Sequence[tuple[Source, np.ndarray]]
     ) -> Iterator[tuple[Source, np.ndarray, Instances]]:
-        """All together or, if the model fails, one by one, to know which picture it fails on."""
+        """All together or, if the model fails, one by one, to know which image it fails on."""
         if not pictures:
             return
         try:

@@ -1,4 +1,4 @@
-"""Detections for pictures: configuration and weights in, Detectron2 ``Instances`` out."""
+"""Detections for images: configuration and weights in, Detectron2 ``Instances`` out."""
 
 from __future__ import annotations
 
@@ -44,15 +44,18 @@ class Predictor:
     instances}``, e.g. ``supervision.Detections.from_detectron2``.
 
     Several threads may use one predictor at once. Pickles and copies hold the model with its
-    weights, so they need neither configuration nor checkpoint and give the same results (an
-    optimised model on a CPU up to rounding, which there depends on the sizes that came before).
-    After a fork, see :mod:`vfnet_yolof.utils.processes`.
+    weights, so they need neither configuration nor checkpoint and give the same results (with
+    ``optimized`` on a CPU equal up to rounding, which depends on the image sizes seen before). A
+    forked process cannot use a predictor that has computed in its parent, see
+    :mod:`vfnet_yolof.utils.processes`.
 
     Attributes:
-        model: in evaluation mode. cfg: the :class:`InferenceConfig`. device: where the model runs.
+        model: in evaluation mode.
+        cfg: the :class:`InferenceConfig`.
+        device: where the model runs.
         class_names: list of K strings, from the checkpoint, else from the configuration's test set.
         category_ids: of the data that the checkpoint was trained on, K of them, or None.
-        metadata: the same for Detectron2's ``Visualizer``.
+        metadata: the class names as Detectron2's ``Metadata``, for its ``Visualizer``.
     """
 
     def __init__(
@@ -69,25 +72,28 @@ class Predictor:
         allow: Sequence[str] = (),
         trust_config: bool = False,
     ) -> None:
-        """config: a LazyConfig or yacs file (packaged ones by name), or such a configuration.
+        """Build the model and load its weights.
 
-        weights: a checkpoint of this project, or one that the converter knows (file or address); by
-            default the one that the configuration names. It must fill the whole model.
-        device: by default CUDA if there is any.
-        score_thresh: detections with lower scores are left out; the model's own threshold applies
-            before.
-        batch_size: images that go through the model at once.
-        overrides: ``key=value`` changes of the configuration.
-        use_ema: take the averaged weights of a training checkpoint that has them.
-        optimized: predict with the faster copy that :func:`vfnet_yolof.optimize` makes; else
-            ``model`` has the checkpoint's weights under their names.
-        allow: dotted prefixes of classes and functions that a YAML file ``config`` may name beyond
-            the usual ones, see :class:`vfnet_yolof.config.yaml_files.Trust`.
-        trust_config: let the YAML file name anything, i.e. run any code.
+        Args:
+            config: path or packaged name of a LazyConfig or yacs file, or a loaded configuration.
+            weights: a checkpoint of this project, or one that the converter knows (file or
+                address); by default the one that the configuration names. It must fill the whole
+                model.
+            device: by default CUDA if there is any.
+            score_thresh: detections with lower scores are left out, in addition to the model's own
+                threshold: values below that have no effect.
+            batch_size: images that go through the model at once.
+            overrides: ``key=value`` changes of the configuration.
+            use_ema: take the averaged weights of a training checkpoint that has them.
+            optimized: predict with the faster copy that :func:`vfnet_yolof.optimize` makes. If
+                False, ``model`` has its original modules and names of weights.
+            allow: dotted prefixes of classes and functions that a YAML file ``config`` may name
+                beyond the usual ones, see :class:`vfnet_yolof.config.yaml_files.Trust`.
+            trust_config: let the YAML file name anything, i.e. run any code.
 
         Raises:
-            ValueError: no weights are given or named by the configuration, or a threshold or batch
-                size that cannot be.
+            ValueError: no weights are given or named by the configuration, or an invalid threshold
+                or batch size.
             FileNotFoundError, CheckpointError, CheckpointMismatchError: as of
                 :func:`vfnet_yolof.checkpoint.load_into`.
             RuntimeError: see :func:`vfnet_yolof.utils.processes.require_own_threads`.
@@ -123,17 +129,21 @@ class Predictor:
         """Detect in one image, or in each of an iterable (or an (N, H, W, 3) array) of them.
 
         Images of a batch that have the same size when padded go through the model together; the
-        result for an image is the same in every company.
+        result for an image does not depend on the others in its batch.
 
-        images: (H, W, 3) or (H, W) uint8 arrays; paths; PIL images.
-        input_format: channel order of the arrays: "BGR" as OpenCV and Detectron2 have it, or "RGB".
+        Args:
+            images: (H, W, 3) or (H, W) uint8 arrays; paths; PIL images.
+            input_format: channel order of the arrays: "BGR" as OpenCV and Detectron2 have it, or
+                "RGB".
 
-        Returns `Instances` on the CPU for one image, a list of them for several: ``pred_boxes`` in
-        pixels of the given image, ``scores`` in descending order, ``pred_classes``.
+        Returns:
+            ``Instances`` on the CPU for one image, a list of them for several: ``pred_boxes`` in
+            pixels of the given image, ``scores`` in descending order, ``pred_classes``.
 
-        Raises ValueError or TypeError naming what is wrong with an image, FileNotFoundError,
-        ImageReadError; RuntimeError where a forked process lacks threads, see
-        :mod:`vfnet_yolof.utils.processes`.
+        Raises:
+            ValueError, TypeError: naming what is wrong with an image.
+            FileNotFoundError, ImageReadError: a file that is not there or cannot be read.
+            RuntimeError: in a forked process, see :mod:`vfnet_yolof.utils.processes`.
         """
         return self._detect(images, input_format)
 
@@ -143,7 +153,7 @@ class Predictor:
         input_format: str,
         fields: Sequence[str] = (),
     ) -> Instances | list[Instances]:
-        """As a call, with the model's extra ``fields``."""
+        """Like ``__call__``, with the given extra fields."""
         if input_format not in ("RGB", "BGR"):
             raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
         if _is_one_image(images):
@@ -157,11 +167,12 @@ class Predictor:
     ) -> Iterator[Instances]:
         """Results one by one; no more than ``batch_size`` images are held at a time.
 
-        It asks for images as results are taken, and for no more once it is closed. Each thread
-        needs a stream, and generators of images, of its own: Python lets only one use them.
+        Images are read as results are consumed; closing the stream stops the reading. Do not share
+        a stream or a generator of images between threads.
 
-        Raises ValueError or TypeError at once if ``images`` is a single one, or ``input_format``
-        unknown; else as calling the predictor.
+        Raises:
+            ValueError, TypeError: at once, if ``images`` is a single one or ``input_format``
+                unknown; else as calling the predictor.
         """
         if input_format not in ("RGB", "BGR"):
             raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
@@ -184,7 +195,7 @@ class Predictor:
     def predict_star(
         self, images: ImageLike | Iterable[ImageLike], *, input_format: str = "BGR"
     ) -> Instances | list[Instances]:
-        """As calling the predictor, with VFNet's inner results (VarifocalNet, figures 1 and 3).
+        """Detections with VFNet's intermediate results (VarifocalNet, figures 1 and 3).
 
         Adds ``init_boxes`` (Boxes), the boxes before refinement, and ``star_points`` (P, 9, 2), the
         (x, y) of the sampling points. Both in pixels of the given image. Raises TypeError for other
@@ -197,7 +208,7 @@ class Predictor:
     def predict_distributions(
         self, images: ImageLike | Iterable[ImageLike], *, input_format: str = "BGR"
     ) -> Instances | list[Instances]:
-        """As calling the predictor, with what GFL believes of each side (GFL, section 3).
+        """Detections with the predicted distribution of each box side (GFL, section 3).
 
         Adds for the left, top, right and bottom side of each box, in pixels of the given image,
         ``side_mean`` and ``side_std`` (P, 4), the distance from ``side_points`` (P, 2) and its

@@ -1,4 +1,4 @@
-"""Multi-scale testing: one detector at several picture sizes, with and without a flip."""
+"""Multi-scale testing: one detector at several image sizes, with and without a flip."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..modeling.postprocess import PostProcessor
 
 
 class DenseTTA(nn.Module):
-    """Run a detector on several versions of each picture and suppress duplicates among all boxes.
+    """Run a detector on several versions of each image and suppress duplicates among all boxes.
 
     Every version gives all its candidates, before NMS. Their boxes are brought back to the pixels
     of the result, and one NMS chooses among them, so a detection keeps the score of its best
     version. With one size and no flip the result is that of the detector itself.
 
-    Give it pictures at their own size, i.e. a test mapper without augmentations: every version is
+    Give it images at their own size, i.e. a test mapper without augmentations: every version is
     resized from what comes.
     """
 
@@ -42,7 +42,7 @@ class DenseTTA(nn.Module):
     ) -> None:
         """model: a detector with a ``postprocessor``, as all of this project are.
 
-        sizes: (long edge, short edge) px of the versions; a picture keeps its shape and fits into
+        sizes: (long edge, short edge) px of the versions; an image keeps its shape and fits into
             them.
         flip: add a version that is flipped left to right, of each size.
         interpolation: "pil" or "opencv", see :class:`AugInput`.

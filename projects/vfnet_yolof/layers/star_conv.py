@@ -1,8 +1,8 @@
 """Star-shaped box features (VarifocalNet paper, section 4.3).
 
-A box is described by nine points: its centre location, the four points where the location's
-axes meet the sides, and the four corners. They form a 3x3 grid, {top, y, bottom} times
-{left, x, right}, in the order of the taps of a 3x3 kernel, so a deformable convolution reads them.
+A box is described by nine points: the location (x, y) that predicts it, the location's projections
+onto the four sides, and the four corners. They form a 3x3 grid, {top, y, bottom} times {left, x,
+right}, in the order of the taps of a 3x3 kernel, so a deformable convolution reads them.
 """
 
 import torch
@@ -54,7 +54,7 @@ def star_offsets(ltrb_px: Tensor, stride: float, gradient_mul: float = 0.1) -> T
 class StarConv2d(DeformConv2d):
     """3x3 convolution over the nine points of a box: no bias, no normalisation.
 
-    Its weights start as all others of the head do in the reference (normal, std 0.01).
+    Initialised as the reference's other convolutions of the head (normal, std 0.01).
 
     ``forward(features, offsets)`` takes (N, ``in_channels``, H, W) and the (N, 18, H, W) of
     :func:`star_offsets`; the only parameter is ``weight``.

@@ -90,7 +90,7 @@ def get(
 
     Args:
         name: as :func:`find_row` takes it.
-        trained: load the published weights; otherwise they are random. Pictures have to come to
+        trained: load the published weights; otherwise they are random. Images have to come to
             it as in its training: ``get_config(name, trained=True).dataloader.test.mapper``.
         weights: a checkpoint, or a folder that has the published file, to take instead of looking
             for it; implies ``trained``. Any layout that the converter knows.

@@ -62,7 +62,7 @@ def verify(
 ) -> Verification:
     """Convert, evaluate on val2017, compare.
 
-    Pictures are resized and padded as they were when the row's published file was trained; with
+    Images are resized and padded as they were when the row's published file was trained; with
     another file, as the config has it.
 
     Args:
@@ -92,7 +92,7 @@ def verify(
 
 
 def pipeline_of(cfg: DictConfig, model: nn.Module) -> Pipeline:
-    """How test pictures come to a config's model."""
+    """How test images come to a config's model."""
     mapper = cfg.dataloader.test.mapper
     return Pipeline(
         interpolation=mapper.interpolation,

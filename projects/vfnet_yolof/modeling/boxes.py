@@ -83,15 +83,15 @@ def centerness_target(ltrb: Tensor) -> Tensor:
 
 
 class ClampedDeltaCoder:
-    """Boxes as shifts and growths of anchors (R-CNN), whose centres move only so far.
+    """Box deltas (dx, dy, dw, dh) as in R-CNN, with the shift of the centre clamped as in YOLOF.
 
-    The four numbers are the shift of the centre in units of the anchor's width and height, and
-    the logarithms of the growth of width and height.
+    dx, dy are the shift of the centre in units of the anchor's width and height, dw, dh the
+    logarithms of the ratios of width and height.
 
     Args:
         center_clamp: largest shift of a centre along x and along y, pixels (YOLOF, section 4.3);
-            None for no limit. Beyond it the prediction gets no gradient.
-        scale_clamp: largest logarithm of a growth.
+            None for no limit. A larger predicted shift is clamped and gets no gradient.
+        scale_clamp: largest dw and dh.
     """
 
     def __init__(self, center_clamp: float | None = 32.0, scale_clamp: float = SCALE_CLAMP) -> None:
@@ -105,7 +105,9 @@ class ClampedDeltaCoder:
         return torch.cat([(box_centers - centers) / sizes, (box_sizes / sizes).log()], dim=-1)
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes (..., 4) xyxy pixels from deltas and anchors (..., 4); the inverse of encode."""
+        """Boxes (..., 4) xyxy pixels from deltas and anchors (..., 4); the inverse of encode where
+        no clamp applies.
+        """
         centers, sizes = _centers_and_sizes(anchors)
         shift = deltas[..., :2] * sizes
         if self.center_clamp is not None:

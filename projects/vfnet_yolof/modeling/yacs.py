@@ -67,7 +67,7 @@ def _add_recipe_keys(cfg: CfgNode) -> None:
     # The batch that BASE_LR and MAX_ITER are meant for; `--auto-scale` goes by it.
     cfg.SOLVER.REFERENCE_BATCH_SIZE = 16
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0  # factor on the learning rate below backbone.bottom_up
-    cfg.INPUT.INTERPOLATION = "pil"  # or "opencv": how pictures are resized
+    cfg.INPUT.INTERPOLATION = "pil"  # or "opencv": how images are resized
     cfg.INPUT.RANDOM_SHIFT = CfgNode()
     cfg.INPUT.RANDOM_SHIFT.MAX_SHIFT = 0  # pixels; 0 for no shift
     cfg.INPUT.RANDOM_SHIFT.PROB = 0.5

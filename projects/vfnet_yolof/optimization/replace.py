@@ -1,4 +1,4 @@
-"""Other modules in the places of a network's."""
+"""Replacing modules of a network by others."""
 
 from collections.abc import Callable
 

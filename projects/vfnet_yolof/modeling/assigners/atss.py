@@ -16,15 +16,14 @@ class ATSSAssigner:
 
     For every box the ``topk`` anchors with the nearest centres are taken on each level. Those
     whose IoU reaches the mean plus the (unbiased) standard deviation over all levels'
-    candidates, and whose centre lies inside the box, are positive. A location that several
-    boxes want goes to the one with the highest IoU, the first of them on a tie. Of
-    anchors at equal distance the earlier ones are taken first. Nothing is ignored.
+    candidates, and whose centre lies inside the box, are positive. An anchor that several boxes
+    select learns the one with the highest IoU (ties: the lowest index of a box). Of anchors at
+    equal distance those with the lowest indices are taken. No anchor gets an ignore label.
 
-    Where a location has several anchors, ``topk`` counts anchors, as the text of YOLOF's paper does
-    ("top9 anchors", tables 5e and 8). Those of one location are equally far from a box and are
-    taken in their order; five at each of them, ``topk=15`` means those of the three nearest
-    locations. The authors of ATSS count locations instead; multiply ``topk`` by the number of
-    anchors of each for their rule.
+    With A anchors at each location ``topk`` counts anchors, not locations, as in YOLOF's
+    comparisons ("top9 anchors", tables 5e and 8): with A = 5, ``topk=15`` selects the anchors of
+    the three nearest locations. ATSS's authors count locations; for their rule multiply ``topk``
+    by A.
 
     Args:
         topk: candidates per box and level; small levels give all they have.

@@ -27,7 +27,7 @@ class HungarianAssigner:
 
     with p the score of the box's class (the sigmoid of its logit), DETR's weights, and b, b' the
     (cx, cy, w, h) of the predicted box and of the box in pixels. DETR divides them by the size of
-    the image; here it is a constant of that order, so that a picture's padding changes
+    the image; here it is a constant of that order, so that an image's padding changes
     nothing. All anchors that are not matched are background; nothing is ignored.
 
     The cost is found on the device of the predictions and assigned on the CPU by scipy, in a time

@@ -19,14 +19,13 @@ class VFNetHead(TwoTowers):
     Args:
         num_classes: K.
         num_convs: depth of the two towers.
-        reg_denom: pixels that a raw initial distance of exp(0) stands for on each level.
-            The reference takes the upper bounds of FCOS's size ranges; the strides are its
-            alternative.
+        reg_denom: of each level: an initial distance is exp(prediction) * reg_denom pixels.
+            The reference takes the upper bounds of FCOS's size ranges, or as an option the strides.
         refine: predict the four scaling factors of section 4.4. Without them the initial box
             is the final one, and star-shaped features serve the classification alone.
         gradient_mul: share of the gradient that the star offsets pass to the initial box.
         prior_prob: foreground probability at initialisation.
-        norm: normalisation of the towers and of the convolution after the boxes' tower.
+        norm: normalisation of the towers and of the convolution after the regression tower.
         **towers: see :class:`TwoTowers`; ``dcn_on_last_conv`` is for DCN backbones (section 5).
     """
 

@@ -10,7 +10,10 @@ from .focal import check_nonnegative
 
 
 class BoxCoder(Protocol):
-    """Boxes as numbers and back, see :class:`vfnet_yolof.modeling.boxes.ClampedDeltaCoder`."""
+    """Encodes boxes as regression targets, and decodes them.
+
+    See :class:`vfnet_yolof.modeling.boxes.ClampedDeltaCoder`.
+    """
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor: ...
 

@@ -1,8 +1,8 @@
 """The focal loss (RetinaNet, equation 5) and its family.
 
 Varifocal loss (VarifocalNet, section 4.2), generalized, quality and distribution focal loss
-(Generalized Focal Loss, section 3). Losses of classes are called alike, with sparse positives, see
-:class:`VarifocalLoss`.
+(Generalized Focal Loss, section 3). All classification losses have one call signature, in which
+positives are given by row, class and quality: see :class:`VarifocalLoss`.
 """
 
 import math
@@ -185,16 +185,16 @@ def varifocal_loss(
 
 
 class VarifocalLoss:
-    """:func:`varifocal_loss` on sparse positives: the classification loss of VFNet.
+    """:func:`varifocal_loss` for positives given by row and class: VFNet's classification loss.
 
-    Its authors use it in two ways, and the defaults are those of VFNet, ATSS and FoveaBox.
-    RetinaNet and RepPoints have ``padding_is_negative=False`` and ``min_iou=0``.
+    The authors' code differs by detector. The defaults are those of VFNet, ATSS and FoveaBox; with
+    RetinaNet and RepPoints it has ``padding_is_negative=False`` and ``min_iou=0``.
 
     Args:
         alpha, gamma, iou_weighted: see :func:`varifocal_loss`.
-        padding_is_negative: let locations beyond an image's own padded size, where a larger image
-            of the batch makes them, count as negatives; else they are left out.
-        min_iou: smallest target of a positive; one of 0 would count as a negative.
+        padding_is_negative: locations that exist only because another image of the batch is larger
+            count as negatives; else they are ignored.
+        min_iou: lower clamp of the positives' targets; a target of 0 would count as a negative.
 
     Raises:
         ValueError: alpha or gamma is negative or not finite, or min_iou is not in [0, 1].
@@ -227,10 +227,12 @@ class VarifocalLoss:
         """Sum over locations and classes.
 
         Args:
-            logits: (R, K) float32. pos_idx: (P,) rows that are positive, each once.
+            logits: (R, K) float32, of all R locations of the batch and K classes. pos_idx: (P,)
+                rows that are positive, each once.
             pos_classes: (P,) their class. pos_quality: (P,) how good their box is, in [0, 1] and
                 without gradient. VFNet gives the IoU of the predicted box with the ground truth,
-                the IACS target (section 4.1); in GFL's table 1a it may be the centerness.
+                the target of the IoU-aware classification score (section 4.1); in GFL's table 1a it
+                may be the centerness.
             valid: (R,) bool, rows that lie in an image's own padded size, as all positives do;
                 all rows if None.
         """
@@ -298,7 +300,10 @@ def modulating_factor(estimate: Tensor, target: Tensor, beta: float) -> Tensor:
 
 
 class QualityFocalLoss:
-    """:func:`quality_focal_loss` on sparse positives: the classification loss of GFL.
+    """:func:`quality_focal_loss`, called as :class:`VarifocalLoss`: GFL's classification loss.
+
+    Args:
+        beta: exponent of the modulating factor.
 
     Raises:
         ValueError: ``beta`` is negative or not finite.

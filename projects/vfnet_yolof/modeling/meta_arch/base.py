@@ -1,4 +1,4 @@
-"""What one-stage detectors share, and those with one box for each location."""
+"""Base classes: one-stage detectors, and detectors with one box for each location."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -68,14 +68,15 @@ class OneStageDetector(DenseDetector):
     """Backbone, head, assigner and post-processing; subclasses add targets, losses and decoding.
 
     Args:
-        backbone: features for the head, from fine to coarse.
+        backbone: gives feature maps by name.
         head: gives the predictions.
         assigner: which anchor learns which box, see :mod:`vfnet_yolof.modeling.assigners`.
         postprocessor: see :mod:`vfnet_yolof.modeling.postprocess`.
         num_classes: K.
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
         input_format: channel order of the images, ``"RGB"`` or ``"BGR"``.
-        head_in_features: features for the head; all by default.
+        head_in_features: names of the feature maps that go to the head, from fine to coarse; all by
+            default.
     """
 
     def __init__(
@@ -118,8 +119,8 @@ class OneStageDetector(DenseDetector):
         """Detections of each image: ``pred_boxes``, ``scores``, ``pred_classes``, best first.
 
         Args:
-            batched_inputs: Detectron2's input dicts. Boxes and what else has a length are in the
-                pixels of an output of their ``height`` and ``width``; by default the image's.
+            batched_inputs: Detectron2's input dicts. Coordinates and lengths are scaled to each
+                dict's ``height`` and ``width``; by default to the image's size.
             fields: what to add, of the names in :attr:`extra_fields`.
 
         Returns:
@@ -195,8 +196,8 @@ class PointDetector(OneStageDetector):
 
     Args:
         points: locations and anchors.
-        min_positives: how many positives each image counts for at least in ``num_pos``: 1 in ATSS
-            and GFL, 0 in VFNet, whose whole batch counts for 1 at least.
+        min_positives: ``num_pos`` is the sum over images of max(positives, ``min_positives``), and
+            at least 1 for a batch: 1 in ATSS and GFL, 0 in VFNet.
         **kwargs: see :class:`OneStageDetector`.
     """
 

@@ -66,38 +66,44 @@ class EqualQuality:
 
 
 class GFL(PointDetector):
-    """Qualified scores and distributed boxes, with the losses of equation 11.
+    """Generalized Focal Loss: scores that include box quality, distributions over box sides.
 
-    Box losses are weighted with a quality and divided by the sum of the weights; the classification
-    loss is divided by the number of positives, where an image without any counts as one.
+    The losses are those of equation 11. Box losses are weighted with a quality and divided by the
+    sum of the weights; the classification loss is divided by the sum over images of max(positives,
+    1).
 
     FCOS+ATSS with centerness, the baseline that VFNet and GFL start from, is this detector with a
-    :class:`DiracDelta` (or, as its authors have it, :class:`AnchorDeltas`), the focal loss, and
+    :class:`DiracDelta` (in ATSS's own code :class:`AnchorDeltas`), the focal loss, and
     :class:`CenternessTarget` as ``quality`` and ``box_quality``: see :func:`ATSS`.
 
-    ``detect(inputs, fields=("distributions",))`` adds what is known about the sides of the
-    detections, in the order left, top, right, bottom and the pixels of the output: ``side_mean``,
-    ``side_std`` (D, 4), ``side_entropy`` (D, 4) in nats, the location ``side_points`` (D, 2) that
-    distances start from, and of a :class:`GeneralDistribution` ``side_probabilities`` (D, 4, bins)
-    with ``side_intervals`` (D, 4) between the bins. A :class:`DiracDelta` has none of this.
+    ``detect(inputs, fields=("distributions",))`` adds the distributions of the sides of the D
+    detections, in the order left, top, right, bottom; lengths are in pixels of the output:
+
+    - ``side_mean``, ``side_std`` (D, 4), and ``side_entropy`` (D, 4) in nats;
+    - ``side_points`` (D, 2), the location that distances start from;
+    - with a :class:`GeneralDistribution` also ``side_probabilities`` (D, 4, bins) and
+      ``side_intervals`` (D, 4), the width of a bin.
+
+    A :class:`DiracDelta` has no distributions; asking for them raises TypeError.
 
     Args:
-        cls_loss: sum over locations and classes, given sparse positives and their quality;
+        cls_loss: classification loss, see :class:`VarifocalLoss` for its call;
             :class:`QualityFocalLoss` by default; :class:`FocalLoss` and :class:`GuidedFocalLoss`
             are table 1a's comparisons.
-        cls_quality: measure that ``cls_loss`` is given, :class:`IoUTarget` by default;
-            :class:`CenternessTarget`, :class:`PredictedScore` and :class:`EqualQuality` are others.
-        box_quality: measure that weights the box losses; the predicted score by default.
-        quality: measure that the head's quality branch learns with a binary cross entropy; the
-            branch's prediction is the factor on the scores at test time. None for a head without
-            the branch.
+        cls_quality: quality measure that is the target in ``cls_loss``, :class:`IoUTarget` by
+            default; :class:`CenternessTarget`, :class:`PredictedScore` and :class:`EqualQuality`
+            are others.
+        box_quality: quality measure that weights the box losses; the predicted score by default.
+        quality: quality measure that is the target of the head's quality branch, in a binary cross
+            entropy; the branch's prediction multiplies the scores at test time. None for a head
+            without the branch.
         box_weight: weight of the GIoU loss (lambda 0).
         dfl_weight: weight of the representation's own loss, averaged over the sides (lambda 1);
             0 or None to train the boxes with the GIoU loss alone.
         quality_weight: weight of the quality branch's loss.
-        min_quality_sum: box losses are divided by 1 where the weights' sum is smaller than this.
-            1 is the rule of GFL and of MMDetection 3.3's ATSS, 1e-12 that of VFNet's authors for
-            ATSS.
+        min_quality_sum: box losses are divided by the sum of their weights if that is at least
+            this, else by 1 (no clamp). 1 is the rule of GFL and of MMDetection 3.3's ATSS, 1e-12
+            that of VFNet's authors for ATSS.
         min_positives: see :class:`PointDetector`. **kwargs: see there.
 
     Raises:

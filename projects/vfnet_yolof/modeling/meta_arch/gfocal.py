@@ -26,7 +26,7 @@ class SizedImages(ImageList):
 class GFocal(GFL):
     """GFL whose boxes end at the last pixel inside, as in MMDetection 1.x.
 
-    There, coordinates count pixels: a box from x1 to x2 is x2 - x1 + 1 pixels wide, in the picture
+    There, coordinates count pixels: a box from x1 to x2 is x2 - x1 + 1 pixels wide, in the image
     as it is given, not as it is resized. The network predicts the distances to both pixels; the
     missing one is added before duplicates are removed, so that overlaps are those of whole boxes.
     In training it is taken off the ground truth, and losses compare what is left.
