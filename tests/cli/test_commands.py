@@ -50,7 +50,10 @@ def test_train_evaluate_and_resume_a_run(tmp_path: Path, capfd: Output) -> None:
     assert not run.exists()
 
 
-def test_training_is_told_everything(command: list[str], tmp_path: Path, write_split) -> None:
+def test_training_is_told_everything(
+    command: list[str], tmp_path: Path, write_split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for split in ("train", "val"):
         write_split(tmp_path / f"{split}.json", tmp_path / split)
     assert (
@@ -69,6 +72,26 @@ def test_training_is_told_everything(command: list[str], tmp_path: Path, write_s
     with pytest.raises(SystemExit) as ended:  # MODEL comes first
         main(["train", "model.num_classes=1", CONFIG])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps", "banana"])
+def test_a_device_that_is_not_there(
+    name: str, device: str, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """The CPU is no substitute for what was asked for; it is for a recipe's ``train.device``."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert main([name, CONFIG, "--device", device]) == 2
+    assert f"device {device}" in capsys.readouterr().err.replace("'", "")
+    assert main([name, CONFIG, "train.device=cuda"]) == 0
+    assert command[-1] == "train.device=cuda"
+
+
+def test_names_that_messages_advise(command: list[str]) -> None:
+    assert main(["train", CONFIG, "--init-from", "w.pth", "--output-dir", "out"]) == 0
+    advised = list(command)
+    assert main(["train", CONFIG, "--weights", "w.pth", "--output", "out"]) == 0
+    assert command == advised
 
 
 def test_evaluate_takes_the_best_of_a_run(command: list[str], tmp_path: Path) -> None:
@@ -180,6 +203,8 @@ def test_zoo(tmp_path: Path, capsys: Output) -> None:
     assert main(["zoo", "vfnet_r50_fpn_9x"]) == 2
     assert "did you mean" in capsys.readouterr().err
     assert main(["zoo", "vfnet_r50_fpn_1x", "--expected", "40"]) == 2
+    assert main(["zoo", "vfnet_r50_fpn_1x", "--weights", str(tmp_path / "no.pth")]) == 2
+    assert "add --output or --data" in capsys.readouterr().err
     absent = ["--weights", str(tmp_path / "no.pth"), "--output", str(tmp_path / "out.pth")]
     assert main(["zoo", "vfnet_r50_fpn_1x", *absent]) == 2
     assert "no.pth" in capsys.readouterr().err

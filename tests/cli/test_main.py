@@ -58,6 +58,13 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no command 'trian'. There are: train, evaluate" in capsys.readouterr().err
 
 
+def test_only_what_is_missing_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train"])
+    assert ended.value.code == EXIT_REFUSED
+    assert capsys.readouterr().err.endswith("arguments are required: MODEL\n")
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

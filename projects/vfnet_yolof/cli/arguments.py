@@ -64,7 +64,8 @@ def add_model(parser: argparse.ArgumentParser, operands: str = "", what: str = "
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     text = f"{what}; key=value: changes to the config" if operands else "changes to the config"
     metavar = f"{operands} | key=value" if operands else "key=value"
-    parser.add_argument("operands", nargs="*", metavar=metavar, help=text)
+    # With a default, argparse does not say that they are required where MODEL is missing.
+    parser.add_argument("operands", nargs="*", default=[], metavar=metavar, help=text)
     parser.set_defaults(takes_operands=bool(operands))
 
 

@@ -29,6 +29,9 @@ def training_options(args: argparse.Namespace, paths: Mapping[str, str]) -> list
 
     Args:
         paths: of :func:`.data.data_paths`.
+
+    Raises:
+        ConfigError, ValueError: ``--device`` contradicts other options, or is not there.
     """
     options = [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(args, name, False)]
     for key, value in paths.items():
@@ -46,6 +49,9 @@ def training_options(args: argparse.Namespace, paths: Mapping[str, str]) -> list
             raise ConfigError("--device cpu and --num-gpus exclude each other.")
         options += ["--num-gpus", "0"]
     elif args.device is not None:
+        from ..config.inference import default_device
+
+        default_device(args.device)  # what was asked for is not replaced by the CPU
         changes.insert(0, f"train.device={args.device}")
     return [*options, *changes]
 
@@ -61,6 +67,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser, "start from these, classes by name; a backbone's weights do as well")
     add_output(parser, "the run's folder; by default the config's train.output_dir")
+    # Their names in tools/train_net.py, which the engine's messages advise.
+    parser.add_argument("--init-from", dest="weights", help=argparse.SUPPRESS)
+    parser.add_argument("--output-dir", dest="output", help=argparse.SUPPRESS)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="delete the run in that folder")
     add_data(parser)

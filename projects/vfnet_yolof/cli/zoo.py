@@ -35,6 +35,8 @@ def _run(args: argparse.Namespace) -> int:
             return _verify(args)
         if args.expected is not None or args.tolerance is not None:
             raise ConfigError("--expected and --tolerance are for the comparison: add --data PATH.")
+        if args.output is None and args.weights is not None:
+            raise ConfigError("--weights are to be converted or evaluated: add --output or --data.")
         return _convert(args) if args.output else _describe(args.model)
     except KeyError as error:  # no such row
         raise ConfigError(str(error.args[0])) from error

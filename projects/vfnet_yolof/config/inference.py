@@ -80,10 +80,13 @@ def default_device(device: str | torch.device | None) -> torch.device:
     Raises:
         ValueError: there is no such device here.
     """
+    unknown = f"device {str(device)!r} is not known: cpu, cuda or cuda:N"
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
-        raise ValueError(f"device {device!r} is not known: cpu, cuda or cuda:N") from error
+        raise ValueError(unknown) from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(unknown)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ValueError(f"device {chosen}: there are {count} CUDA devices here")

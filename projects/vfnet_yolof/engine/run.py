@@ -268,7 +268,7 @@ def use_device(cfg: DictConfig) -> None:
         cfg.train.device = "cpu"
         return
     if not torch.cuda.is_available():
-        logger.warning("CUDA is not available: training on the CPU")
+        logger.warning("CUDA is not available: the CPU is used")
         cfg.train.device = "cpu"
     elif index:
         if comm.get_world_size() > 1:

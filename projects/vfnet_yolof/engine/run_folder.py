@@ -90,7 +90,7 @@ class RunFolder:
                 pass
         raise ConfigError(
             f"Output folder {self.folder} is in use by {_described(owner)}. Choose another one "
-            "with --output-dir, or end that training first."
+            "with --output, or end that training first."
         )
 
     def _owner(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class RunFolder:
             raise ConfigError(
                 f"Output folder {self.folder} holds a run already. Add --resume to continue it, "
                 "--overwrite to delete it and start anew, or choose another folder with "
-                "--output-dir."
+                "--output."
             )
 
     def clear(self) -> None:
