@@ -177,8 +177,8 @@ class SWAHook(AveragingHook):
         model: see :class:`AveragingHook`.
         files: checkpoints of the run.
         ends: see :func:`cycle_ends`.
-        start: the first iteration of the first cycle; a run that is resumed exactly there begins it
-            with ``fresh_optimizer`` and ``from_best`` all the same.
+        start: the first iteration of the first cycle. ``fresh_optimizer`` and ``from_best`` also
+            act when a run is resumed exactly there.
         fresh_optimizer: begin the first cycle with an optimizer without momentum.
         from_best: begin the first cycle with the weights of ``model_best.pth``.
         keep_parts: write ``model_swa_part_<number>.pth``, the weights at the end of each cycle.

@@ -40,12 +40,13 @@ class Predictor:
         instances = predictor("street.jpg")             # pred_boxes, scores, pred_classes
         names = [predictor.class_names[i] for i in instances.pred_classes]
 
-    The result is what Detectron2's models give: other libraries take it as ``{"instances":
-    instances}``, e.g. ``supervision.Detections.from_detectron2``.
+    The result is a Detectron2 ``Instances``. Libraries that expect the output of a Detectron2 model
+    take ``{"instances": instances}``, e.g. ``supervision.Detections.from_detectron2``.
 
     Several threads may use one predictor at once. Pickles and copies hold the model with its
-    weights, so they need neither configuration nor checkpoint and give the same results (with
-    ``optimized`` on a CPU equal up to rounding, which depends on the image sizes seen before). A
+    weights, so they need neither configuration nor checkpoint and give the same results.
+    (With ``optimized`` on a CPU they may differ by rounding, depending on the image sizes seen
+    before.) A
     forked process cannot use a predictor that has computed in its parent, see
     :mod:`vfnet_yolof.utils.processes`.
 

@@ -54,7 +54,8 @@ def star_offsets(ltrb_px: Tensor, stride: float, gradient_mul: float = 0.1) -> T
 class StarConv2d(DeformConv2d):
     """3x3 convolution over the nine points of a box: no bias, no normalisation.
 
-    Initialised as the reference's other convolutions of the head (normal, std 0.01).
+    Weights are initialised like those of the head's other convolutions in the reference (normal,
+    std 0.01).
 
     ``forward(features, offsets)`` takes (N, ``in_channels``, H, W) and the (N, 18, H, W) of
     :func:`star_offsets`; the only parameter is ``weight``.

@@ -14,10 +14,11 @@ INSIDE_MARGIN = 0.01  # pixels; the reference's `min(l, t, r, b) > 0.01`
 class ATSSAssigner:
     """Positives by statistics of the IoU between a box and the anchors nearest to it.
 
-    For every box the ``topk`` anchors with the nearest centres are taken on each level. Those
-    whose IoU reaches the mean plus the (unbiased) standard deviation over all levels'
-    candidates, and whose centre lies inside the box, are positive. An anchor that several boxes
-    select learns the one with the highest IoU (ties: the lowest index of a box). Of anchors at
+    For every box the ``topk`` anchors with the nearest centres are taken on each level. A
+    candidate is positive if its centre lies inside the box and its IoU is at least the mean plus
+    the (unbiased) standard deviation of the IoUs of the box's candidates on all levels. An anchor
+    that is positive for several boxes is assigned the one with the highest IoU (ties: the box with
+    the lowest index). Of anchors at
     equal distance those with the lowest indices are taken. No anchor gets an ignore label.
 
     With A anchors at each location ``topk`` counts anchors, not locations, as in YOLOF's

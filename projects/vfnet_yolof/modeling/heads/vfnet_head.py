@@ -19,8 +19,8 @@ class VFNetHead(TwoTowers):
     Args:
         num_classes: K.
         num_convs: depth of the two towers.
-        reg_denom: of each level: an initial distance is exp(prediction) * reg_denom pixels.
-            The reference takes the upper bounds of FCOS's size ranges, or as an option the strides.
+        reg_denom: one number per level; an initial distance is exp(prediction) * reg_denom pixels.
+            The reference uses the upper bounds of FCOS's size ranges or, optionally, the strides.
         refine: predict the four scaling factors of section 4.4. Without them the initial box
             is the final one, and star-shaped features serve the classification alone.
         gradient_mul: share of the gradient that the star offsets pass to the initial box.

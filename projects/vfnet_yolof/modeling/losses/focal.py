@@ -187,8 +187,9 @@ def varifocal_loss(
 class VarifocalLoss:
     """:func:`varifocal_loss` for positives given by row and class: VFNet's classification loss.
 
-    The authors' code differs by detector. The defaults are those of VFNet, ATSS and FoveaBox; with
-    RetinaNet and RepPoints it has ``padding_is_negative=False`` and ``min_iou=0``.
+    In the authors' code this loss differs by detector. The defaults here are what it uses with
+    VFNet, ATSS and FoveaBox; with RetinaNet and RepPoints it uses ``padding_is_negative=False`` and
+    ``min_iou=0``.
 
     Args:
         alpha, gamma, iou_weighted: see :func:`varifocal_loss`.
@@ -227,9 +228,10 @@ class VarifocalLoss:
         """Sum over locations and classes.
 
         Args:
-            logits: (R, K) float32, of all R locations of the batch and K classes. pos_idx: (P,)
-                rows that are positive, each once.
-            pos_classes: (P,) their class. pos_quality: (P,) how good their box is, in [0, 1] and
+            logits: (R, K) float32, of all R locations of the batch and K classes.
+            pos_idx: (P,) rows of ``logits`` that are positive, each once.
+            pos_classes: (P,) class of each positive row.
+            pos_quality: (P,) quality of each positive row's box, in [0, 1] and
                 without gradient. VFNet gives the IoU of the predicted box with the ground truth,
                 the target of the IoU-aware classification score (section 4.1); in GFL's table 1a it
                 may be the centerness.

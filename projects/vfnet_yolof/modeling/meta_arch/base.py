@@ -21,7 +21,9 @@ from ..postprocess import Detections, PostProcessor
 
 
 class Targets(NamedTuple):
-    """Positives of a batch; rows count through the images, then through the levels.
+    """Positives of a batch of N images with R locations each (all levels, finest first).
+
+    Row ``n * R + r`` is location r of image n.
 
     Attributes:
         pos_idx: (P,) int64 row of each positive location, each at most once.
@@ -29,7 +31,7 @@ class Targets(NamedTuple):
         strides: (P,) float32, stride of each positive's level.
         num_pos: scalar float32, positives per worker (mean over workers), at least 1.
         valid: (N * R,) bool, False where a location lies beyond its image's own padded size; None
-            where all of them are valid. What becomes of the others, the classification loss says.
+            where all of them are valid. The classification loss decides what happens to the others.
     """
 
     pos_idx: Tensor
@@ -46,7 +48,7 @@ class Predicted(NamedTuple):
 
     Attributes:
         logits: (N * R, K) class scores of all locations before the sigmoid.
-        raw: (P, C) box numbers of the positives, as the head gives them.
+        raw: (P, C) box outputs of the head at the positives, not decoded.
         boxes: (P, 4) xyxy pixels, decoded. initial_boxes: the same before the refinement; None
             without one.
         quality_logits: (P,) of the quality branch; None without one.
@@ -191,13 +193,13 @@ class OneStageDetector(DenseDetector):
 class PointDetector(OneStageDetector):
     """Assignment and inference; subclasses add the losses.
 
-    The head's predictions are :class:`.PointPredictions`, whose sides its ``representation``
-    decodes; one that is None stands for distances in pixels.
+    The head returns :class:`.PointPredictions`. Its ``representation`` decodes the sides; if that
+    is None, the sides are distances in pixels already.
 
     Args:
         points: locations and anchors.
         min_positives: ``num_pos`` is the sum over images of max(positives, ``min_positives``), and
-            at least 1 for a batch: 1 in ATSS and GFL, 0 in VFNet.
+            at least 1 for a batch. ATSS and GFL have ``min_positives`` 1, VFNet 0.
         **kwargs: see :class:`OneStageDetector`.
     """
 

@@ -94,16 +94,16 @@ class GFL(PointDetector):
             default; :class:`CenternessTarget`, :class:`PredictedScore` and :class:`EqualQuality`
             are others.
         box_quality: quality measure that weights the box losses; the predicted score by default.
-        quality: quality measure that is the target of the head's quality branch, in a binary cross
-            entropy; the branch's prediction multiplies the scores at test time. None for a head
-            without the branch.
+        quality: quality measure that the head's quality branch (centerness in FCOS and ATSS)
+            learns, with binary cross entropy; at test time the branch's prediction multiplies the
+            scores. None for a head without the branch.
         box_weight: weight of the GIoU loss (lambda 0).
         dfl_weight: weight of the representation's own loss, averaged over the sides (lambda 1);
             0 or None to train the boxes with the GIoU loss alone.
         quality_weight: weight of the quality branch's loss.
-        min_quality_sum: box losses are divided by the sum of their weights if that is at least
-            this, else by 1 (no clamp). 1 is the rule of GFL and of MMDetection 3.3's ATSS, 1e-12
-            that of VFNet's authors for ATSS.
+        min_quality_sum: box losses are divided by the sum of their weights; if the sum is smaller
+            than ``min_quality_sum`` they are divided by 1 instead. GFL and MMDetection 3.3's ATSS
+            use 1, the ATSS of VFNet's authors 1e-12.
         min_positives: see :class:`PointDetector`. **kwargs: see there.
 
     Raises:
