@@ -36,12 +36,13 @@ echo "== Building version $version"
 "$scratch/build/bin/python" -m pip install --quiet build twine
 "$scratch/build/bin/python" -m build --outdir "$out" "$scratch/tree"
 "$scratch/build/bin/twine" check --strict "$out"/*
+wheel=$(ls "$out"/vfnet_yolof-"$version"-*.whl)
 
 echo "== Installing the wheel in an empty environment"
 "$python" -m venv "$scratch/use"
 use=$scratch/use/bin
 # shellcheck disable=SC2086  # several requirements
-"$use/python" -m pip install --quiet ${TORCH:-torch torchvision} "$out"/vfnet_yolof-"$version"-*.whl
+"$use/python" -m pip install --quiet ${TORCH:-torch torchvision} "$wheel"
 "$use/vfnet-yolof" install-detectron2
 "$use/vfnet-yolof" doctor
 
@@ -56,7 +57,7 @@ echo "== Training and predicting, away from any source"
 )
 
 echo "== Testing the installed package"
-"$use/python" -m pip install --quiet "$out"/vfnet_yolof-"$version"-*.whl'[dev]'
+"$use/python" -m pip install --quiet "${wheel}[dev]"
 rm -rf "$scratch/tree/projects" "$scratch/tree/tools/__pycache__"
 (
     cd "$scratch/tree"
