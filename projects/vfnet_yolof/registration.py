@@ -136,7 +136,8 @@ class _Finder(MetaPathFinder):
             spec: ModuleSpec | None = search(fullname, path, target) if search else None
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _Loader(spec.loader, _AFTERWARDS[fullname])  # type: ignore[assignment]
+                    loader: Any = _Loader(spec.loader, _AFTERWARDS[fullname])
+                    spec.loader = loader
                 return spec
         return None
 

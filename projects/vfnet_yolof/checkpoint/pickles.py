@@ -179,7 +179,9 @@ class BoundedUnpickler(pickle._Unpickler):
     read: Any
     readline: Any
     # Not a class variable as in the base: each instance gets a table of its own, which counts.
-    dispatch: dict[int, Any] = dict(pickle._Unpickler.dispatch)  # type: ignore[misc]
+    dispatch: dict[int, Any] = dict(  # type: ignore[misc]  # (no ClassVar)
+        pickle._Unpickler.dispatch
+    )
     for _opcode in (
         *(pickle.EXT1, pickle.EXT2, pickle.EXT4),  # a table of this process, not of the file
         *(pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),  # buffers outside of the file

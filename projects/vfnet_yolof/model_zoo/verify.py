@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import instantiate
@@ -94,9 +94,10 @@ def verify(
 def pipeline_of(cfg: DictConfig, model: nn.Module) -> Pipeline:
     """How test images come to a config's model."""
     mapper = cfg.dataloader.test.mapper
+    backbone: Any = model.backbone
     return Pipeline(
         interpolation=mapper.interpolation,
-        divisor=model.backbone.size_divisibility,  # type: ignore[union-attr, arg-type]
+        divisor=backbone.size_divisibility,
         image_format=mapper.image_format,
     )
 
