@@ -8,6 +8,7 @@ from pathlib import Path
 
 import detectron2
 import pytest
+import vfnet_yolof
 from vfnet_yolof.config.packaged import find_config
 from vfnet_yolof.data.shapes import GENERATOR_VERSION, generate_shapes
 
@@ -60,7 +61,7 @@ def start(repository: Path, *command: str, **environment: str) -> str:
     ids=["as a path", "after ours", "in the middle of our import"],
 )
 def test_other_programs_read_our_files(repository: Path, first: str, by_path: bool) -> None:
-    path = repository / "projects" / f"{MODULE.replace('.', '/')}.py"
+    path = Path(vfnet_yolof.__file__).parent / f"{MODULE.rpartition('.')[2]}.py"
     named = {"DETECTRON2_ENV_MODULE": str(path)} if by_path else {}
     start(repository, "-c", READS_ALL.format(first=first), *map(find_config, YAMLS), **named)
 
