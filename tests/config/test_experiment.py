@@ -153,6 +153,27 @@ def test_yacs_values_become_components(tmp_path):
     assert changes[0] == "SOLVER.CLIP_GRADIENTS.ENABLED: -> True"
 
 
+@pytest.mark.parametrize(
+    ("yacs", "own"),
+    [("SOLVER.MAX_ITER=9", "train.max_iter=8"), ("OUTPUT_DIR=a", "train.output_dir=b")],
+)
+def test_a_setting_is_given_under_one_of_its_names(tmp_path, yacs, own):
+    """The order on the command line would not decide which of them holds."""
+    (tmp_path / "small.yaml").write_text(YAML)
+    with pytest.raises(ConfigError, match="are the same setting: give one of them"):
+        prepared("--config-file", str(tmp_path / "small.yaml"), own, yacs)
+
+
+def test_an_evaluation_of_other_weights_leaves_a_run_alone(toy, tmp_path, capsys):
+    assert toy.run("train.max_iter=2") == 0
+    other = tmp_path / "other.pth"
+    other.write_bytes((toy.output_dir / "model_final.pth").read_bytes())
+    before = (toy.output_dir / "metrics.json").read_bytes()
+    assert toy.run("--eval-only", f"train.init_checkpoint={other}") == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert (toy.output_dir / "metrics.json").read_bytes() == before
+
+
 def test_the_saved_config_runs_again_where_its_own_classes_are_allowed(toy, capsys):
     assert toy.run("train.max_iter=2", "optimizer.lr=0.05") == 0
     saved = toy.output_dir / "config.yaml"

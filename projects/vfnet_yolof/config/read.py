@@ -23,7 +23,7 @@ from .overrides import apply_overrides
 from .packaged import find_config, is_yacs_file, load_config
 from .parts import config_errors
 from .schedule import YACS_KEYS, auto_scale, small_batch, warn_about_batch_size
-from .yacs import apply_yacs_overrides, components, load_yacs, test_components
+from .yacs import COUNTERPARTS, apply_yacs_overrides, components, load_yacs, test_components
 from .yaml_files import Trust
 
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -101,6 +101,7 @@ def read(
     cfg, source = _loaded(config, yacs, trust, whole=flags is not None)
     changes = [pair.replace("=", ": -> ", 1) for pair in yacs]
     lazy = [pair for pair in pairs if pair not in yacs]
+    _check_said_once(yacs, lazy)
     if flags is None:
         with config_errors(source):
             changes += apply_overrides(cfg, lazy)
@@ -120,6 +121,15 @@ def read(
     if flags.cpu:
         cfg.train.device = "cpu"
     return ReadConfig(cfg, changes, source)
+
+
+def _check_said_once(yacs: Sequence[str], lazy: Sequence[str]) -> None:
+    """Raises :class:`ConfigError` where a setting is given by its yacs key and by its own."""
+    own = {pair.partition("=")[0] for pair in lazy}
+    for key in (pair.partition("=")[0] for pair in yacs):
+        same = COUNTERPARTS.get(key) or YACS_KEYS.get(key)
+        if same in own:
+            raise ConfigError(f"{key} and {same} are the same setting: give one of them.")
 
 
 def _loaded(

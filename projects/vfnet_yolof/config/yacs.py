@@ -20,6 +20,35 @@ from ..solver import get_optimizer_params
 from .options import ConfigError, suggestion
 from .yaml_files import Trust, with_bases
 
+# Keys of yacs, and what they become in the LazyConfig.
+COUNTERPARTS = {
+    "OUTPUT_DIR": "train.output_dir",
+    "MODEL.DEVICE": "train.device",
+    "SEED": "train.seed",
+    "CUDNN_BENCHMARK": "train.cudnn_benchmark",
+    "DATASETS.TRAIN": "dataloader.train.dataset.names",
+    "DATASETS.TEST": "dataloader.test.dataset.names",
+    "DATALOADER.NUM_WORKERS": "dataloader.train.num_workers",
+    "DATALOADER.ASPECT_RATIO_GROUPING": "dataloader.train.aspect_ratio_grouping",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "dataloader.train.dataset.filter_empty",
+    "INPUT.FORMAT": "dataloader.train.mapper.image_format",
+    "INPUT.INTERPOLATION": "dataloader.train.mapper.interpolation",
+    "SOLVER.IMS_PER_BATCH": "dataloader.train.total_batch_size",
+    "SOLVER.REFERENCE_BATCH_SIZE": "train.reference_batch_size",
+    "SOLVER.MAX_ITER": "train.max_iter",
+    "SOLVER.CHECKPOINT_PERIOD": "train.checkpointer.period",
+    "SOLVER.AMP.ENABLED": "train.amp.enabled",
+    "SOLVER.CLIP_GRADIENTS.ENABLED": "train.clip_grad.enabled",
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": "train.clip_grad.max_norm",
+    "SOLVER.CLIP_GRADIENTS.NORM_TYPE": "train.clip_grad.norm_type",
+    "SOLVER.BASE_LR": "optimizer.lr",
+    "SOLVER.MOMENTUM": "optimizer.momentum",
+    "SOLVER.WEIGHT_DECAY": "optimizer.weight_decay",
+    "SOLVER.NESTEROV": "optimizer.nesterov",
+    "SOLVER.WARMUP_FACTOR": "lr_multiplier.warmup_factor",
+    "TEST.EVAL_PERIOD": "train.eval_period",
+}
+
 
 def load_yacs(path: str, overrides: Sequence[str] = (), trust: Trust | None = None) -> CfgNode:
     """Read a ``.yaml`` file, and those it inherits from, and apply ``KEY=value`` overrides.

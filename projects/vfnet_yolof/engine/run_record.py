@@ -17,7 +17,13 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.options import ConfigError, complete_train_options, flatten
-from ..config.yacs import build_yacs_model, components, num_classes_key, yacs_from_text
+from ..config.yacs import (
+    COUNTERPARTS,
+    build_yacs_model,
+    components,
+    num_classes_key,
+    yacs_from_text,
+)
 from ..utils import __version__
 from ..utils.files import replacing, write_atomically
 from .checkpoints import FINAL
@@ -27,34 +33,6 @@ logger = logging.getLogger(f"detectron2.{__name__}")
 
 FILE_NAME = "config_yacs.yaml"
 
-# What flags and lower-case overrides may have changed, and the yacs key that it came from.
-_COUNTERPARTS = {
-    "OUTPUT_DIR": "train.output_dir",
-    "MODEL.DEVICE": "train.device",
-    "SEED": "train.seed",
-    "CUDNN_BENCHMARK": "train.cudnn_benchmark",
-    "DATASETS.TRAIN": "dataloader.train.dataset.names",
-    "DATASETS.TEST": "dataloader.test.dataset.names",
-    "DATALOADER.NUM_WORKERS": "dataloader.train.num_workers",
-    "DATALOADER.ASPECT_RATIO_GROUPING": "dataloader.train.aspect_ratio_grouping",
-    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "dataloader.train.dataset.filter_empty",
-    "INPUT.FORMAT": "dataloader.train.mapper.image_format",
-    "INPUT.INTERPOLATION": "dataloader.train.mapper.interpolation",
-    "SOLVER.IMS_PER_BATCH": "dataloader.train.total_batch_size",
-    "SOLVER.REFERENCE_BATCH_SIZE": "train.reference_batch_size",
-    "SOLVER.MAX_ITER": "train.max_iter",
-    "SOLVER.CHECKPOINT_PERIOD": "train.checkpointer.period",
-    "SOLVER.AMP.ENABLED": "train.amp.enabled",
-    "SOLVER.CLIP_GRADIENTS.ENABLED": "train.clip_grad.enabled",
-    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": "train.clip_grad.max_norm",
-    "SOLVER.CLIP_GRADIENTS.NORM_TYPE": "train.clip_grad.norm_type",
-    "SOLVER.BASE_LR": "optimizer.lr",
-    "SOLVER.MOMENTUM": "optimizer.momentum",
-    "SOLVER.WEIGHT_DECAY": "optimizer.weight_decay",
-    "SOLVER.NESTEROV": "optimizer.nesterov",
-    "SOLVER.WARMUP_FACTOR": "lr_multiplier.warmup_factor",
-    "TEST.EVAL_PERIOD": "train.eval_period",
-}
 # What is in the file in another form.
 _TRANSLATED = (
     *("model.yaml", "train.init_checkpoint"),
@@ -151,7 +129,7 @@ def yacs_record(cfg: DictConfig) -> str:
     Settings that yacs has no key for are listed in comments at its top.
     """
     yacs = yacs_from_text(cfg.model.yaml)
-    values = {key: OmegaConf.select(cfg, name) for key, name in _COUNTERPARTS.items()}
+    values = {key: OmegaConf.select(cfg, name) for key, name in COUNTERPARTS.items()}
     for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
         names = values[key] or ()
         values[key] = (names,) if isinstance(names, str) else tuple(names)
