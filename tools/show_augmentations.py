@@ -7,13 +7,10 @@ With ``dataloader.train.dataset.names=shapes_train`` any config draws the built-
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from vfnet_yolof.analysis.training_images import save_training_pictures
-from vfnet_yolof.config.read import read
+from vfnet_yolof.cli.main import console, told
 from vfnet_yolof.config.yaml_files import add_trust_arguments, trust_from
-from vfnet_yolof.data.loader import DataLoadingError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,15 +22,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     add_trust_arguments(parser)
     args = parser.parse_intermixed_args(argv)
-    try:
-        cfg = read(args.config, args.overrides, trust=trust_from(args)).cfg
-        paths = save_training_pictures(cfg, args.output, count=args.count, seed=args.seed)
-    except (OSError, ValueError, DataLoadingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{len(paths)} pictures in {args.output}")
+    return told(lambda: draw(args), refused=1)
+
+
+def draw(args: argparse.Namespace) -> int:
+    from vfnet_yolof.analysis.training_images import save_training_pictures
+    from vfnet_yolof.config.read import read
+
+    cfg = read(args.config, args.overrides, trust=trust_from(args)).cfg
+    paths = save_training_pictures(cfg, args.output, count=args.count, seed=args.seed)
+    print(f"{len(paths)} images in {args.output}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console(main)

@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from ..engine.ending import EXIT_REFUSED, EXIT_SIGNAL
-from ..utils import __version__
+from ..utils import __version__, threads
 
 PROG = "vfnet-yolof"
 
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "train": Entry("train a detector", "train", "TRAIN"),
     "evaluate": Entry("COCO's measures of a detector on a data set", "train", "EVALUATE"),
-    "predict": Entry("detect in pictures, videos or from a camera", "predict", "PREDICT"),
+    "predict": Entry("detect in images, videos or from a camera", "predict", "PREDICT"),
     "convert": Entry("another project's weights for a config of this one", "weights", "CONVERT"),
     "validate-data": Entry("faults in a data set in COCO's format", "data", "VALIDATE"),
     "analyze": Entry("parameters and multiply-adds, by part", "reports", "ANALYZE"),
@@ -125,9 +125,10 @@ def _how_to_get(module: str) -> str:
     return f"{PROG} install-detectron2" if name == "detectron2" else ""
 
 
-def console() -> None:
-    """The program ``vfnet-yolof``."""
-    status = main()
+def console(action: Callable[[], int] = main) -> NoReturn:
+    """The program ``vfnet-yolof``, or one of ``tools/``: run ``action`` and end with its status."""
+    threads.prepare()
+    status = action()
     # All is told: Ctrl-C changes none of it while Python is torn down.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(status)

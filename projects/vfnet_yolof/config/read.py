@@ -193,9 +193,9 @@ def check_interpolations(cfg: DictConfig) -> None:
 def _plain_path(path: str) -> str:
     """A path for a config, where ``${`` would begin a reference."""
     if not path:
-        raise ConfigError("--output-dir is empty: name a folder, or leave the option out.")
+        raise ConfigError("--output is empty: name a folder, or leave the option out.")
     if "${" in path:
-        raise ConfigError(f"--output-dir {path}: a folder's name must not contain '${{'.")
+        raise ConfigError(f"--output {path}: a folder's name must not contain '${{'.")
     return path
 
 
@@ -224,7 +224,9 @@ def _use_own_data(cfg: DictConfig, run: RunFlags) -> list[str]:
     from vfnet_yolof.data import register_user_datasets, validate_coco
 
     if run.eval_only and not any(flags[2:]):
-        raise ConfigError("--eval-only evaluates on --val-json and --val-images; give both.")
+        raise ConfigError(
+            "An evaluation needs validation data: give both --val-json and --val-images."
+        )
     try:
         user = register_user_datasets(*flags)
         if comm.is_main_process():  # the others end with it

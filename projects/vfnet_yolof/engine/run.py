@@ -92,11 +92,13 @@ def train_model(
         **class_record(cfg),
         "config_file": config_file,
         "seed": int(cfg.train.seed),
+        "threads": torch.get_num_threads(),
     }
     trainer.register_hooks(build_hooks(cfg, trainer, files))
     start = 0
     if saved is not None:
         start = _restore(trainer, saved, cfg, scaled)
+        _compare_threads(saved, cfg.train.device)
     seed_everything(cfg.train.seed + 1 + comm.get_rank())  # dropout differs between processes
     _log_run(cfg, trainer)
     if on_start is not None:
@@ -115,7 +117,8 @@ def _train(trainer: Trainer, start: int, cfg: DictConfig, files: CheckpointFiles
     if trainer.evaluation_problem is not None:
         raise EvaluationFailed(
             f"The evaluation after training failed: {trainer.evaluation_problem}. Training is "
-            f"complete: its weights are in {files.path(FINAL)}, and --eval-only evaluates them."
+            f"complete: its weights are in {files.path(FINAL)}. To evaluate them: "
+            f"vfnet-yolof evaluate {files.folder}"
         )
     return 0
 
@@ -159,7 +162,7 @@ def _load_model(model: nn.Module, weights: dict[str, Any], files: CheckpointFile
         first = str(error).splitlines()[1:2] or [str(error)]
         raise ConfigError(
             f"{files.last()} is of another model ({first[0].strip()}). Resume with the config of "
-            "the first run, or start from the weights: --init-from, without --resume."
+            "the first run, or start from the weights: --weights, without --resume."
         ) from error
 
 
@@ -180,6 +183,16 @@ def settle_seed(cfg: DictConfig, saved: dict[str, Any] | None = None) -> None:
     loader = cfg.dataloader.get("train")
     if loader is not None and loader.get("seed") is None and _accepts(loader, "seed"):
         loader.seed = cfg.train.seed
+
+
+def _compare_threads(saved: dict[str, Any], device: str) -> None:
+    before, now = saved.get("threads", 0), torch.get_num_threads()
+    if device == "cpu" and before not in (0, now):
+        logger.warning(
+            "Resumed with %d threads instead of %d: sums are rounded differently. "
+            "OMP_NUM_THREADS=%d goes on as before.",
+            *(now, before, before),
+        )
 
 
 def _accepts(node: DictConfig, name: str) -> bool:
@@ -207,9 +220,10 @@ def _log_run(cfg: DictConfig, trainer: Trainer) -> None:
     if epoch:
         length = f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch:.1f}"
     logger.info(
-        "Device: %s; processes: %d; seed: %d; images per iteration: %s; iterations: %d (%s)",
-        *(cfg.train.device, comm.get_world_size(), cfg.train.seed, batch, cfg.train.max_iter),
-        length,
+        "Device: %s; processes: %d; threads: %d; seed: %d; images per iteration: %s; "
+        "iterations: %d (%s)",
+        *(cfg.train.device, comm.get_world_size(), torch.get_num_threads(), cfg.train.seed),
+        *(batch, cfg.train.max_iter, length),
     )
 
 
