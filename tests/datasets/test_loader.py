@@ -149,7 +149,7 @@ class TestCheckOfPictures:
         (tmp_path / "3.png").write_bytes(b"broken")
         (tmp_path / "5.png").unlink()
         records[7]["width"] = 31
-        with pytest.raises(DataLoadingError, match=r"^3 of 10 pictures cannot be") as error:
+        with pytest.raises(DataLoadingError, match=r"^3 of 10 images cannot be") as error:
             self.check(records)
         text = str(error.value)
         assert f"{tmp_path / '3.png'} (record 3)" in text

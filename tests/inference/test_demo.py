@@ -312,7 +312,7 @@ def test_links_that_lead_nowhere_are_inputs_too(tmp_path: Path):
     [
         ("absent.png", "absent.png does not exist"),
         ("*.tiff", "tiff does not exist"),
-        ("empty", "has no pictures"),
+        ("empty", "has no images"),
         ("notes.txt", "neither a picture nor a video"),
     ],
 )

@@ -8,6 +8,7 @@ import sys
 
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
+from ..utils import threads
 from .arguments import Command, add_device, add_model, add_output, add_weights
 
 
@@ -27,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="GFL: the predicted distribution of each side of a box",
     )
     add_device(parser)
-    parser.add_argument("--batch-size", type=int, default=4, help="pictures or frames at once")
+    parser.add_argument("--batch-size", type=int, default=4, help="images or frames at once")
     parser.add_argument("--max-frames", type=int, help="stop a video or camera after so many")
     add_trust_arguments(parser)
 
@@ -42,11 +43,14 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
     Raises:
         InputError, CheckpointError, OSError, ValueError: something is wrong with the arguments.
     """
+    from ..config.inference import default_device
     from ..inference.demo import collect_inputs, run_on_camera, run_on_files, write_json
     from ..inference.predictor import Predictor
 
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     sources = collect_inputs(args.operands)
+    if default_device(args.device).type == "cpu" and (said := threads.use_free_cores()):
+        print(said, file=sys.stderr)
     predictor = Predictor(
         config,
         weights,
@@ -66,7 +70,7 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
         result = run_on_camera(predictor, args.webcam, args.output, **options)
     else:
         result = run_on_files(predictor, sources, args.output, **options)
-    print(f"{len(result.records)} detections in {result.num_images} pictures or frames")
+    print(f"{len(result.records)} detections in {result.num_images} images or frames")
     if result.written:
         print(f"drawn results: {args.output} ({len(result.written)} files)")
     if args.json:
@@ -78,7 +82,7 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser, "INPUT", "pictures, videos, folders or patterns")
+    add_model(parser, "INPUT", "images, videos, folders or patterns")
     add_webcam(parser)
     add_options(parser)
 
@@ -88,12 +92,12 @@ def _run(args: argparse.Namespace) -> int:
 
     model = resolve(args.model, "predict")
     if bool(args.operands) == (args.webcam is not None):
-        raise ConfigError("Name pictures, videos or folders after MODEL, or --webcam: one of both.")
+        raise ConfigError("Name images, videos or folders after MODEL, or --webcam: one of both.")
     return predict(args, model.config, model.weights(args.weights))
 
 
 PREDICT = Command(
-    "Detect objects in pictures, videos or from a camera; draw them, and list them as JSON.\n"
+    "Detect objects in images, videos or from a camera; draw them, and list them as JSON.\n"
     "Exit status 1: some inputs could not be read (they are listed, the others are done).",
     "  %(prog)s output/first street.jpg videos/ --output results --json results/found.json\n"
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py --weights vfnet_r50.pth 'more/*.png' --output results",
