@@ -21,6 +21,7 @@ from ..config.own_data import has_test_set
 from ..config.schedule import resumed_iteration
 from ..optimization import optimize
 from ..utils.state import seed_everything
+from .box_advice import advice
 from .build import build_hooks, build_model, build_trainer, build_tta
 from .checkpoints import FINAL, CheckpointFiles, CheckpointHook
 from .classes import (
@@ -89,6 +90,9 @@ def train_model(
         load_for_fine_tuning(model, init_from, classes)
     elif cfg.train.init_checkpoint:
         load_initial_weights(model, cfg.train.init_checkpoint, classes)
+    if comm.is_main_process() and any(cfg.train.data.values()):
+        for sentence in advice(cfg, model):
+            logger.warning(sentence)
     trainer = build_trainer(cfg, model)
     check_num_classes(cfg)
     trainer.record = {
