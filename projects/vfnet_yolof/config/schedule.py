@@ -129,7 +129,8 @@ def fit_to_data(
         wanted["lr_multiplier.warmup_length"] = min(length * recipe / (max_iter * total_batch), 0.1)
     changes = _set_all(cfg, wanted, explicit)
     plan = (
-        f"{images} images, {_rounded(max_iter / per_epoch)} epochs of {_rounded(per_epoch)} iterations, "
+        f"{images} images, {_rounded(max_iter / per_epoch)} epochs of {_rounded(per_epoch)} "
+        "iterations, "
         f"evaluation every {_rounded(cfg.train.eval_period / per_epoch)}"
     )
     logger.info("%s (--epochs N changes the length)", plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -43,7 +44,7 @@ def advice(cfg: DictConfig, model: nn.Module) -> list[str]:
     ]
 
 
-def _box_sides(records: Sequence[dict], resize: T.AugmentationList) -> np.ndarray:
+def _box_sides(records: Sequence[dict[str, Any]], resize: T.AugmentationList) -> np.ndarray:
     """(N, 2) width and height in px of the boxes of some images, as the model gets them."""
     found = [np.empty((0, 2))]
     for record in records[:: max(1, len(records) // _LOOKED_AT)]:
