@@ -54,11 +54,25 @@ _NO_BOXES = BoxColumns(
 
 
 def read_json_object(json_file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Parsed JSON object of a file in UTF-8, with or without a byte order mark.
+    """As :func:`read_json`, of a file that must hold an object, as COCO's do.
+
+    Raises:
+        FileNotFoundError, ValueError: as there, or it is not a JSON object.
+    """
+    content = read_json(json_file)
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{os.fspath(json_file)}: expected a JSON object in COCO format, got a list or a value."
+        )
+    return content
+
+
+def read_json(json_file: str | os.PathLike[str]) -> Any:
+    """Parsed JSON of a file in UTF-8, with or without a byte order mark.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no regular file, or not a JSON object; the message names it.
+        ValueError: it is no regular file, or not JSON; the message names it.
     """
     path = os.fspath(json_file)
     if not PathManager.exists(path):
@@ -70,7 +84,7 @@ def read_json_object(json_file: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} is {kind}.")
     try:
         with open(local, encoding="utf-8-sig") as file:
-            content = json.load(file, object_pairs_hook=_without_repeats)
+            return json.load(file, object_pairs_hook=_without_repeats)
     except RecursionError:
         raise ValueError(f"{path} is not usable JSON: nested too deeply.") from None
     except UnicodeDecodeError as error:
@@ -79,9 +93,6 @@ def read_json_object(json_file: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object in COCO format, got a list or a value.")
-    return content
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
