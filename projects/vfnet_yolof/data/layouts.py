@@ -19,6 +19,7 @@ from .formats import coco
 from .formats.coco import Split
 from .formats.common import (
     ANNOTATION_FOLDERS,
+    NO_IMAGE,
     Files,
     Images,
     Labelled,
@@ -273,7 +274,8 @@ def _checked(
     """The sets that have images; what an image's name says twice is refused."""
     sets = {split: found for split, found in sets.items() if found}
     if not sets:
-        raise ValueError(f"--data {root}: no training or validation image was found.")
+        absent = "".join(f" Not there: {where}." for where in images.remarks[NO_IMAGE][:1])
+        raise ValueError(f"--data {root}: no training or validation image was found.{absent}")
     if "" in sets and len(sets) > 1:
         raise ValueError(f"--data {root}: some images are of {_names(sets)}, others of no set.")
     if not any(image.boxes for found in sets.values() for image in found):

@@ -191,11 +191,10 @@ def choose_validation(
 ) -> list[bool]:
     """Which images are for validation: a stable share of each class.
 
-    Images are grouped by the rarest class in them, and those without boxes make a group. In each
-    group the images whose names have the lowest hashes are taken, the nearest whole number to the
-    share of it, but at least one for either side where there are two. So the choice depends on
-    the names alone, not on their order or folder, and a further image changes at most one place in
-    its group, unless it changes which class is the rarest.
+    Images are grouped by the rarest class in them, and those without boxes make a group. Of each
+    group the images whose names have the lowest hashes are taken: its share, rounded so that the
+    total is right, and at least one for either side where there are two. So the choice depends on
+    the names alone, not on their order or folder, and a further image moves only few others.
 
     Args:
         names: file names, of which the last part counts.
@@ -212,14 +211,24 @@ def choose_validation(
     for i, found in enumerate(classes):
         groups[min(found, key=lambda name: (frequency[name], name), default="")].append(i)
     order = {i: (_hash(name), name) for i, name in enumerate(names)}
+    counts = _shares({key: len(group) for key, group in groups.items()}, share)
     chosen: set[int] = set()
-    for group in groups.values():
-        group.sort(key=order.__getitem__)
-        count = round(share * len(group))
-        chosen.update(group[: max(1, min(count, len(group) - 1)) if len(group) > 1 else 0])
+    for key, group in groups.items():
+        chosen.update(sorted(group, key=order.__getitem__)[: counts[key]])
     if not chosen:  # each class in one image only
         chosen.add(min(order, key=order.__getitem__))
     return [i in chosen for i in range(len(names))]
+
+
+def _shares(sizes: dict[str, int], share: float) -> dict[str, int]:
+    """How many of each group: what is left when all are rounded down goes to the largest rests."""
+    most = {key: max(size - 1, 0) for key, size in sizes.items()}
+    counts = {k: min(max(int(share * n), 1), most[k]) for k, n in sizes.items()}
+    left = round(share * sum(sizes.values())) - sum(counts.values())
+    rest = {k: share * n - counts[k] for k, n in sizes.items() if counts[k] < most[k]}
+    for key in sorted(rest, key=lambda key: (-rest[key], key))[: max(left, 0)]:
+        counts[key] += 1
+    return counts
 
 
 def _hash(name: str) -> bytes:

@@ -35,7 +35,7 @@ _SPLITS = {
 OUTLINES = "outlines or turned boxes, of which the upright box around them is used"
 IGNORED = "objects marked difficult, neither learnt nor demanded (iscrowd)"
 OTHER_SHAPES = "points, lines, masks and the like, left out"
-_NO_IMAGE = "annotations whose image is not there, left out"
+NO_IMAGE = "annotations whose image is not there, left out"
 
 Files = dict[str, list[Path]]  # annotation files by split; "" where it is one set without a name
 
@@ -88,19 +88,23 @@ class Images:
         boxes: list[Box],
         size: tuple[int, int] | None = None,
         stem: str | None = None,
+        also: str | None = None,
     ) -> Iterator[LabelledImage]:
         """The image with its boxes; none, and a remark, where there is no such file.
 
         Args:
-            name: what the annotations call it. where: for messages.
+            name: what the annotations call it; ``also``: another name, if that is not there.
+            where: for messages.
             annotations: their file, whose folder ``name`` is relative to.
             stem: the image's name without suffix where it is that of the annotation file. It goes
                 before ``name``, which many programs do not change when files are renamed.
         """
         path = self._of_stem(stem, name, annotations, where) if stem is not None else None
-        path = path or self._named(name, annotations.parent, where)
+        for called in (name, also):
+            if path is None and called is not None:
+                path = self._named(called, annotations.parent, where)
         if path is None:
-            self.remarks[_NO_IMAGE].append(f"{where} ({shown(name)})")
+            self.remarks[NO_IMAGE].append(f"{where} ({shown(name)})")
         else:
             yield LabelledImage(path, boxes, size)
 

@@ -157,7 +157,9 @@ def _label_studio(content: Any, path: Path, images: Images) -> Iterator[Labelled
             continue
         results = _list(annotation.get("result"), where, "'result'")
         boxes, size = _results(results, where, images)
-        yield from images.labelled(_file_name(source), path, where, boxes, size)
+        name = _file_name(source)
+        own = _UPLOAD.sub("", name)
+        yield from images.labelled(name, path, where, boxes, size, also=own)
 
 
 def _the_annotation(task: dict[str, Any], where: str) -> dict[str, Any] | None:
