@@ -137,6 +137,10 @@ class CocoReader:
         entries = [row for row in zip(ids, names, strict=True) if None not in row]
         self.faults.error("category id used twice", _repeated(n for n, _ in entries))
         self.faults.error("category name used twice", _repeated(n for _, n in entries))
+        self.faults.warn(
+            "category names that differ in case or spaces only, and are two classes",
+            _alike(sorted({name for _, name in entries})),
+        )
         return dict(sorted(entries))
 
     def _images(self) -> list[ImageEntry]:
@@ -316,6 +320,14 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
 
 def _repeated(entries: Iterable[Any]) -> list[Any]:
     return [value for value, count in Counter(entries).items() if count > 1]
+
+
+def _alike(names: Iterable[str]) -> list[str]:
+    """Groups of different names that a person would take for one, such as ``cat`` and ``Cat ``."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault("".join(name.casefold().split()), []).append(name)
+    return [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
 
 
 def _is_text(text: str) -> bool:
