@@ -27,11 +27,11 @@ def paths(*arguments: str, needed: str = "") -> dict[str, str]:
 
 
 def test_validate_data_tells_what_it_found(tmp_path: Path, capsys: Output) -> None:
-    root = formats.write_voc(tmp_path / "data", formats.pictures(12))
+    root = formats.write_voc(tmp_path / "data", formats.pictures(20))
     assert main(["validate-data", "--data", str(root), "--split", "0.25", "--decode"]) == 0
     out, err = capsys.readouterr()
-    assert f"{root}: Pascal VOC, 9 images with " in err and "in train, 3 images with" in err
-    assert "train.json: 9 images" in out and "val.json: 3 images" in out
+    assert f"{root}: Pascal VOC, 15 images with " in err and "in train, 5 images with" in err
+    assert "train.json: 15 images" in out and "val.json: 5 images" in out
 
 
 @pytest.mark.parametrize("needed", ["", "train", "val"])
@@ -46,8 +46,8 @@ def test_one_set_without_a_name_stands_for_what_is_needed(tmp_path: Path, needed
 def test_refused(tmp_path: Path, capsys: Output) -> None:
     def refused(message: str, *arguments: str) -> None:
         assert main([*arguments]) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1, error
+        (error,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+        assert message in error
 
     root = str(formats.write_coco(tmp_path / "data", formats.pictures(4)))
     refused("--split parts what --data names", "validate-data", "--split", "0.2")
@@ -66,7 +66,7 @@ def test_convert_data(name: str, copy: bool, tmp_path: Path, capsys: Output) -> 
     command += ["--copy-images"] if copy else []
     assert main(command) == 0
     assert ("copied in train/" if copy else "linked in train/") in capsys.readouterr().out
-    images = [path for path in out.rglob("*.png")]
+    images = list(out.rglob("*.png"))
     assert len(images) == 8 and all(path.is_symlink() != copy for path in images)
     if copy:
         root.rename(tmp_path / "moved")

@@ -117,6 +117,10 @@ REFUSED = {
         r"data.yaml: names should be numbered 0, 1, .*\[0, 3, 2\]",
     ),
     "yolo boolean": (broken(formats.write_yolo, "data.yaml", ": cat", ": no"), "name 1 is False"),
+    "yolo same": (
+        broken(formats.write_yolo, "data.yaml", ": cat", ": dog"),
+        "'dog' is listed twice",
+    ),
     "yolo nc": (broken(formats.write_yolo, "data.yaml", "names", "nc: 4\nnames"), "nc is 4, but"),
     "yolo folder": (
         broken(formats.write_yolo, "data.yaml", "images/train", "images/other"),
@@ -171,6 +175,14 @@ REFUSED = {
         broken(formats.write_label_studio, LS, '["cat"]', '["cat", "dog"]'),
         "task 0, result 0: rectanglelabels should be a list of one class",
     ),
+    "label studio size": (
+        broken(formats.write_label_studio, LS, '"original_width": 40, ', ""),
+        "task 0, result 0: original_width and original_height should be there",
+    ),
+    "label studio no class": (
+        broken(formats.write_label_studio, LS, '"rectanglelabels", ', '"rectangle", '),
+        "task 0, result 0: a rectangle without a class",
+    ),
     "label studio twice": (
         broken(formats.write_label_studio, LS, '"annotations": [', '"annotations": [{}, '),
         "task 0: has 2 annotations; mark one of them as ground truth",
@@ -179,6 +191,10 @@ REFUSED = {
     "csv short": (broken(formats.write_csv, CSV, ",4.0", ""), "line 2: has 7 cells, the header 8"),
     "csv no class": (broken(formats.write_csv, CSV, "cat", ""), "line 2: the class in column"),
     "csv half empty": (broken(formats.write_csv, CSV, "cat,4.0", ","), "line 2: the class in"),
+    "csv shares": (
+        broken(formats.write_csv, CSV, "4.0,3.0,24.0,18.0", "0.1,0.1,0.6,0.6"),
+        "boxes are shares of the image, but should be pixels",
+    ),
     "csv header": (broken(formats.write_csv, CSV, "class", "kind"), "none of the known layouts"),
     "csv twice": (broken(formats.write_csv, CSV, "height", "width"), "line 1: column .* twice"),
 }

@@ -155,10 +155,17 @@ class TestLayouts:
     """Where files lie, as their programs leave them."""
 
     def test_roboflow_coco_without_valid(self, tmp_path: Path) -> None:
-        formats.write_coco(tmp_path, formats.pictures(4))
-        (tmp_path / "test").mkdir()
-        splits = open_data(tmp_path)
+        formats.write_coco(tmp_path / "a", formats.pictures(4))
+        formats.write_coco(tmp_path / "b", formats.pictures(3))
+        (tmp_path / "b" / "train").rename(tmp_path / "a" / "test")
+        splits = open_data(tmp_path / "a")
         assert splits.train and splits.val is None and splits.is_named
+        assert len(load_annotations(splits.train.json_file).images) == 4
+        splits = open_data(tmp_path / "a" / "test")
+        assert splits.train and not splits.is_named
+        (tmp_path / "a" / "train").rename(tmp_path / "train")
+        with pytest.raises(ValueError, match="a test set only"):
+            open_data(tmp_path / "a")
 
     @pytest.mark.parametrize("valid", ["valid", "val"])
     def test_roboflow_yolo(self, tmp_path: Path, valid: str) -> None:
@@ -174,6 +181,17 @@ class TestLayouts:
             assert [image.file_name for image in images] == [
                 f"{valid}/images/image_{i:03}.png" for i in range(2)
             ]
+
+    def test_roboflow_yolo_without_valid(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        root = formats.write_yolo(tmp_path, formats.pictures(4))
+        with (root / "data.yaml").open("a") as file:
+            file.write("val: ../valid/images\n")
+        splits = open_data(root)
+        assert splits.train and splits.val is None
+        assert "not there, left out: ../valid/images of" in caplog.text
+        assert open_data(root, 0.5).val
 
     @pytest.mark.parametrize("place", [".", "labels"])
     def test_yolo_without_yaml(self, tmp_path: Path, place: str) -> None:

@@ -127,7 +127,8 @@ def _recognised(root: Path) -> _Source:
     if not found and faults:
         raise faults[0]
     if not found and root.is_file():
-        raise ValueError(f"--data {root}: is no annotation file of a known format. {_ADVICE}")
+        advice = "Unpack it first." if root.suffix in (".zip", ".tar", ".gz") else _ADVICE
+        raise ValueError(f"--data {root}: is no annotation file of a known format. {advice}")
     if not found:
         more = " It has images, but nothing that says what is in them." if images_in(root) else ""
         raise ValueError(
@@ -278,8 +279,11 @@ def _checked(
         raise ValueError(f"--data {root}: no training or validation image was found.{absent}")
     if "" in sets and len(sets) > 1:
         raise ValueError(f"--data {root}: some images are of {_names(sets)}, others of no set.")
-    if not any(image.boxes for found in sets.values() for image in found):
+    boxes = [box for found in sets.values() for image in found for box in image.boxes]
+    if not boxes:
         raise ValueError(f"--data {root}: no image has a box.")
+    if all(box.x + box.width <= 1 and box.y + box.height <= 1 for box in boxes):
+        raise ValueError(f"--data {root}: boxes are shares of the image, but should be pixels.")
     for found in sets.values():
         times = Counter(image.path for image in found)
         if twice := [path for path, count in times.items() if count > 1]:
@@ -296,6 +300,9 @@ def _checked(
 
 def _require_names(root: Path, sets: dict[str, list[LabelledImage]], names: list[str]) -> None:
     known = set(names)
+    if len(known) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"--data {root}: class {shown(twice)!r} is listed twice.")
     for image in (image for found in sets.values() for image in found):
         for box in image.boxes:
             if box.label not in known:

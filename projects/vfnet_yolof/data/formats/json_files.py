@@ -182,11 +182,10 @@ def _results(
     for i, result in enumerate(results):
         at = f"{where}, result {i}"
         result = _object(result, at)
-        kind = str(result.get("type"))
-        if not isinstance(result.get("value"), dict) or "original_width" not in result:
-            continue  # of the whole image: a choice, a text, a relation
-        size = stated_size(result["original_width"], result.get("original_height"), at)
-        value = result["value"]
+        kind = str(result.get("type"))  # all but those below are of the whole image, or relations
+        if kind in ("rectanglelabels", "polygonlabels"):
+            value = _object(result.get("value"), at)
+            size = stated_size(result.get("original_width"), result.get("original_height"), at)
         if kind == "rectanglelabels":
             boxes.append(_rectangle(value, size, at, images))
         elif kind == "polygonlabels":
@@ -194,9 +193,11 @@ def _results(
             wide, high = _known(size, at)
             points = [_point(p, at) for p in _list(value.get("points"), at, "'points'")]
             scaled = [(x / 100 * wide, y / 100 * high) for x, y in points]
-            boxes.append(around(_only_label(value, kind, at), scaled or [(0, 0)]))
-        elif kind == "rectangle":
-            raise ValueError(f"{at}: a box without a class; use RectangleLabels in the project.")
+            if not scaled:
+                raise ValueError(f"{at}: a polygon without points.")
+            boxes.append(around(_only_label(value, kind, at), scaled))
+        elif kind in ("rectangle", "polygon"):
+            raise ValueError(f"{at}: a {kind} without a class; label with RectangleLabels.")
         elif kind.endswith("labels"):
             images.remarks[OTHER_SHAPES].append(at)
     return boxes, size

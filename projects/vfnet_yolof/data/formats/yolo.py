@@ -63,7 +63,7 @@ def read_yolo(found: Path, images: Images) -> Labelled:
         names = _names(content.get("names"), found)
         if content.get("nc", len(names)) != len(names):
             raise ValueError(f"{found}: nc is {shown(content['nc'])}, but names has {len(names)}.")
-        files = _sets_of_yaml(content, found)
+        files = _sets_of_yaml(content, found, images)
         with_keypoints = "kpt_shape" in content
     else:
         names, files, with_keypoints = (
@@ -91,6 +91,7 @@ def _content(path: Path) -> dict[str, Any]:
 def _names(given: Any, path: Path) -> list[str]:
     """A list, or a mapping from 0, 1, ... to the names."""
     if isinstance(given, dict):
+        given = {int(k) if str(k).isdecimal() else k: name for k, name in given.items()}
         if set(given) != set(range(len(given))):
             numbers = shown(list(given))
             raise ValueError(f"{path}: names should be numbered 0, 1, ..., not {numbers}.")
@@ -118,7 +119,7 @@ def _class_list(root: Path) -> list[str]:
     return _names(names, found[0])
 
 
-def _sets_of_yaml(content: dict[str, Any], path: Path) -> dict[str, list[Path]]:
+def _sets_of_yaml(content: dict[str, Any], path: Path, images: Images) -> dict[str, list[Path]]:
     """Image files of each split; the YAML file names folders, lists, or several of them."""
     base = path.parent / str(content.get("path") or ".")
     # Data sets are moved, and their yaml file keeps an old path.
@@ -127,13 +128,21 @@ def _sets_of_yaml(content: dict[str, Any], path: Path) -> dict[str, list[Path]]:
     for split, keys in _SETS.items():
         sources: Any = next((content[key] for key in keys if content.get(key)), [])
         for source in sources if isinstance(sources, list) else [sources]:
-            files.setdefault(split, []).extend(_images_of(str(source), bases, path, split))
+            found = _images_of(str(source), bases)
+            if found is None and (split != "val" or not files):
+                raise ValueError(f"{path}: {split} is {shown(source)}, which is not below {base}.")
+            if found is None:  # Roboflow names one, whether it exports it or not
+                images.remarks["folders for validation that are not there, left out"].append(
+                    f"{shown(source)} of {path}"
+                )
+            files.setdefault(split, []).extend(found or [])
     if not files:
         raise ValueError(f"{path}: names neither train nor val.")
     return files
 
 
-def _images_of(source: str, bases: list[Path], path: Path, split: str) -> list[Path]:
+def _images_of(source: str, bases: list[Path]) -> list[Path] | None:
+    """The images of a folder or a list; None where there is neither."""
     # Roboflow writes ../train/images and means a folder beside the yaml file, as Ultralytics reads.
     names = [source, source[3:]] if source.startswith("../") else [source]
     for place in (base / name for name in names for base in bases):
@@ -143,7 +152,7 @@ def _images_of(source: str, bases: list[Path], path: Path, split: str) -> list[P
             lines = place.read_text(encoding="utf-8-sig").splitlines()
             listed = [place.parent / line.strip() for line in lines if line.strip()]
             return [Path(os.path.normpath(image)) for image in listed]
-    raise ValueError(f"{path}: {split} is {shown(source)}, which is not below {bases[0]}.")
+    return None
 
 
 def _sets_of_folders(root: Path) -> dict[str, list[Path]]:
