@@ -284,8 +284,10 @@ def test_outlines_and_turned_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixt
         {"label": "dog", "shape_type": "polygon", "points": [[1.5, 2], [7, 2.5], [4, 9]]},
         {"label": "dog", "shape_type": "circle", "points": [[10, 10], [13, 14]]},
         {"label": "dog", "shape_type": "point", "points": [[10, 10]]},
+        {"label": "__ignore__", "shape_type": "rectangle", "points": [[1, 1], [9, 9]]},
     ]
     path.write_text(json.dumps(content))
+    assert "labelled __ignore__" not in caplog.text
     assert [box for _, box, _ in rows(root)["a b.png"][1:]] == [[1.5, 2, 5.5, 7], [5, 5, 10, 10]]
 
     root = formats.write_label_studio(tmp_path / "studio", ONE)

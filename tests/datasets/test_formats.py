@@ -233,6 +233,7 @@ class TestLayouts:
         images = load_annotations(splits.val.json_file).images
         assert [image.file_name[-7:] for image in images] == ["002.png", "003.png"]
         assert "neither train.txt nor val.txt, left out" in caplog.text
+        assert "that no annotation names" not in caplog.text
         (sets / "val.txt").write_text("image_002\nimage_009\n")
         with pytest.raises(ValueError, match=r"val.txt, line 2: there is no image_009.xml"):
             open_data(tmp_path)
@@ -286,6 +287,12 @@ class TestLayouts:
         table = root / "_annotations.csv"
         table.write_text(table.read_text().replace("image_", "C:\\me\\pictures\\image_"))
         assert len(load_annotations(opened(root).json_file).images) == 3
+        (root / "data").mkdir()
+        table = table.rename(root / "data" / "labels.csv")
+        (root / "images").mkdir()
+        for path in root.glob("*.png"):
+            path.rename(root / "images" / path.name)
+        assert len(load_annotations(opened(table).json_file).images) == 3
         root = formats.write_label_studio(tmp_path / "studio", formats.pictures(3))
         file = root / "project-1.json"
         uploaded = "/data/upload/3/0a1b2c3d-image_"

@@ -291,7 +291,7 @@ def _checked(
     used = [image.path for found in sets.values() for image in found]
     both = [str(path) for path, count in Counter(used).items() if count > 1]
     images.remarks["images for training and for validation at once"] += both
-    known = set(used)
+    known = images.left_out.union(used)
     folders = sorted({path.parent for path in used})
     others = [str(p) for folder in folders for p in images_in(folder) if p not in known]
     images.remarks["images that no annotation names, left out"] += others

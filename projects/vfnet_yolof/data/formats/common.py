@@ -75,8 +75,11 @@ class Images:
     """The image files of a data set, found by what annotation files call them."""
 
     def __init__(self, root: Path) -> None:
-        """``root``: all images that annotations name without their folder are below it."""
+        """``root``: images that annotations name without their folder are below it, or beside it
+        in a folder for images.
+        """
         self.root = root
+        self.left_out: set[Path] = set()  # that a remark tells of already, or of a test set
         self.remarks: dict[str, list[str]] = defaultdict(list)  # what: where
         self._listings: dict[Path, dict[str, list[Path]]] = {}
 
@@ -151,7 +154,9 @@ class Images:
     @cached_property
     def _below(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = defaultdict(list)
-        for path in images_below(self.root):
+        beside = [self.root.parent / name for name in _IMAGE_FOLDERS]
+        paths = {p for folder in (self.root, *beside) for p in images_below(folder)}
+        for path in sorted(paths):
             found[_same(path.name)].append(path)
         return found
 

@@ -29,6 +29,7 @@ from .common import (
 )
 
 _LINES = ("point", "points", "line", "linestrip")  # LabelMe's shapes without an extent
+_NO_CLASSES = ("__ignore__", "_background_")  # LabelMe's words for what is no object
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # Label Studio's, before an uploaded file's own name
 
 Entries = Callable[[Any, Path, Images], Iterator[LabelledImage]]
@@ -113,6 +114,10 @@ def _labelme(content: Any, path: Path, images: Images) -> Iterator[LabelledImage
     for i, given in enumerate(_list(content["shapes"], where, "'shapes'")):
         at = f"{path}, shape {i}"
         given = _object(given, at)
+        name = label(given.get("label"), at)
+        if name in _NO_CLASSES:
+            images.remarks[f"shapes labelled {' or '.join(_NO_CLASSES)}, left out"].append(at)
+            continue
         kind = given.get("shape_type") or "polygon"
         if kind in _LINES:
             images.remarks[OTHER_SHAPES].append(at)
@@ -128,7 +133,7 @@ def _labelme(content: Any, path: Path, images: Images) -> Iterator[LabelledImage
         ignored = given.get("difficult") is True  # X-AnyLabeling's
         if ignored:
             images.remarks[IGNORED].append(at)
-        boxes.append(around(label(given.get("label"), at), points)._replace(ignored=ignored))
+        boxes.append(around(name, points)._replace(ignored=ignored))
     size = stated_size(content.get("imageWidth"), content.get("imageHeight"), where)
     name = content.get("imagePath") or path.stem
     yield from images.labelled(str(name), path, where, boxes, size, stem=path.stem)

@@ -108,6 +108,8 @@ def read_voc(files: Files, images: Images) -> Labelled:
         image_size = stated_size(wide, high, where)
         found[path] = list(images.labelled(name, path, where, boxes, image_size, stem=path.stem))
     sets = _voc_sets(images.root, files, images)
+    listed = {path for paths in sets.values() for path in paths}
+    images.left_out |= {x.path for path in found if path not in listed for x in found[path]}
     return Labelled({split: [x for path in sets[split] for x in found[path]] for split in sets})
 
 
@@ -170,12 +172,11 @@ def read_cvat(files: Files, images: Images) -> Labelled:
         for entry in root.findall("image"):
             where = _where(path, entry)
             subset = split or split_of_name(entry.get("subset", ""))
-            if subset == "test":
-                continue
             size = stated_size(entry.get("width"), entry.get("height"), where)
             boxes = list(_cvat_boxes(path, entry, images))
             name = label(entry.get("name"), where, "the image's name")
             splits.setdefault(subset, []).extend(images.labelled(name, path, where, boxes, size))
+    images.left_out |= {image.path for image in splits.pop("test", [])}
     return Labelled(splits, names or None)
 
 
