@@ -161,7 +161,12 @@ def _of_file(path: Path) -> list[_Source]:
         return [_CVAT.source(files)] if tag == "annotations" else []
     if suffix in (".yaml", ".yml"):
         return [_yolo(path)]
-    return [_CSV.source(files)] if suffix == ".csv" and is_box_table(path) else []
+    if suffix == ".csv" and not is_box_table(path):
+        raise ValueError(
+            f"--data {path}: its header should name an image (filename), a class (class) and a box "
+            "(xmin, ymin, xmax, ymax, or x, y, width, height)."
+        )
+    return [_CSV.source(files)] if suffix == ".csv" else []
 
 
 def _of_folder(root: Path) -> tuple[list[_Source], list[Exception]]:
