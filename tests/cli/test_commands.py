@@ -256,7 +256,7 @@ class TestData:
         assert main(["validate-data", *paths, "--data", str(tmp_path)]) == 2
         assert main(["validate-data", *paths[:2]]) == 2
         assert main(["validate-data"]) == 2
-        assert main(["train", CONFIG, "--data", str(tmp_path)]) == 2
+        assert main(["train", CONFIG, "--data", str(images)]) == 2
         (images / "a.png").unlink()
         assert main(["validate-data", *paths]) == 1
         assert "not usable" in capsys.readouterr().out

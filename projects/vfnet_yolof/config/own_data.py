@@ -80,12 +80,14 @@ def _paths(given: dict[str, Any], eval_only: bool) -> dict[str, str]:
         raise ConfigError("--data names all files; leave --train-json and the like out.")
     from ..data.layouts import open_data
 
-    train, val = open_data(path, given.get("split"))
-    if eval_only and val is None and not os.path.isdir(path):
-        train, val = None, train  # one file, and no other use for it
-    needed = "validation" if eval_only else "training"
+    opened = open_data(path, given.get("split"))
+    train, val = opened.train, opened.val
+    if eval_only and not opened.is_named:
+        val = train  # there is no other use for it
     if (val if eval_only else train) is None:
-        raise ConfigError(f"--data {path}: has no {needed} set.")
+        needed = "validation" if eval_only else "training"
+        hint = " --split 0.2 takes a fifth of its images." if eval_only else ""
+        raise ConfigError(f"--data {path}: has no {needed} set.{hint}")
     found = {"train": train, "val": val}
     return {
         f"{name}_{kind}": value
