@@ -41,7 +41,7 @@ def use_own_data(cfg: DictConfig, given: dict[str, Any], *, eval_only: bool) -> 
     if not given:
         return []
     try:
-        paths = _paths(given, eval_only)
+        paths = _paths(given, eval_only, remembered)
         if eval_only:
             paths = {key: path for key, path in paths.items() if key.startswith("val")}
         user = _registered(paths)
@@ -67,7 +67,7 @@ def use_own_data(cfg: DictConfig, given: dict[str, Any], *, eval_only: bool) -> 
     return changes
 
 
-def _paths(given: dict[str, Any], eval_only: bool) -> dict[str, str]:
+def _paths(given: dict[str, Any], eval_only: bool, remembered: bool) -> dict[str, str]:
     """Paths by their names in :data:`FILES`."""
     path, files = given.get("path"), {key: given[key] for key in FILES if key in given}
     if path is None:
@@ -82,8 +82,8 @@ def _paths(given: dict[str, Any], eval_only: bool) -> dict[str, str]:
 
     opened = open_data(path, given.get("split"))
     train, val = opened.train, opened.val
-    if eval_only and not opened.is_named:
-        val = train  # there is no other use for it
+    if eval_only and not opened.is_named and not remembered:
+        val = train  # there is no other use for it; what is remembered was trained on
     if (val if eval_only else train) is None:
         needed = "validation" if eval_only else "training"
         hint = " --split 0.2 takes a fifth of its images." if eval_only else ""
