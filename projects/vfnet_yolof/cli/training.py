@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import torch
 from detectron2.utils import comm
@@ -32,7 +31,6 @@ from ..engine.ending import (
     EvaluationFailed,
     OutputError,
     cause,
-    require_writable,
     writing,
 )
 from ..engine.failures import ProcessFailed, StepFailed, is_agreed, together
@@ -41,6 +39,7 @@ from ..engine.run import evaluate_model, train_model, use_device
 from ..engine.run_folder import RunFolder
 from ..engine.run_record import save_run_record, versions
 from .arguments import add_batch_size, add_data_files, add_processes
+from .output_folder import claim, settled_folder
 
 EXPECTED = (
     ConfigError,
@@ -170,8 +169,8 @@ def _run(args: argparse.Namespace) -> int:
     with _messages_kept() as messages, ExitStack() as owned:
         config = read_arguments(args)
         cfg, changes = config.cfg, config.changes
-        folder = RunFolder(cfg.train.output_dir)
-        together(lambda: _claim(folder, cfg, args, owned))
+        folder = settled_folder(cfg, args, owned)
+        together(lambda: claim(folder, cfg, args, owned))
         released = owned.pop_all()  # held until training ends, not only until messages are told
         for name in _LOGGERS:
             setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
@@ -184,27 +183,6 @@ def _run(args: argparse.Namespace) -> int:
         logger.info("Changed: %s", change)
     with released:
         return _train_or_evaluate(cfg, args, changes, folder)
-
-
-def _claim(folder: RunFolder, cfg: DictConfig, args: argparse.Namespace, owned: ExitStack) -> None:
-    """Make sure, before anything is written, that the output folder can be used as is asked for."""
-    if args.eval_only and folder.holds_a_run() and not _has_weights_of(folder, cfg):
-        raise ConfigError(
-            f"{folder.folder} holds another run, whose results this evaluation of "
-            f"{cfg.train.init_checkpoint} would replace. Choose another folder with --output."
-        )
-    if args.eval_only or not comm.is_main_process():
-        require_writable(folder.folder)
-        return
-    owned.enter_context(folder.owned())
-    if not args.resume and not args.overwrite:
-        folder.require_free()
-
-
-def _has_weights_of(folder: RunFolder, cfg: DictConfig) -> bool:
-    """Whether what is evaluated is the run's own: one of its checkpoints, by default the best."""
-    weights = cfg.train.init_checkpoint
-    return not weights or folder.folder.resolve() in Path(weights).resolve().parents
 
 
 def _train_or_evaluate(

@@ -27,6 +27,7 @@ from ..config.yacs import (
 from ..utils import __version__
 from ..utils.files import replacing, write_atomically
 from .checkpoints import FINAL
+from .run_folder import CONFIG
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -62,7 +63,7 @@ def save_run_record(cfg: DictConfig, changes: list[str]) -> None:
         return
     folder = Path(cfg.train.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     # LazyConfig writes in place and pickles what it cannot write as text, without an error.
     with replacing(path) as scratch:
         LazyConfig.save(cfg, str(scratch))
