@@ -42,6 +42,11 @@ def never() -> bool:
     return False
 
 
+def has_test_set(cfg: DictConfig) -> bool:
+    """Whether ``dataloader.test`` has images; its mapper alone tells how to predict."""
+    return OmegaConf.select(cfg, "dataloader.test.dataset") is not None
+
+
 class Evaluation:
     """Evaluates models on ``cfg.dataloader.test``; loader and evaluator are built when needed.
 
@@ -53,6 +58,11 @@ class Evaluation:
     def __init__(self, cfg: DictConfig, classes: Classes) -> None:
         self.cfg = cfg
         self.classes = classes
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there are images to evaluate on and an evaluator for them."""
+        return "evaluator" in self.cfg.dataloader and has_test_set(self.cfg)
 
     @cached_property
     def loader(self) -> Any:

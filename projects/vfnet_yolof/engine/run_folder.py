@@ -32,7 +32,8 @@ _PATIENCE = 20.0  # seconds for the loader's processes of a killed run to notice
 _RUN_FILES = (
     *("model_*.pth", "last_checkpoint", "metrics.json", "events.out.tfevents.*"),
     *("config.yaml", "config_yacs.yaml", "versions.txt", "inference/coco_instances_results.json"),
-    *("inference/per_class.csv", "inference/metrics.json"),
+    *("inference/per_class.csv", "inference/metrics.json", "validation/[0-9][0-9]_*.jpg"),
+    *("summary.md", "summary.json", "losses.png", "ap.png"),
 )
 
 
@@ -211,7 +212,7 @@ class RunFolder:
             iteration = _iteration(line)
             if iteration is None:
                 cut += 1
-            elif iteration >= iterations_done and '"total_loss"' in line:
+            elif _is_done_again(line, iteration, iterations_done):
                 later += 1
             else:
                 kept.append(line)
@@ -230,6 +231,14 @@ def _iteration(line: str) -> int | None:
     except (ValueError, KeyError, TypeError):
         return None
     return value if isinstance(value, int) else None
+
+
+def _is_done_again(line: str, iteration: int, iterations_done: int) -> bool:
+    if '"evaluated"' in line:  # afterwards, and not by the training
+        return False
+    # The evaluation at the end of a session counts the iterations done; the iteration of that
+    # number has losses.
+    return iteration > iterations_done or (iteration == iterations_done and '"total_loss"' in line)
 
 
 def _this_process() -> bytes:
