@@ -38,7 +38,9 @@ from ..engine.launch import launch
 from ..engine.run import evaluate_model, train_model, use_device
 from ..engine.run_folder import RunFolder
 from ..engine.run_record import save_run_record, versions
+from ..utils.quiet import keep_warnings_off_console
 from .arguments import add_batch_size, add_data_files, add_processes
+from .console import shorten_console
 from .output_folder import claim, settled_folder
 
 EXPECTED = (
@@ -174,7 +176,7 @@ def _run(args: argparse.Namespace) -> int:
         released = owned.pop_all()  # held until training ends, not only until messages are told
         for name in _LOGGERS:
             setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
-            _keep_tracebacks_off_console(logging.getLogger(name))
+        shorten_console([logging.getLogger(name) for name in _LOGGERS])
     for message in messages:
         logging.getLogger(message.name).handle(message)
     logger = logging.getLogger(f"detectron2.{__name__}")
@@ -238,28 +240,6 @@ def _messages_kept() -> Iterator[list[logging.LogRecord]]:
             logger.removeHandler(handler)
 
 
-class _WithoutTraceback(logging.Formatter):
-    """Another formatter's text, without tracebacks."""
-
-    def __init__(self, formatter: logging.Formatter) -> None:
-        super().__init__()
-        self._formatter = formatter
-
-    def format(self, record: logging.LogRecord) -> str:
-        record = copy.copy(record)  # other handlers format it, too
-        record.exc_info = record.exc_text = None
-        return self._formatter.format(record)
-
-
-def _keep_tracebacks_off_console(logger: logging.Logger) -> None:
-    """The log file has them; the user sees one sentence, which names that file."""
-    for handler in logger.handlers:
-        on_console = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
-        formatter = handler.formatter
-        if on_console and formatter is not None and not isinstance(formatter, _WithoutTraceback):
-            handler.setFormatter(_WithoutTraceback(formatter))
-
-
 def _log_file() -> str | None:
     """Where this process writes its messages."""
     streams = [getattr(x, "stream", None) for x in logging.getLogger("detectron2").handlers]
@@ -270,6 +250,7 @@ def _log_file() -> str | None:
 
 def command_line(arguments: Sequence[str] | None = None) -> int:
     """As :func:`main`, but mistakes of the user end with one line instead of a traceback."""
+    keep_warnings_off_console()
     args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     try:

@@ -26,7 +26,7 @@ from .evaluation import Evaluation, kept_modes
 
 SCORE_THRESHOLD = 0.3  # less sure detections are not drawn
 _GAP = 8  # px between the two halves
-_SIDES = (f"predicted (score {SCORE_THRESHOLD} or more)", "ground truth")
+_SIDES = ("predicted", "ground truth")
 
 
 def draw_examples(

@@ -45,6 +45,7 @@ from .fine_tune import (
     load_for_fine_tuning,
     load_initial_weights,
 )
+from .progress import progress_line
 from .run_folder import RunFolder
 from .summary import NO_VALIDATION, Training, write_summary
 from .swa import AveragingHook
@@ -125,8 +126,10 @@ def train_model(
 def _train(run: Training, start: int) -> int:
     trainer, files = run.trainer, run.files
     asked = StopRequest(lambda: setattr(trainer, "stop_requested", True))
+    max_iter = run.cfg.train.max_iter
     with handled(asked):
-        trainer.train(start, run.cfg.train.max_iter)
+        with progress_line(trainer, start, max_iter):
+            trainer.train(start, max_iter)
         status = _interrupted(trainer, asked) if trainer.interrupted else 0
         problem = _summarised(run)
     if trainer.evaluation_problem is not None:

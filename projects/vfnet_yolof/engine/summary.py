@@ -284,7 +284,7 @@ def _write_curves(folder: Path, measured: Measured, facts: dict[str, Any]) -> li
     evaluated = {name: measured.series(name) for name in names if "loss" not in name}
     is_ap = metric.rpartition("/")[2].startswith("AP")
     files = {
-        "losses.png": (measured.losses, "loss"),
+        "losses.png": (dict(sorted(measured.losses.items(), key=_sum_first)), "loss"),
         "ap.png": ({n: c for n, c in evaluated.items() if c[0]}, "AP in %" if is_ap else metric),
     }
     written = []
@@ -297,6 +297,10 @@ def _write_curves(folder: Path, measured: Measured, facts: dict[str, Any]) -> li
                 write_atomically(folder / name, draw)
             written.append(name)
     return written
+
+
+def _sum_first(item: tuple[str, Any]) -> tuple[bool, str]:
+    return item[0] != "total_loss", item[0]
 
 
 def _write_examples(run: Training) -> int:

@@ -6,6 +6,8 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
+from .examples import SCORE_THRESHOLD
+
 Facts = Mapping[str, Any]
 
 _NEXT = {
@@ -20,8 +22,8 @@ def as_markdown(facts: Facts) -> str:
     images = [f"![{name}]({name})" for name in facts["curves"]]
     if facts.get("validation_images"):
         images.append(
-            f"`validation/` has {facts['validation_images']} validation images, detections beside "
-            "ground truth."
+            f"`validation/` has {facts['validation_images']} validation images: the detections of "
+            f"a score of {SCORE_THRESHOLD} or more beside the ground truth."
         )
     parts = [
         f"# {facts['run']}",
