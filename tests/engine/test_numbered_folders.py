@@ -137,3 +137,4 @@ def test_all_processes_of_a_run_use_one_folder(config, repository):
     assert runs() == ["output/my_toy/001"]
     assert os.listdir("output/my_toy") == ["001"], done.stderr
     assert Path("output/my_toy/001/log.txt.rank1").is_file()
+    assert "Warning" not in done.stderr  # of packages, in any of the processes

@@ -279,16 +279,14 @@ def evaluate_model(
     if comm.is_main_process():
         # Told from the evaluations of a training, whose file this may be.
         weights = cfg.train.init_checkpoint or best_or_last(cfg.train.output_dir)
-        values = {
-            "iteration": iteration,
-            "evaluated": weights,
-            **flatten_results_dict(results),
-        }
+        flat = flatten_results_dict(results)
+        values = {"iteration": iteration, "evaluated": weights, **flat}
         if tta:
             values["tta"] = True
         path = Path(cfg.train.output_dir) / METRICS
         append_metrics(path, values)
-        logger.info("Metrics appended to %s", path)
+        headlines = [f"{name} {value:.4g}" for name, value in flat.items() if "-" not in name]
+        logger.info("%s; appended to %s", ", ".join(headlines[:3]) or "No metrics", path)
     return results
 
 

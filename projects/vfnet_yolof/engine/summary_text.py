@@ -120,8 +120,9 @@ def _data(facts: Facts) -> list[tuple[str, str]]:
     for split, title in (("train", "trained on"), ("val", "validated on")):
         if split in data:
             found = data[split]
-            name = ", ".join(found["names"])
-            rows.append((title, f"{found['images']} images, {found['boxes']} boxes ({name})"))
+            text = f"{found['images']} images, {found['boxes']} boxes"
+            names = ", ".join(found["names"])
+            rows.append((title, f"{text} ({names})" if names else text))
     if data.get("classes"):
         rows.append(("classes", _some(data["classes"])))
     return rows
