@@ -86,7 +86,11 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or this run's")
     add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
     add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
-    add("--resume", action="store_true", help="continue from the last checkpoint in output_dir")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in output_dir, or of the newest run",
+    )
     add(
         "--overwrite",
         action="store_true",
