@@ -100,8 +100,25 @@ def test_a_folder_that_the_config_names_is_used_as_it_is(config):
     assert train(config) == 2
 
 
+def test_a_run_from_a_checkpoint_gets_the_next_number(config, capfd):
+    """Its config names the folder of the run that it comes from."""
+    from vfnet_yolof.cli.main import main
+
+    assert train(config) == 0
+    start = ["output/my_toy/001/model_final.pth", "--device", "cpu", "--trust-config"]
+    assert main(["train", *start, "train.max_iter=1"]) == 0
+    assert runs() == ["output/my_toy/001", "output/my_toy/002"]
+    assert main(["train", *start, "--resume"]) == 2
+    Path("moved").mkdir()
+    Path("moved/a.pth").write_bytes(Path("output/my_toy/001/model_final.pth").read_bytes())
+    before = Path("output/my_toy/001/metrics.json").read_text()
+    assert main(["evaluate", "moved/a.pth", *start[1:]]) == 0
+    assert Path("output/my_toy/001/metrics.json").read_text() == before
+    assert Path("output/my_toy/evaluation/001/metrics.json").is_file()
+
+
 def _claim(folder, count, claimed):
-    claimed.put([RunSeries(folder, "x.py").new_run().name for _ in range(count)])
+    claimed.put([RunSeries(folder, "x").new_run().name for _ in range(count)])
 
 
 def test_processes_that_start_at_once_get_different_numbers(tmp_path):

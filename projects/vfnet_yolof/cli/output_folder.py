@@ -12,11 +12,14 @@ from omegaconf import DictConfig
 
 from ..config.options import TRAIN_DEFAULTS, ConfigError
 from ..config.read import joined_pairs
+from ..config.saved import is_checkpoint
 from ..engine.ending import require_writable
 from ..engine.failures import together
 from ..engine.run_folder import RunFolder, RunSeries
 
 logger = logging.getLogger(f"detectron2.{__name__}")
+
+_DEFAULT = Path(TRAIN_DEFAULTS["output_dir"])  # the folder of all runs that have no name
 
 
 def settled_folder(cfg: DictConfig, args: argparse.Namespace, owned: ExitStack) -> RunFolder:
@@ -43,16 +46,21 @@ def settled_folder(cfg: DictConfig, args: argparse.Namespace, owned: ExitStack) 
 
 
 def _names_folder(cfg: DictConfig, args: argparse.Namespace) -> bool:
-    """Whether the command line names the output folder, or the config another than the default."""
+    """Whether the command line names the output folder, or the config another than the default.
+
+    The folder in a checkpoint's config is that of another run, which only ``--resume`` goes on in.
+    """
     keys = [pair.partition("=")[0] for pair in joined_pairs(args.overrides)]
     if args.output_dir is not None or {"train.output_dir", "OUTPUT_DIR"} & set(keys):
         return True
-    return bool(Path(cfg.train.output_dir) != Path(TRAIN_DEFAULTS["output_dir"]))
+    if is_checkpoint(args.config_file):
+        return args.resume or (args.eval_only and not cfg.train.init_checkpoint)
+    return Path(str(cfg.train.output_dir)) != _DEFAULT
 
 
 def _numbered_folder(cfg: DictConfig, args: argparse.Namespace) -> tuple[str, bool]:
     """The folder, and whether it was made for this run."""
-    series = RunSeries(cfg.train.output_dir, args.config_file)
+    series = RunSeries(_DEFAULT, _series_name(cfg, args.config_file))
     if args.overwrite:
         raise ConfigError("--overwrite deletes the run in a folder: name that with --output.")
     if args.eval_only and cfg.train.init_checkpoint:
@@ -64,6 +72,14 @@ def _numbered_folder(cfg: DictConfig, args: argparse.Namespace) -> tuple[str, bo
         what = "evaluate: name weights, or a run's" if args.eval_only else "resume: name its"
         raise ConfigError(f"{series.folder} holds no run to {what} folder with --output.")
     return str(newest), False
+
+
+def _series_name(cfg: DictConfig, config_file: str) -> str:
+    """The config's name; of a checkpoint that of the runs that it is one of."""
+    if not is_checkpoint(config_file):
+        return Path(config_file).stem
+    run = Path(str(cfg.train.output_dir))
+    return run.parent.name if run.name.isdecimal() and run.parent.name else run.name
 
 
 def claim(folder: RunFolder, cfg: DictConfig, args: argparse.Namespace, owned: ExitStack) -> None:

@@ -14,10 +14,11 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..config.options import ConfigError
+from ..config.own_data import has_test_set
 from ..config.parts import built, built_model, config_errors
 from ..utils.state import seed_everything
 from .checkpoints import CheckpointFiles, CheckpointHook
-from .evaluation import Evaluation, ValidationLoss, has_test_set
+from .evaluation import Evaluation, ValidationLoss
 from .evaluation_hooks import BestCheckpointHook, EarlyStoppingHook, EvaluationRound, Measure
 from .failures import together
 from .memory import checkpoint_activations

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ..config.options import ConfigError
+from ..config.own_data import has_test_set
 from ..config.parts import built
 from ..data.loader import DataLoadingError, check_pictures
 from ..modeling.by_size import BySize
@@ -40,11 +41,6 @@ Stop = Callable[[], bool]  # whether this process has been asked to stop
 def never() -> bool:
     """Nobody asks to stop."""
     return False
-
-
-def has_test_set(cfg: DictConfig) -> bool:
-    """Whether ``dataloader.test`` has images; its mapper alone tells how to predict."""
-    return OmegaConf.select(cfg, "dataloader.test.dataset") is not None
 
 
 class Evaluation:

@@ -42,12 +42,11 @@ class RunSeries:
 
     Args:
         parent: the folder that holds the runs of all configurations.
-        config: the configuration's file; what is no letter, digit or one of ``._+-@`` in its name
-            becomes ``_``.
+        name: the configuration's; what is no letter, digit or one of ``._+-@`` in it becomes ``_``.
     """
 
-    def __init__(self, parent: str | os.PathLike[str], config: str | os.PathLike[str]) -> None:
-        self.folder = Path(parent) / re.sub(r"[^\w.+@-]", "_", Path(config).stem)
+    def __init__(self, parent: str | os.PathLike[str], name: str) -> None:
+        self.folder = Path(parent) / (re.sub(r"[^\w.+@-]", "_", name) or "_")
 
     def new_run(self) -> Path:
         """Make the folder of the next number, which no other process gets.
