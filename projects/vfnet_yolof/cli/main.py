@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..engine.ending import EXIT_REFUSED, EXIT_SIGNAL
 from ..utils import __version__
+from ..utils.quiet import keep_warnings_off_console
 
 PROG = "vfnet-yolof"
 
@@ -96,6 +97,7 @@ def told(action: Callable[[], int], refused: int = EXIT_REFUSED) -> int:
     Args:
         refused: the status for arguments, configs, data or checkpoints that cannot be right.
     """
+    keep_warnings_off_console()
     try:
         return action()
     except KeyboardInterrupt:
