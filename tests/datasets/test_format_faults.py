@@ -220,8 +220,8 @@ def test_images_that_are_not_there(
         path.unlink()
         Image.new("RGB", (4, 4)).save(path.with_name("new.png"))
     assert len(load_annotations(opened(root).json_file).images) == 2
-    assert re.search(r"whose image is not there, left out: .*\(image_000.png\)", caplog.text)
-    assert re.search(r"that no annotation names, left out: .*new.png", caplog.text)
+    assert re.search(r"image is not there, left out; the first: .*\(image_000.png\)", caplog.text)
+    assert re.search(r"that no annotation names, left out; the first: .*new.png", caplog.text)
     for path in tmp_path.rglob("*.png"):
         path.unlink()
     with pytest.raises(ValueError, match=r"image was found. Not there: .*image_000.png"):
@@ -234,7 +234,7 @@ def test_yolo_images_without_labels(tmp_path: Path, caplog: pytest.LogCaptureFix
     (labels / "image_000.txt").rename(labels / "gone.txt")
     assert rows(root)["image_000.png"] == []
     assert re.search(r"without a label file, used as .*image_000.png", caplog.text)
-    assert re.search(r"label files whose image is not there, left out: .*gone.txt", caplog.text)
+    assert re.search(r"1 label files whose image is not there.* first: .*gone.txt", caplog.text)
     for path in labels.iterdir():
         path.unlink()
     with pytest.raises(ValueError, match=r"neither this nor any .*labels.train.image_000.txt"):
@@ -256,11 +256,11 @@ def test_voc_counted_from_0(corner: str, tmp_path: Path, caplog: pytest.LogCaptu
     given = [*ONE, Picture("b.png", 40, 30, [Box("dog", 0.0, 3.0, 20.0, 15.0)])]
     root = formats.write_voc(tmp_path, given)
     assert rows(root)["a b.png"] == [("cat", [4, 3, 20, 15], False)]
-    assert "counted from 0" not in caplog.text
+    assert "corner below 1" not in caplog.text
     path = root / "Annotations" / "b.xml"
     path.write_text(path.read_text().replace("<xmin>1<", corner))
     assert rows(root)["a b.png"] == [("cat", [5, 4, 19, 14], False)]
-    assert "counted from 0" in caplog.text
+    assert "1 boxes with a corner below 1" in caplog.text
 
 
 def test_outlines_and_turned_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -274,8 +274,8 @@ def test_outlines_and_turned_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixt
         ("cat", pytest.approx([6.5, 0.5, 15, 20]), False),
         ("dog", [1.5, 2, 5.5, 7], False),
     ]
-    assert re.search("outlines or turned boxes.*line 5, .*line 6", caplog.text)
-    assert re.search("points, lines, masks and the like, left out: .*line 6", caplog.text)
+    assert re.search("2 outlines or turned boxes.*line 5", caplog.text)
+    assert re.search("1 points, lines, masks and the like, .* first: .*line 6", caplog.text)
 
     root = formats.write_labelme(tmp_path / "labelme", ONE)
     path = root / "a b.json"

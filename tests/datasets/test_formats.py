@@ -190,7 +190,7 @@ class TestLayouts:
             file.write("val: ../valid/images\n")
         splits = open_data(root)
         assert splits.train and splits.val is None
-        assert "not there, left out: ../valid/images of" in caplog.text
+        assert "not there, left out; the first: ../valid/images of" in caplog.text
         assert open_data(root, 0.5).val
 
     @pytest.mark.parametrize("place", [".", "labels"])
@@ -210,11 +210,18 @@ class TestLayouts:
         (tmp_path / "classes.txt").write_text("bird\ncat\ndog\n")
         assert len(load_annotations(opened(tmp_path).json_file).images) == 3
 
+    def test_darknet_files_of_cvat(self, tmp_path: Path) -> None:
+        formats.draw(tmp_path / "obj_train_data", formats.pictures(3))
+        formats.write_labels(tmp_path / "obj_train_data", formats.pictures(3))
+        (tmp_path / "obj.names").write_text("bird\ncat\ndog\n")
+        assert len(load_annotations(opened(tmp_path).json_file).images) == 3
+
     def test_yolo_lists_of_images(self, tmp_path: Path) -> None:
         formats.write_yolo(tmp_path / "data", formats.pictures(4))
         root = tmp_path / "data"
         for name, numbers in (("train", (0, 1, 2)), ("val", (3,))):
-            lines = [f"./images/train/image_{i:03}.png\n" for i in numbers]
+            prefix = "./" if name == "train" else "data/"
+            lines = [f"{prefix}images/train/image_{i:03}.png\n" for i in numbers]
             (root / f"{name}.txt").write_text("".join(lines))
         yaml = "path: /not/here\ntrain: train.txt\nval: val.txt\nnames: [bird, cat, dog]\n"
         (root / "data.yaml").write_text(yaml)
@@ -237,6 +244,16 @@ class TestLayouts:
         (sets / "val.txt").write_text("image_002\nimage_009\n")
         with pytest.raises(ValueError, match=r"val.txt, line 2: there is no image_009.xml"):
             open_data(tmp_path)
+
+    @pytest.mark.parametrize("suffix", [".json", ".csv", ".xml", ".yaml"])
+    def test_other_files_do_not_matter(self, tmp_path: Path, suffix: str) -> None:
+        for folder in ("train", "valid"):
+            formats.write_createml(tmp_path / folder, formats.pictures(3))
+        for folder in (tmp_path, tmp_path / "train"):
+            content = "<other/>" if suffix == ".xml" else '{"other": 1}'
+            (folder / f"a{suffix}").write_text(content)
+        splits = open_data(tmp_path)
+        assert splits.train and splits.val
 
     def test_voc_beside_the_images(self, tmp_path: Path) -> None:
         for folder in ("train", "valid"):

@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ _SPLITS = {
     "test": ("test", "testing"),
 }
 
-# Remarks; each is followed by where it was so.
+# Remarks; how many comes before, and where the first is after.
 OUTLINES = "outlines or turned boxes, of which the upright box around them is used"
 IGNORED = "objects marked difficult, neither learnt nor demanded (iscrowd)"
 OTHER_SHAPES = "points, lines, masks and the like, left out"
@@ -211,20 +211,23 @@ def split_of_name(stem: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def annotation_files(root: Path, suffix: str) -> Files:
+def annotation_files(root: Path, suffix: str, is_known: Callable[[Path], bool]) -> Files:
     """The annotation files of a folder, by split where subfolders are called so.
 
     They lie in the folder or its splits, or there in a folder for annotations.
+
+    Args:
+        suffix: of all files. is_known: tells of one file; where one is, its whole folder counts.
 
     Raises:
         ValueError: some lie in a folder and others in its splits.
     """
     for base in (root, *(root / name for name in ANNOTATION_FOLDERS)):
-        own = _files_in(base, suffix)
+        own = _files_in(base, suffix, is_known)
         parts = {
             split: found
             for split, folder in split_folders(base).items()
-            if (found := _first_files(folder, suffix))
+            if (found := _first_files(folder, suffix, is_known))
         }
         if own and parts:
             raise ValueError(
@@ -236,19 +239,20 @@ def annotation_files(root: Path, suffix: str) -> Files:
     return {}
 
 
-def _first_files(folder: Path, suffix: str) -> list[Path]:
+def _first_files(folder: Path, suffix: str, is_known: Callable[[Path], bool]) -> list[Path]:
     places = (folder, *(folder / name for name in ANNOTATION_FOLDERS))
-    return next((found for place in places if (found := _files_in(place, suffix))), [])
+    return next((found for p in places if (found := _files_in(p, suffix, is_known))), [])
 
 
-def _files_in(folder: Path, suffix: str) -> list[Path]:
+def _files_in(folder: Path, suffix: str, is_known: Callable[[Path], bool]) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(
+    files = sorted(
         p
         for p in folder.iterdir()
         if p.suffix.lower() == suffix and p.is_file() and not p.name.startswith(".")
     )
+    return files if any(map(is_known, files)) else []
 
 
 def number(value: Any, where: str, what: str) -> float:
