@@ -241,6 +241,12 @@ def test_yolo_images_without_labels(tmp_path: Path, caplog: pytest.LogCaptureFix
         open_data(root)
 
 
+def test_yolo_rounding_at_the_border(tmp_path: Path) -> None:
+    root = yolo_line("1.0 0.5 0.5 1.004 1")(tmp_path)
+    assert rows(root)["a b.png"][1] == ("cat", pytest.approx([-0.08, 0, 40.16, 30]), False)
+    assert not validate_coco(*opened(root)).errors
+
+
 def test_keypoints_are_not_an_outline(tmp_path: Path) -> None:
     root = yolo_line("1 0.5 0.5 0.2 0.2 0.1 0.1 2 0.9 0.9 1")(tmp_path)
     with pytest.raises(ValueError, match="line 2: .*not 2"):

@@ -276,6 +276,34 @@ class TestLayouts:
         assert splits.train and len(load_annotations(splits.train.json_file).images) == 3
         assert splits.val and len(load_annotations(splits.val.json_file).images) == 1
 
+    @pytest.mark.parametrize(
+        ("header", "row"),
+        [
+            ("image;label;x;y;width;height", "a b.png;cat;4.5;3;20;15"),
+            ("Image Path,Class Name,X,Y,W,H,width,height", "else/a b.png,cat,4.5,3,20,15,40,30"),
+            (
+                "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name",
+                "cat,4.5,3,20,15,a b.png",
+            ),
+            ("path, class, x1, y1, x2, y2", "/a/a b.png, cat, 4.5, 3, 24.5, 18"),
+            ("\ufefffile,category,left,top,right,bottom,score", "a b.png,cat,4.5,3,24.5,18,"),
+        ],
+    )
+    def test_columns_of_tables(self, header: str, row: str, tmp_path: Path) -> None:
+        formats.draw(tmp_path, [Picture("a b.png", 40, 30, [])])
+        (tmp_path / "boxes.csv").write_text(f"{header}\r\n{row}\r\n", encoding="utf-8")
+        found = load_annotations(opened(tmp_path).json_file)
+        assert boxes_of(found) == {"a b.png": [("cat", [4.5, 3, 20, 15])]}
+
+    def test_createml_of_labelimg(self, tmp_path: Path) -> None:
+        formats.write_createml(tmp_path, formats.pictures(3))
+        file = tmp_path / "_annotations.createml.json"
+        for entry in json.loads(file.read_text()):
+            path = (tmp_path / entry["image"]).with_suffix(".json")
+            path.write_text(json.dumps([entry | {"verified": False}]))
+        file.unlink()
+        assert len(load_annotations(opened(tmp_path).json_file).images) == 3
+
     def test_subsets_of_a_cvat_project(self, tmp_path: Path) -> None:
         formats.write_cvat(tmp_path, formats.pictures(4))
         path = tmp_path / "annotations.xml"
@@ -333,6 +361,12 @@ class TestLayouts:
         formats.draw(tmp_path / "masks", formats.pictures(2))
         with pytest.raises(ValueError, match=r"known layouts \(.*YOLO: data.yaml.*It has images"):
             open_data(tmp_path / "masks")
+        root = formats.write_coco(tmp_path / "coco", formats.pictures(2)) / "train"
+        content = (root / "_annotations.coco.json").read_text()
+        (root / "_annotations.coco.json").rename(root / "a.json")
+        (root / "b_train.json").write_text(content)
+        with pytest.raises(ValueError, match="annotations of train, and others of no set"):
+            open_data(root)
         root = formats.write_voc(tmp_path / "both", formats.pictures(2))
         formats.write_csv(root, formats.pictures(2))
         with pytest.raises(ValueError, match="several layouts .*Pascal VOC, by .*; CSV, by"):

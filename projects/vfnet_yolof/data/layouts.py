@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,8 +86,7 @@ def _checked(
     if not sets:
         absent = "".join(f" Not there: {where}." for where in images.remarks[NO_IMAGE][:1])
         raise ValueError(f"--data {root}: no training or validation image was found.{absent}")
-    if "" in sets and len(sets) > 1:
-        raise ValueError(f"--data {root}: some images are of {_names(sets)}, others of no set.")
+    _require_all_named(root, sets)
     boxes = [box for found in sets.values() for image in found for box in image.boxes]
     if not boxes:
         raise ValueError(f"--data {root}: no image has a box.")
@@ -137,12 +136,19 @@ def _parted(
     return {s: [x for x, is_val in pairs if is_val is (s == "val")] for s in ("train", "val")}
 
 
-def _require_one_set(root: Path, sets: Iterable[str]) -> None:
-    if len(list(sets)) > 1:
+def _require_all_named(root: Path, sets: Collection[str]) -> None:
+    if "" in sets and len(sets) > 1:
+        raise ValueError(
+            f"--data {root}: has annotations of {_names(sets)}, and others of no set; name one."
+        )
+
+
+def _require_one_set(root: Path, sets: Collection[str]) -> None:
+    if len(sets) > 1:
         raise ValueError(f"--split: {root} has {_names(sets)} already; leave --split out.")
 
 
-def _names(sets: Iterable[str]) -> str:
+def _names(sets: Collection[str]) -> str:
     return " and ".join(name for name in ("train", "val") if name in sets)
 
 
@@ -150,6 +156,7 @@ def _opened_coco(root: Path, source: Source, share: float | None) -> Splits:
     splits = source.coco
     if not splits:
         raise ValueError(f"--data {root}: has a test set only; name its annotation file.")
+    _require_all_named(root, splits)
     files = " and ".join(split.json_file for split in splits.values())
     logger.info("%s: COCO JSON, %s", root, files)
     if share is None:

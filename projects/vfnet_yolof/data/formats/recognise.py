@@ -175,6 +175,10 @@ def _json_in(root: Path) -> list[Source]:
     found = []
     for kind in sorted({k for paths in files.values() for p in paths if (k := kind_at(p))}):
         of_kind = _only(files, {path for path, own in kinds.items() if own == kind})
+        if kind == "createml" and not any(split_of_name(p.stem) for p in kinds):
+            # LabelImg writes a file for each image.
+            found.append(_JSON[kind]._replace(has_file_per_image=True).source(of_kind))
+            continue
         if kind != "coco":
             found.append(_JSON[kind].source(of_kind))
             continue
