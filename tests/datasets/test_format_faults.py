@@ -228,6 +228,14 @@ def test_images_that_are_not_there(
         open_data(root)
 
 
+def test_another_sets_image_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder in ("train", "valid"):
+        formats.write_csv(tmp_path / folder, formats.pictures(3))
+    (tmp_path / "train" / "image_000.png").unlink()
+    assert rows(tmp_path).keys() == {"image_001.png", "image_002.png"}
+    assert "1 annotations whose image is not there" in caplog.text
+
+
 def test_yolo_images_without_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = formats.write_yolo(tmp_path, formats.pictures(3))
     labels = root / "labels" / "train"

@@ -25,10 +25,10 @@ IMAGE_SUFFIXES = (
 )
 ANNOTATION_FOLDERS = ("Annotations", "annotations", "labels")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
-_SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
+_SPLITS = {  # by the names of folders and files, in small letters
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 
 # Remarks; how many comes before, and where the first is after.
@@ -132,7 +132,9 @@ class Images:
                 return Path(os.path.normpath(folder / name))
         except (OSError, ValueError):  # too long, or with a NUL
             return None
-        candidates = self._below.get(_same(_last(name)), [])
+        split = self._split(folder)
+        known = self._below.get(_same(_last(name)), [])
+        candidates = [path for path in known if split == "" or self._split(path) in ("", split)]
         wanted = PurePosixPath(name).parts
         ranks = [_common_end(path.parts, wanted) for path in candidates]
         best = [p for p, rank in zip(candidates, ranks, strict=True) if rank == max(ranks)]
@@ -141,6 +143,11 @@ class Images:
                 f"{where}: image {shown(name)} may be {best[0]} or {best[1]}; name it with folder."
             )
         return best[0] if best else None
+
+    def _split(self, path: Path) -> str:
+        """The split whose folder a path below the root is in, "" for none."""
+        below = path.relative_to(self.root).parts if path.is_relative_to(self.root) else ()
+        return next((_SPLITS[part.lower()] for part in below if part.lower() in _SPLITS), "")
 
     def _listing(self, folder: Path) -> dict[str, list[Path]]:
         """Image files of a folder by their names without suffix."""
@@ -194,7 +201,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     if root.is_dir():
         for path in sorted(root.iterdir()):
-            split = next((s for s, names in _SPLITS.items() if path.name.lower() in names), None)
+            split = _SPLITS.get(path.name.lower())
             if split and path.is_dir():
                 if split in folders:
                     raise ValueError(
@@ -206,8 +213,7 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 def split_of_name(stem: str) -> str:
     """``"train"`` of ``instances_train2017``, and so on; ``""`` where the name says nothing."""
-    words = re.split(r"[^a-z]+", stem.lower())
-    found = {s for s, names in _SPLITS.items() if any(name in words for name in names)}
+    found = {_SPLITS[word] for word in re.split(r"[^a-z]+", stem.lower()) if word in _SPLITS}
     return found.pop() if len(found) == 1 else ""
 
 
