@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .registration import register
 from .renamed import find_moved_modules
 from .utils import __version__
+from .utils.quiet import follow_command
 
 if TYPE_CHECKING:
     from .inference.predictor import Predictor
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor", "__version__", "optimize"]
 
+follow_command()  # in its processes, before PyTorch and others are imported
 register()
 find_moved_modules()
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..engine.ending import EXIT_REFUSED, EXIT_SIGNAL
 from ..utils import __version__
+from ..utils.quiet import keep_warnings_off_console
 
 PROG = "vfnet-yolof"
 
@@ -51,9 +52,10 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "MODEL is a packaged config's name, a config's path, or a run's folder, which has",
-            "weights, too; --weights FILE names others. key=value changes the config. --data,",
-            "--output, --device and --seed mean the same everywhere.",
+            "MODEL is a checkpoint, which carries its config; a run's folder, which stands for its",
+            "best one; a config's path; or a packaged config's name. --weights FILE names other",
+            "weights. key=value changes the config. --data, --output, --device and --seed mean the",
+            "same everywhere.",
             "",
             "examples:",
             f"  {PROG} train vfnet/vfnet_small_shapes.py --output output/first train.max_iter=20",
@@ -95,6 +97,7 @@ def told(action: Callable[[], int], refused: int = EXIT_REFUSED) -> int:
     Args:
         refused: the status for arguments, configs, data or checkpoints that cannot be right.
     """
+    keep_warnings_off_console()
     try:
         return action()
     except KeyboardInterrupt:

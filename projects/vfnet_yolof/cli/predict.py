@@ -8,7 +8,14 @@ import sys
 
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
-from .arguments import Command, add_device, add_model, add_output, add_weights
+from .arguments import (
+    Command,
+    add_device,
+    add_model,
+    add_other_test_settings,
+    add_output,
+    add_weights,
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="GFL: the predicted distribution of each side of a box",
     )
     add_device(parser)
+    add_other_test_settings(parser)
     parser.add_argument("--batch-size", type=int, default=4, help="pictures or frames at once")
     parser.add_argument("--max-frames", type=int, help="stop a video or camera after so many")
     add_trust_arguments(parser)
@@ -56,6 +64,7 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
         overrides=args.changes,
         allow=args.allow,
         trust_config=args.trust_config,
+        other_test_settings=args.other_test_settings,
     )
     options = {
         "star": args.draw_star,
@@ -84,9 +93,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from .model import resolve
+    from ..engine.named_model import named_model
 
-    model = resolve(args.model, "predict")
+    model = named_model(args.model)
     if bool(args.operands) == (args.webcam is not None):
         raise ConfigError("Name pictures, videos or folders after MODEL, or --webcam: one of both.")
     return predict(args, model.config, model.weights(args.weights))
@@ -95,7 +104,7 @@ def _run(args: argparse.Namespace) -> int:
 PREDICT = Command(
     "Detect objects in pictures, videos or from a camera; draw them, and list them as JSON.\n"
     "Exit status 1: some inputs could not be read (they are listed, the others are done).",
-    "  %(prog)s output/first street.jpg videos/ --output results --json results/found.json\n"
+    "  %(prog)s output/first/model_best.pth street.jpg videos/ --output results --json found.json\n"
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py --weights vfnet_r50.pth 'more/*.png' --output results",
     _add_arguments,
     _run,

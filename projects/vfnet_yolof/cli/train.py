@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
@@ -13,31 +12,36 @@ from .arguments import (
     add_data,
     add_device,
     add_model,
+    add_other_test_settings,
     add_output,
     add_processes,
     add_seed,
     add_weights,
 )
-from .data import data_paths
 
-_VALUES = ("num_gpus", "num_processes", "num_machines", "machine_rank", "dist_url")
-_FLAGS = ("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config")
+_VALUES = (
+    *("epochs", "batch", "num_gpus", "num_processes", "num_machines", "machine_rank"),
+    "dist_url",
+)
+_FLAGS = (
+    *("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config"),
+    "other_test_settings",
+)
+_DATA = ("data", "split", "train_json", "train_images", "val_json", "val_images")
 
 
-def training_options(args: argparse.Namespace, paths: Mapping[str, str]) -> list[str]:
+def training_options(args: argparse.Namespace) -> list[str]:
     """The arguments of ``tools/train_net.py`` for what the commands share: all but the model.
-
-    Args:
-        paths: of :func:`.data.data_paths`.
 
     Raises:
         ConfigError, ValueError: ``--device`` contradicts other options, or is not there.
     """
     options = [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(args, name, False)]
-    for key, value in paths.items():
-        options += [f"--{key.replace('_', '-')}", value]
+    for key in _DATA:
+        if (value := getattr(args, key, None)) is not None:
+            options += [f"--{key.replace('_', '-')}", str(value)]
     for name in _VALUES:
-        if hasattr(args, name):
+        if getattr(args, name, None) is not None:
             options += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     for prefix in args.allow:
         options += ["--allow", prefix]
@@ -66,11 +70,15 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser, "start from these, classes by name; a backbone's weights do as well")
-    add_output(parser, "the run's folder; by default the config's train.output_dir")
+    add_output(parser, "the run's folder; by default a new one, output/CONFIG/001, 002, ...")
     # Their names in tools/train_net.py, which the engine's messages advise.
     parser.add_argument("--init-from", dest="weights", help=argparse.SUPPRESS)
     parser.add_argument("--output-dir", dest="output", help=argparse.SUPPRESS)
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint of the run in --output, or of the config's newest run",
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete the run in that folder")
     add_data(parser)
     add_batch_size(parser)
@@ -80,34 +88,40 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser, "checkpoint; by default the run's best or last one")
-    add_output(parser, "folder for the detections; by default the run's")
+    add_output(parser, "folder for the results; by default the run's, or a new one below output/")
     parser.add_argument("--tta", action="store_true", help="at several sizes, dataloader.tta")
     parser.add_argument(
         "--optimize", action="store_true", help="the faster copy that predicts: norms folded etc."
     )
     add_data(parser, ["val"])
+    add_other_test_settings(parser)
     _add_shared(parser)
 
 
 def _train(args: argparse.Namespace) -> int:
-    from .model import resolve
+    from ..engine.named_model import named_model
     from .training import command_line
 
-    model = resolve(args.model, "train")
-    command = ["--config-file", model.config, *_output(args.output, model.run)]
-    if args.weights:
-        command += ["--init-from", args.weights]
-    paths = data_paths(args, needed="train")
-    return command_line([*command, *training_options(args, paths)])
+    model = named_model(args.model)
+    command = ["--config-file", model.config]
+    if model.checkpoint is None:
+        command += _output(args.output, model.run)
+    elif args.resume:
+        raise ConfigError("--resume continues a run: name its folder, not a checkpoint.")
+    else:  # another run, which starts from it
+        command += _output(args.output, None)
+    if weights := args.weights or model.checkpoint:
+        command += ["--init-from", weights]
+    return command_line([*command, *training_options(args)])
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from .model import resolve
+    from ..engine.named_model import named_model
     from .training import command_line
 
-    model = resolve(args.model, "evaluate")
+    model = named_model(args.model)
     command = ["--config-file", model.config, "--eval-only", *_output(args.output, model.run)]
-    options = training_options(args, data_paths(args, ["val"], "val"))
+    options = training_options(args)
     if weights := model.weights(args.weights):
         options.append(f"train.init_checkpoint={weights}")
     return command_line([*command, *options])
