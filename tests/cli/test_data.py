@@ -47,6 +47,17 @@ def test_refused(tmp_path: Path, capsys: Output) -> None:
     refused("short.txt, line 3", "validate-data", "--data", broken)
 
 
+@pytest.mark.slow
+def test_train_and_evaluate(tmp_path: Path) -> None:
+    root = str(formats.write_yolo(tmp_path / "data", formats.pictures(8)))
+    out = str(tmp_path / "run")
+    loaders = [f"dataloader.{name}.num_workers=0" for name in ("train", "test")]
+    changes = ["train.max_iter=1", "dataloader.train.total_batch_size=2", *loaders]
+    shared = ["--data", root, "--split", "0.25", "--device", "cpu"]
+    assert main(["train", "vfnet/vfnet_small.py", *shared, "--output", out, *changes]) == 0
+    assert main(["evaluate", out, *shared, "--output", str(tmp_path / "results")]) == 0
+
+
 @pytest.mark.parametrize("name", formats.ALL)
 @pytest.mark.parametrize("copy", [False, True])
 def test_convert_data(name: str, copy: bool, tmp_path: Path, capsys: Output) -> None:

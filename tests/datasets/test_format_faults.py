@@ -10,7 +10,7 @@ from pathlib import Path
 import data_formats as formats
 import pytest
 from data_formats import Box, Picture
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from vfnet_yolof.data import validate_coco
@@ -324,6 +324,54 @@ def test_turned_photographs(name: str, tmp_path: Path) -> None:
     assert validate_coco(*opened(root)).ok
 
 
+MUTABLE = {
+    "YOLO": ["labels/train/a b.txt", "data.yaml"],
+    "Pascal VOC": [VOC],
+    "CVAT": [CVAT],
+    "CreateML": [ML],
+    "LabelMe": [ME],
+    "Label Studio": [LS],
+    "CSV": [CSV],
+}
+
+
+@pytest.mark.parametrize("name", MUTABLE)
+def test_damaged_files_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    """Whatever bytes stand there, the data are read or a ValueError says where it is wrong."""
+    root = formats.ALL[name](tmp_path / "data", ONE)
+    for file in MUTABLE[name]:
+        path = root / file
+        intact = path.read_bytes()
+
+        @settings(max_examples=40, deadline=None, derandomize=True)
+        @given(
+            st.integers(0, len(intact)),
+            st.integers(0, 12),
+            st.one_of(
+                st.sampled_from([b"null", b"-1", b"[]", b"{}", b"\xff", b"1e999"]),
+                st.binary(max_size=4),
+            ),
+        )
+        def damage(start: int, length: int, new: bytes) -> None:
+            path.write_bytes(intact[:start] + new + intact[start + length :])  # noqa: B023
+            message = str(tmp_path)
+            try:
+                open_data(root)
+            except ValueError as error:
+                message = str(error)
+            assert str(tmp_path) in message and len(message.splitlines()) == 1
+
+        damage()
+        path.write_bytes(intact)
+
+
+def test_masks_alone_are_no_boxes(tmp_path: Path) -> None:
+    root = broken(formats.write_cvat, CVAT, "<box", "<mask")(tmp_path)
+    (root / CVAT).write_text((root / CVAT).read_text().replace("</box", "</mask"))
+    with pytest.raises(ValueError, match="no image has a box. 1 points, lines, masks"):
+        open_data(root)
+
+
 class TestSplit:
     NAMES = [f"{i:04}.jpg" for i in range(200)]
     CLASSES = [{"rare"} if i % 20 == 0 else {"cat"} if i % 3 else set() for i in range(200)]
@@ -361,6 +409,12 @@ class TestSplit:
     def test_neither_side_is_empty(self, classes: list[set[str]], share: float) -> None:
         chosen = self.chosen(self.NAMES[: len(classes)], classes, share)
         assert 0 < len(chosen) < len(classes)
+        groups = len({*map(frozenset, classes)})
+        assert -1 < len(chosen) - share * len(classes) < groups + 1 or share > 0.5
+
+    def test_each_class_in_one_image(self) -> None:
+        chosen = self.chosen(self.NAMES[:20], [{str(i)} for i in range(20)])
+        assert len(chosen) == 4
 
     def test_refused(self, tmp_path: Path) -> None:
         root = formats.write_csv(tmp_path / "one", ONE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import data_formats as formats
@@ -126,6 +127,16 @@ def test_again_gives_the_same_files_and_the_log_says_what_they_are(
     assert "3 classes: 'bird', 'cat', 'dog'" in caplog.text
     assert json.loads(content)["images"][0]["file_name"] == "images/train/image_000.png"
     assert first.images == str(root)
+
+
+def test_processes_may_open_at_once(tmp_path: Path) -> None:
+    root = formats.write_yolo(tmp_path / "data", formats.pictures(5))
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: open_data(root, 0.4), range(16)))
+    assert len(found) == 1
+    (splits,) = found
+    assert splits.val and len(load_annotations(splits.val.json_file).images) == 2
+    assert len(list(Path(splits.val.json_file).parent.iterdir())) == 2
 
 
 class TestOwnOrder:

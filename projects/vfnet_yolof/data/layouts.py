@@ -89,7 +89,8 @@ def _checked(
     _require_all_named(root, sets)
     boxes = [box for found in sets.values() for image in found for box in image.boxes]
     if not boxes:
-        raise ValueError(f"--data {root}: no image has a box.")
+        left = "".join(f" {len(at)} {what}." for what, at in images.remarks.items() if at)
+        raise ValueError(f"--data {root}: no image has a box.{left}")
     if all(box.x + box.width <= 1 and box.y + box.height <= 1 for box in boxes):
         raise ValueError(f"--data {root}: boxes are shares of the image, but should be pixels.")
     for found in sets.values():
