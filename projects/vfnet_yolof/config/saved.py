@@ -6,6 +6,7 @@ under the same rules as such a file (:mod:`.yaml_files`).
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from ..checkpoint import load_record
 from .options import ConfigError
 from .yaml_files import Trust, load_lazy_yaml, load_yaml
+
+logger = logging.getLogger(f"detectron2.{__name__}")
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors", ".ckpt", ".tar")
 ENTRY = "config"  # of a checkpoint
@@ -124,7 +127,12 @@ def require_tested_alike(
     text = record.get(ENTRY)
     if not isinstance(text, str):
         return
-    content = OmegaConf.create(load_yaml(checkpoint, trust, text), flags={"allow_objects": True})
+    try:
+        found = load_yaml(checkpoint, trust, text)
+    except ValueError as error:  # as of a user's own mapper, which the named config may well use
+        logger.warning("How %s was tested in training is not known: %s", checkpoint, error)
+        return
+    content = OmegaConf.create(found, flags={"allow_objects": True})
     there = tested_as(content)
     differing = [key for key in here if key in there and here[key] != there[key]]
     if differing:

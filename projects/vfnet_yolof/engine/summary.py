@@ -41,9 +41,9 @@ from .writers import METRICS
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
-NO_VALIDATION = (
-    "There is no validation set: no AP is measured and no model_best.pth written. For both, give "
-    "--data a folder that has val images as well, or part its images with --split 0.2."
+_ADVICE = "--data with a validation set, --split 0.2, or --val-json and --val-images give one."
+NO_VALIDATION = (  # when a run begins
+    f"There is no validation set, so there will be no AP and no best checkpoint. {_ADVICE}"
 )
 _SECONDS_AFTER_A_SIGNAL = 5.0  # schedulers kill what has not ended soon
 
