@@ -136,10 +136,10 @@ def _facts(run: Training, measured: Measured) -> dict[str, Any]:
         "versions": versions(),
         "commands": _commands(run),
     }
-    if facts["last"] is None:
-        facts["no_ap"] = (
-            NO_VALIDATION if not run.evaluation.has_images else "No evaluation was made."
-        )
+    if not run.evaluation.has_images:
+        facts["no_ap"] = f"There is no validation set, so no AP and no best checkpoint. {_ADVICE}"
+    elif facts["last"] is None:
+        facts["no_ap"] = f"{facts['metric']} was not measured."
     facts["per_class"] = _per_class(facts, measured)
     swa = measured.series(f"swa/{facts['metric']}")[1]
     facts["averaged"] = {"value": swa[-1], "checkpoint": f"{AVERAGE}.pth"} if swa else None
@@ -255,17 +255,17 @@ def _per_class(facts: dict[str, Any], measured: Measured) -> list[dict[str, Any]
 
 
 def _commands(run: Training) -> dict[str, str]:
-    """What to do next, as a shell takes it."""
+    """What to do next, as a shell takes it; without weights there is nothing to predict with."""
     folder = run.files.folder
     trust = _needed_trust(folder / CONFIG)
-    weights = Path(best_or_last(str(folder)) or run.files.path(BEST))
+    weights = best_or_last(str(folder))
     longer = [] if run.trainer.interrupted else [f"train.max_iter={2 * run.cfg.train.max_iter}"]
-    commands: dict[str, Sequence[str]] = {
-        "predict": ["predict", str(weights), "pictures/", "--output", "predicted", *trust],
-        "continue": ["train", str(folder), "--resume", *longer, *trust],
-    }
-    if run.evaluation.has_images:
+    commands: dict[str, Sequence[str]] = {}
+    if weights:
+        commands["predict"] = ["predict", weights, "pictures/", "--output", "predicted", *trust]
+    if weights and run.evaluation.has_images:
         commands["evaluate"] = ["evaluate", str(folder), *trust]
+    commands["continue"] = ["train", str(folder), "--resume", *longer, *trust]
     return {name: shlex.join(["vfnet-yolof", *words]) for name, words in commands.items()}
 
 
