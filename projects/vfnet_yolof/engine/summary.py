@@ -136,10 +136,10 @@ def _facts(run: Training, measured: Measured) -> dict[str, Any]:
         "versions": versions(),
         "commands": _commands(run),
     }
-    if not run.evaluation.has_images:
-        facts["no_ap"] = f"There is no validation set, so no AP and no best checkpoint. {_ADVICE}"
-    elif facts["last"] is None:
+    if facts["last"] is None and run.evaluation.has_images:
         facts["no_ap"] = f"{facts['metric']} was not measured."
+    elif facts["last"] is None:
+        facts["no_ap"] = f"There is no validation set, so no AP and no best checkpoint. {_ADVICE}"
     facts["per_class"] = _per_class(facts, measured)
     swa = measured.series(f"swa/{facts['metric']}")[1]
     facts["averaged"] = {"value": swa[-1], "checkpoint": f"{AVERAGE}.pth"} if swa else None
