@@ -88,7 +88,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser, "checkpoint; by default the run's best or last one")
-    add_output(parser, "folder for the results; by default the run's, or a new one below output/")
+    add_output(parser, "folder for the results; by default a new one, RUN/evaluation/001, 002, ...")
     parser.add_argument("--tta", action="store_true", help="at several sizes, dataloader.tta")
     parser.add_argument(
         "--optimize", action="store_true", help="the faster copy that predicts: norms folded etc."
@@ -120,7 +120,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     from .training import command_line
 
     model = named_model(args.model)
-    command = ["--config-file", model.config, "--eval-only", *_output(args.output, model.run)]
+    command = ["--config-file", model.config, "--eval-only", *_output(args.output, None)]
+    if args.output is None and model.run:
+        command += ["--run", model.run]
     options = training_options(args)
     if weights := model.weights(args.weights):
         options.append(f"train.init_checkpoint={weights}")

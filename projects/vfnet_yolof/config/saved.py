@@ -6,7 +6,6 @@ under the same rules as such a file (:mod:`.yaml_files`).
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -20,9 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..checkpoint import load_record
 from .options import ConfigError
-from .yaml_files import Trust, load_lazy_yaml, load_yaml
-
-logger = logging.getLogger(f"detectron2.{__name__}")
+from .yaml_files import Trust, load_lazy_yaml, load_to_compare
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors", ".ckpt", ".tar")
 ENTRY = "config"  # of a checkpoint
@@ -110,7 +107,6 @@ def require_tested_alike(
     source: str,
     record: Mapping[str, Any],
     checkpoint: str | os.PathLike[str],
-    trust: Trust,
 ) -> None:
     """Refuse to use a checkpoint on other images than its own configuration makes.
 
@@ -119,7 +115,6 @@ def require_tested_alike(
         source: where that comes from.
         record: of the checkpoint; one without a configuration is not compared.
         checkpoint: its file.
-        trust: what its configuration may name, of which nothing is called here.
 
     Raises:
         ConfigError: naming what differs, and both ways out.
@@ -127,13 +122,7 @@ def require_tested_alike(
     text = record.get(ENTRY)
     if not isinstance(text, str):
         return
-    try:
-        found = load_yaml(checkpoint, trust, text)
-    except ValueError as error:  # as of a user's own mapper, which the named config may well use
-        logger.warning("How %s was tested in training is not known: %s", checkpoint, error)
-        return
-    content = OmegaConf.create(found, flags={"allow_objects": True})
-    there = tested_as(content)
+    there = tested_as(OmegaConf.create(load_to_compare(checkpoint, text)))
     differing = [key for key in here if key in there and here[key] != there[key]]
     if differing:
         said = "; ".join(

@@ -130,7 +130,7 @@ class Predictor:
         self.batch_size = batch_size
         if not other_test_settings:
             here, source = self.cfg.tested_as, self.cfg.name
-            require_tested_alike(here, source, load_record(weights), weights, trust)
+            require_tested_alike(here, source, load_record(weights), weights)
         self.model = self.cfg.build_model()
         checkpoint, report = load_into(self.model, weights, averaged=use_ema)
         logger.info("%s: %s", weights, report.description or report.layout)
