@@ -93,9 +93,10 @@ def test_folder_with_a_broken_picture(weights, tmp_path: Path, capsys):
     assert f"detections: {listing}" in captured.out
     files = sorted(p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file())
     assert files == ["a.png", "deep/b.jpg"]
-    assert Image.open(output / "deep" / "b.jpg").size == (96, 64)
+    assert Image.open(output / "deep" / "b.jpg").size == (8 * 96, 8 * 64)  # enlarged
     original, drawn = Image.open(folder / "a.png"), Image.open(output / "a.png")
-    assert (np.asarray(original) != np.asarray(drawn)).any()
+    plain = original.resize(drawn.size, Image.Resampling.BICUBIC)
+    assert (np.asarray(plain) != np.asarray(drawn)).any()
 
     records = json.loads(listing.read_text())
     assert {r["file_name"] for r in records} == {str(folder / "a.png"), str(folder / "deep/b.jpg")}
@@ -156,12 +157,12 @@ class TestNoInputEndsTheRun:
         }
 
     def test_drawing(self, predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch):
-        def fail_on_wide(image, *_):
+        def fail_on_wide(image, *_, **__):
             if image.shape[1] > 64:
                 raise ValueError("cannot be drawn")
             return image
 
-        monkeypatch.setattr("vfnet_yolof.inference.demo.draw_instances", fail_on_wide)
+        monkeypatch.setattr("vfnet_yolof.inference.predictor.draw_instances", fail_on_wide)
         result = run_on_files(predictor, collect_inputs([folder]), tmp_path / "out")
         assert result.failures == [(str(folder / "4.png"), "ValueError: cannot be drawn")]
         assert len(result.written) == result.num_images == 6
@@ -231,7 +232,7 @@ def test_video(predictor: Predictor, tmp_path: Path):
     video = write_video(tmp_path / "street.avi", frames=5)
     result = run_on_files(predictor, collect_inputs([video]), tmp_path / "out")
     assert result.written == [tmp_path / "out" / "street.mp4"]
-    assert read_video(result.written[0]) == (5, pytest.approx(12.5), (96, 64))
+    assert read_video(result.written[0]) == (5, pytest.approx(12.5), (8 * 96, 8 * 64))
     assert result.num_images == 5
     assert {r["frame"] for r in result.records} == set(range(5))
     assert {r["file_name"] for r in result.records} == {"street.avi"}
@@ -284,7 +285,7 @@ def test_camera_is_recorded_until_interrupted(predictor: Predictor, tmp_path: Pa
         run_on_camera(predictor, 5, tmp_path)
     monkeypatch.undo()
     assert result.num_images == 3
-    assert read_video(tmp_path / "camera_7.mp4") == (3, pytest.approx(25.0), (96, 64))
+    assert read_video(tmp_path / "camera_7.mp4") == (3, pytest.approx(25.0), (8 * 96, 8 * 64))
 
 
 def test_inputs(tmp_path: Path):

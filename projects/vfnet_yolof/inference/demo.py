@@ -18,11 +18,10 @@ import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
-from PIL import Image
 from tqdm import tqdm
 
 from ..data.images import ImageReadError
-from ..drawing.visualization import draw_distributions, draw_instances, draw_star
+from ..drawing.canvas import display_scale, save_image
 from ..utils.class_names import order_in
 from ..utils.files import replacing
 from .predictor import Predictor, to_array
@@ -178,11 +177,10 @@ class _Run:
         self.predictor = predictor
         self.output = output
         self.predict: Callable[..., Any] = predictor
-        self.draw: Callable[..., np.ndarray] = draw_instances
         if star:
-            self.predict, self.draw = predictor.predict_star, draw_star
+            self.predict = predictor.predict_star
         elif distributions:
-            self.predict, self.draw = predictor.predict_distributions, draw_distributions
+            self.predict = predictor.predict_distributions
         self.category_ids = category_ids(
             predictor.class_names, predictor.cfg.dataset_name, predictor.category_ids
         )
@@ -227,9 +225,7 @@ class _Run:
 
     def _write_picture(self, source: Source, image: np.ndarray, instances: Instances) -> None:
         target = self.output / source.output
-        drawn = Image.fromarray(self.draw(image, instances, self.predictor.class_names))
-        with replacing(target) as temporary:
-            drawn.save(temporary)
+        save_image(self.predictor.draw(image, instances, input_format="RGB"), target)
         self._record(instances, {"file_name": str(source.path)})
         self.result.written.append(target)
 
@@ -254,7 +250,8 @@ class _Run:
         first = next(frames, None)
         if first is None:
             raise InputError(f"cannot read any frame of {name}")
-        height, width = first.shape[:2]
+        scale = display_scale(*first.shape[:2])
+        height, width = (scale * side for side in first.shape[:2])
         with replacing(target) as temporary:
             writer = cv2.VideoWriter(
                 str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height)
@@ -281,7 +278,7 @@ class _Run:
             found = self.predict(batch, input_format="BGR")
             for frame, instances in zip(batch, found, strict=True):
                 self._record(instances, {"file_name": name, "frame": number})
-                yield self.draw(frame[:, :, ::-1], instances, self.predictor.class_names)
+                yield np.asarray(self.predictor.draw(frame, instances))
                 number += 1
             batch = list(islice(frames, self.predictor.batch_size))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -22,6 +22,8 @@ from ..config.read import ConfigSource
 from ..config.yaml_files import Trust
 from ..data.images import pil_to_array, read_image
 from ..data.transforms import AugInput
+from ..drawing.canvas import display_scale, save_image
+from ..drawing.visualization import draw_distributions, draw_instances, draw_star
 from ..modeling.by_size import detect_by_size
 from ..optimization import optimize
 from ..utils.processes import require_own_threads
@@ -39,6 +41,8 @@ class Predictor:
         predictor = Predictor("vfnet/vfnet_r50_fpn_1x.py", "vfnet_r50.pth")
         instances = predictor("street.jpg")             # pred_boxes, scores, pred_classes
         names = [predictor.class_names[i] for i in instances.pred_classes]
+        predictor.draw("street.jpg", instances).show()  # a PIL image
+        predictor.save("found.jpg", "street.jpg")       # detected, drawn and written
 
     The result is a Detectron2 ``Instances``. Libraries that expect the output of a Detectron2 model
     take ``{"instances": instances}``, e.g. ``supervision.Detections.from_detectron2``.
@@ -223,6 +227,53 @@ class Predictor:
                 "its sides are Dirac deltas"
             )
         return self._detect(images, input_format, ("distributions",))
+
+    def draw(
+        self, image: ImageLike, instances: Instances | None = None, *, input_format: str = "BGR"
+    ) -> Image.Image:
+        """The image with boxes, class names and scores, for people to look at.
+
+        A small image is enlarged by a whole number, until its shorter side has 480 px, so that the
+        labels do not cover it. What :meth:`predict_star` and :meth:`predict_distributions` add is
+        drawn, too. For the same size, other thresholds or line widths, see
+        :func:`vfnet_yolof.drawing.visualization.draw_instances`.
+
+        Args:
+            image: one, as calling the predictor takes it.
+            instances: what was found in it; by default it is detected now.
+            input_format: channel order of an array: "BGR" or "RGB".
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError, ImageReadError: as calling the predictor.
+        """
+        if input_format not in ("RGB", "BGR"):
+            raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
+        array = to_array(image, "RGB", input_format)
+        if instances is None:
+            instances = next(self._stream([array], "RGB"))
+        draw: Callable[..., np.ndarray] = draw_instances
+        if instances.has("star_points"):
+            draw = draw_star
+        elif instances.has("side_probabilities"):
+            draw = draw_distributions
+        scale = display_scale(*array.shape[:2])
+        return Image.fromarray(draw(array, instances, self.class_names, scale=scale))
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        image: ImageLike,
+        instances: Instances | None = None,
+        *,
+        input_format: str = "BGR",
+    ) -> None:
+        """Write what :meth:`draw` gives to ``path``, in the format of its suffix.
+
+        Raises:
+            ValueError: a suffix of no format; moreover as :meth:`draw`.
+            FileWriteError: the file cannot be written.
+        """
+        save_image(self.draw(image, instances, input_format=input_format), path)
 
     @property
     def extra_fields(self) -> tuple[str, ...]:
