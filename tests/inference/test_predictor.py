@@ -18,7 +18,6 @@ from PIL import Image
 from vfnet_yolof import Predictor
 from vfnet_yolof.checkpoint import CheckpointMismatchError
 from vfnet_yolof.config.packaged import load_config
-from vfnet_yolof.drawing.visualization import STAR_POINT_COLOR, draw_instances
 from vfnet_yolof.inference.predictor import to_array
 from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 
@@ -274,41 +273,6 @@ def test_star(predictor: Predictor):
     corners = torch.cat([star.star_points.amin(1), star.star_points.amax(1)], dim=1)
     assert torch.allclose(corners, star.init_boxes.tensor, atol=1e-3)
     assert not predictor(image).has("star_points")
-
-
-class TestDrawing:
-    """What the predictor draws is what ``draw_instances`` and its like draw, enlarged."""
-
-    def test_what_was_found(self, predictor: Predictor):
-        image = picture(64, 96)
-        found = predictor(image)[:3]
-        drawn = predictor.draw(image, found)
-        assert drawn.size == (8 * 96, 8 * 64)
-        expected = draw_instances(image[:, :, ::-1], found, NAMES, scale=8)
-        assert (np.asarray(drawn) == expected).all()
-        assert predictor.draw(image[:, :, ::-1], found, input_format="RGB") == drawn
-
-    def test_what_is_found_now(self, predictor: Predictor, tmp_path: Path):
-        image = picture(64, 96)
-        Image.fromarray(image[:, :, ::-1].copy()).save(tmp_path / "a.png")
-        drawn = predictor.draw(image, predictor(image))
-        assert predictor.draw(tmp_path / "a.png") == predictor.draw(image) == drawn
-        predictor.save(tmp_path / "new" / "b.png", tmp_path / "a.png")
-        assert (np.asarray(Image.open(tmp_path / "new" / "b.png")) == np.asarray(drawn)).all()
-
-    def test_star_points(self, predictor: Predictor):
-        image = picture(64, 96)
-        drawn = np.asarray(predictor.draw(image, predictor.predict_star(image)))
-        assert (drawn == STAR_POINT_COLOR).all(-1).any()
-        assert not (np.asarray(predictor.draw(image)) == STAR_POINT_COLOR).all(-1).any()
-
-    def test_what_cannot_be_drawn(self, predictor: Predictor, tmp_path: Path):
-        with pytest.raises(TypeError, match="not list"):
-            predictor.draw([picture(64, 96)])
-        with pytest.raises(ValueError, match="input_format"):
-            predictor.draw(picture(64, 96), input_format="HSV")
-        with pytest.raises(ValueError, match="unknown file extension"):
-            predictor.save(tmp_path / "a.nothing", picture(64, 96))
 
 
 def test_star_needs_vfnet(predictor: Predictor, monkeypatch):
