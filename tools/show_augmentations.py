@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, DataLoadingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{len(paths)} pictures in {args.output}")
+    print(f"{len(paths)} images in {args.output}")
     return 0
 
 

@@ -114,12 +114,12 @@ def test_predict(weights: Path, picture: Path, tmp_path: Path, capsys: Output) -
     arguments = [CONFIG, str(picture), "--weights", str(weights), "--device", "cpu", *results]
     assert main(["predict", *arguments, "--score-threshold", "0.1"]) == 0
     found = len(json.loads((tmp_path / "found.json").read_text()))
-    assert f"{found} detections in 1 pictures" in capsys.readouterr().out
+    assert f"{found} detections in 1 images" in capsys.readouterr().out
     assert (tmp_path / "out" / picture.name).is_file()
     assert main(["predict", *arguments, "model.num_classes=3"]) == 2
     assert "6 classes" in capsys.readouterr().err
     assert main(["predict", CONFIG, "--output", "out"]) == 2
-    assert "Name pictures" in capsys.readouterr().err
+    assert "Name images" in capsys.readouterr().err
 
 
 def test_a_bare_checkpoint_is_answered_with_the_command(

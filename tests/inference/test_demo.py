@@ -183,8 +183,8 @@ def test_links_that_lead_nowhere_are_inputs_too(tmp_path: Path):
     [
         ("absent.png", "absent.png does not exist"),
         ("*.tiff", "tiff does not exist"),
-        ("empty", "has no pictures"),
-        ("notes.txt", "neither a picture nor a video"),
+        ("empty", "has no images or videos"),
+        ("notes.txt", "neither an image nor a video"),
     ],
 )
 def test_wrong_inputs_are_named(name: str, message: str, tmp_path: Path, capsys):

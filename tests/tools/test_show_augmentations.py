@@ -43,7 +43,7 @@ def test_boxes_are_drawn_in_red_green_blue(dataset: str, tmp_path: Path, capsys)
     for order in ("RGB", "BGR"):
         options = [*PLAIN, dataset, f"dataloader.train.mapper.image_format={order}"]
         assert show_augmentations.main([CONFIG, "-o", str(tmp_path), "-n", "3", *options]) == 0
-        assert "3 pictures" in capsys.readouterr().out
+        assert "3 images" in capsys.readouterr().out
         files = sorted(tmp_path.iterdir())
         assert [f.name[:5] for f in files] == ["0000_", "0001_", "0002_"]
         drawn = np.asarray(Image.open(files[0]))

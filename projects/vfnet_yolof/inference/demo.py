@@ -106,11 +106,11 @@ def run_on_files(
         if (output / source.output).resolve() == source.path.resolve():
             raise InputError(f"{source.path} would be overwritten; choose another output folder")
     run = _Run(predictor, output, star, distributions)
-    pictures = [s for s in sources if not s.is_video]
-    with _progress(len(pictures), "pictures") as bar:
-        for start in range(0, len(pictures), predictor.batch_size):
-            run.pictures(pictures[start : start + predictor.batch_size])
-            bar.update(min(predictor.batch_size, len(pictures) - start))
+    images = [s for s in sources if not s.is_video]
+    with _progress(len(images), "images") as bar:
+        for start in range(0, len(images), predictor.batch_size):
+            run.images(images[start : start + predictor.batch_size])
+            bar.update(min(predictor.batch_size, len(images) - start))
     for source in sources:
         if source.is_video:
             try:
@@ -186,7 +186,7 @@ class _Run:
         )
         self.result = DemoResult()
 
-    def pictures(self, batch: Sequence[Source]) -> None:
+    def images(self, batch: Sequence[Source]) -> None:
         readable: list[tuple[Source, np.ndarray]] = []
         for source in batch:
             try:
@@ -195,7 +195,7 @@ class _Run:
                 self.failed(source, error)
         for source, image, instances in self._predicted(readable):
             try:
-                self._write_picture(source, image, instances)
+                self._write_image(source, image, instances)
             except Exception as error:
                 self.failed(source, error)
 
@@ -206,24 +206,24 @@ class _Run:
         self.result.failures.append((str(source.path), _reason(error)))
 
     def _predicted(
-        self, pictures: Sequence[tuple[Source, np.ndarray]]
+        self, images: Sequence[tuple[Source, np.ndarray]]
     ) -> Iterator[tuple[Source, np.ndarray, Instances]]:
         """All together or, if the model fails, one by one, to know which image it fails on."""
-        if not pictures:
+        if not images:
             return
         try:
-            found = self.predict([image for _, image in pictures], input_format="RGB")
+            found = self.predict([image for _, image in images], input_format="RGB")
         except Exception as error:
-            if len(pictures) == 1:
-                self.failed(pictures[0][0], error)
+            if len(images) == 1:
+                self.failed(images[0][0], error)
                 return
-            for one in pictures:
+            for one in images:
                 yield from self._predicted([one])
             return
-        for (source, image), instances in zip(pictures, found, strict=True):
+        for (source, image), instances in zip(images, found, strict=True):
             yield source, image, instances
 
-    def _write_picture(self, source: Source, image: np.ndarray, instances: Instances) -> None:
+    def _write_image(self, source: Source, image: np.ndarray, instances: Instances) -> None:
         target = self.output / source.output
         save_image(self.predictor.draw(image, instances, input_format="RGB"), target)
         self._record(instances, {"file_name": str(source.path)})
@@ -328,12 +328,12 @@ def _expand(given: str) -> list[tuple[Path, Path]]:
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if _is_input(p))
         if not found:
-            raise InputError(f"folder {given} has no pictures or videos")
+            raise InputError(f"folder {given} has no images or videos")
         return [(p, p.relative_to(path)) for p in found]
     if path.is_file():
         if not _is_known(path):
             known = " ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-            raise InputError(f"{given} is neither a picture nor a video (known are {known})")
+            raise InputError(f"{given} is neither an image nor a video (known are {known})")
         return [(path, Path(path.name))]
     found = sorted(p for p in map(Path, glob.glob(given, recursive=True)) if _is_input(p))
     if not found:

@@ -85,8 +85,8 @@ class Predictor:
                 address); by default the one that the configuration names. It must fill the whole
                 model.
             device: by default CUDA if there is any.
-            score_thresh: detections with lower scores are left out, in addition to the model's own
-                threshold: values below that have no effect.
+            score_thresh: detections with lower scores are left out. The model's own threshold is
+                lowered to it where it is higher.
             batch_size: images that go through the model at once.
             overrides: ``key=value`` changes of the configuration.
             use_ema: take the averaged weights of a training checkpoint that has them.
@@ -119,6 +119,7 @@ class Predictor:
         self.score_thresh = score_thresh
         self.batch_size = batch_size
         self.model = self.cfg.build_model()
+        _lower_threshold(self.model, score_thresh)
         checkpoint, report = load_into(self.model, weights, averaged=use_ema)
         logger.info("%s: %s", weights, report.description or report.layout)
         self.model.to(self.device).eval()
@@ -344,6 +345,13 @@ def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") ->
         raise _no_image(image)
     array = _checked_array(image)
     return array if input_format == output_format else array[:, :, ::-1]
+
+
+def _lower_threshold(model: nn.Module, score_thresh: float) -> None:
+    """Let a detector give what scores ``score_thresh``, which its own threshold may hold back."""
+    postprocessor = getattr(model, "postprocessor", None)
+    if postprocessor is not None:
+        postprocessor.score_thresh = min(postprocessor.score_thresh, score_thresh)
 
 
 def _no_image(given: object) -> TypeError:
