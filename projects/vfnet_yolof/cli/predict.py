@@ -16,7 +16,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What is called the same by ``tools/demo.py``."""
     add_weights(parser, "checkpoint; by default the run's best or last, or the config's")
     add_output(parser, "folder for the drawn results", required=True)
-    parser.add_argument("--json", help="file for the detections in COCO's result format")
+    parser.add_argument(
+        "--json", metavar="FILE", help="file for the detections in COCO's result format"
+    )
+    parser.add_argument(
+        "--annotations",
+        metavar="FILE",
+        help="file in COCO's format with the images: --json takes its ids of images and categories",
+    )
     parser.add_argument(
         "--score-threshold",
         type=float,
@@ -52,6 +59,12 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
     from ..inference.demo import collect_inputs, run_on_camera, run_on_files, write_json
     from ..inference.predictor import Predictor
 
+    if args.annotations is not None and args.json is None:
+        raise ConfigError("--annotations gives the ids in --json FILE: name that, too.")
+    if args.annotations is not None and args.webcam is not None:
+        raise ConfigError("--annotations knows images by their files; a camera has none.")
+    if args.json is not None and Path(args.json).is_dir():
+        raise ConfigError(f"--json {args.json} is a folder; name a file.")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     sources = collect_inputs(args.operands)
     predictor = Predictor(
@@ -72,6 +85,7 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
     if args.webcam is not None:
         result = run_on_camera(predictor, args.webcam, args.output, **options)
     else:
+        options["annotations"] = args.annotations
         result = run_on_files(predictor, sources, args.output, **options)
     print(f"{len(result.records)} detections in {result.num_images} images or frames")
     if result.written:
@@ -79,6 +93,8 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
     if args.json:
         write_json(result, args.json)
         print(f"detections: {args.json}")
+        if result.classes_are_numbered:
+            print("  category_id counts classes from 0: the checkpoint has no ids of its data set")
     for name, reason in result.failures:
         print(f"failed: {name}: {reason}", file=sys.stderr)
     return 1 if result.failures else 0
