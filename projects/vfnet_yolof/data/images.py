@@ -22,10 +22,12 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
-with contextlib.suppress(ImportError):  # not a dependency; Pillow reads HEIC with it
+_reads_heic = False
+with contextlib.suppress(ImportError):  # not a dependency; with it Pillow reads HEIC
     import pillow_heif
 
     pillow_heif.register_heif_opener()
+    _reads_heic = True
 
 IMAGE_FORMATS = ("RGB", "BGR")
 
@@ -48,7 +50,7 @@ class ImageKind(NamedTuple):
     def readable(self) -> bool:
         """Whether the Pillow of this environment reads it."""
         if self.feature == "heif":
-            return "HEIF" in Image.OPEN
+            return _reads_heic
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a release of Pillow that does not know the feature
             return not self.feature or bool(features.check(self.feature))
