@@ -41,8 +41,8 @@ def class_color(index: int) -> Color:
     color = np.array(_PALETTE[index % len(_PALETTE)], dtype=float)
     # Steps of the golden ratio never come back to the same shade; the first one is the plain one.
     shade = (0.5 + index // len(_PALETTE) * 0.618033988749895) % 1.0 - 0.5
-    target = 255.0 if shade > 0 else 0.0
-    red, green, blue = np.rint(color + 1.2 * abs(shade) * (target - color)).astype(int).tolist()
+    mixed = color + shade * (255 - color) if shade > 0 else color * (1 + 0.7 * shade)
+    red, green, blue = np.rint(mixed).astype(int).tolist()
     return red, green, blue
 
 
