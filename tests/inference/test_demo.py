@@ -104,7 +104,7 @@ class TestNoInputEndsTheRun:
                 raise ValueError("cannot be drawn")
             return image
 
-        monkeypatch.setattr("vfnet_yolof.inference.predictor.draw_instances", fail_on_wide)
+        monkeypatch.setattr("vfnet_yolof.inference.predictor.draw_found", fail_on_wide)
         result = run_on_files(predictor, collect_inputs([folder]), tmp_path / "out")
         assert result.failures == [(str(folder / "4.png"), "ValueError: cannot be drawn")]
         assert len(result.written) == result.num_images == 6

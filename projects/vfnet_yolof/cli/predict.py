@@ -9,7 +9,14 @@ from pathlib import Path
 
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
-from .arguments import Command, add_device, add_model, add_output, add_weights
+from .arguments import (
+    Command,
+    add_device,
+    add_model,
+    add_other_test_settings,
+    add_output,
+    add_weights,
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="GFL: the predicted distribution of each side of a box",
     )
     add_device(parser)
+    add_other_test_settings(parser)
     parser.add_argument("--batch-size", type=int, default=4, help="images or frames at once")
     parser.add_argument("--max-frames", type=int, help="stop a video or camera after so many")
     add_trust_arguments(parser)
@@ -76,6 +84,7 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
         overrides=args.changes,
         allow=args.allow,
         trust_config=args.trust_config,
+        other_test_settings=args.other_test_settings,
     )
     options = {
         "star": args.draw_star,
@@ -107,12 +116,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from ..engine.named_model import named_model
     from ..model_zoo import find_trained
-    from .model import resolve
 
     named = [args.weights, *(c for c in args.changes if c.startswith("train.init_checkpoint="))]
     of_zoo = not any(named) and _is_row(args.model)
-    model = None if of_zoo else resolve(args.model, "predict")
+    model = None if of_zoo else named_model(args.model)
     if bool(args.operands) == (args.webcam is not None):
         raise ConfigError("Name images, videos or folders after MODEL, or --webcam: one of both.")
     if model is None:
@@ -136,7 +145,7 @@ PREDICT = Command(
     "Detect objects in images, videos or from a camera; draw them, and list them as JSON.\n"
     "A row of the model zoo is used with its published weights, which are fetched if not here.\n"
     "Exit status 1: some inputs could not be read (they are listed, the others are done).",
-    "  %(prog)s output/first street.jpg videos/ --output results --json results/found.json\n"
+    "  %(prog)s output/first/model_best.pth street.jpg videos/ --output results --json found.json\n"
     "  %(prog)s vfnet_r50_fpn_1x 'more/*.png' --output results\n"
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py --weights vfnet_r50.pth 'more/*.png' --output results",
     _add_arguments,

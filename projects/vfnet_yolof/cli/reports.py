@@ -11,7 +11,6 @@ from pathlib import Path
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments, trust_from
 from .arguments import Command, add_batch_size, add_data, add_device, add_model
-from .data import data_paths
 from .main import PROG, told
 from .train import training_options
 
@@ -60,15 +59,15 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_analyze(args: argparse.Namespace) -> int:
-    return _analyze(args, _configs(args, "analyze"), args.changes)
+    return _analyze(args, _configs(args), args.changes)
 
 
-def _configs(args: argparse.Namespace, command: str) -> list[str]:
+def _configs(args: argparse.Namespace) -> list[str]:
     """All MODELs as they are named, runs by their config."""
-    from .model import resolve
+    from ..engine.named_model import named_model
 
     names = (args.model, *args.operands)
-    return [x.config if x.run else name for name in names for x in [resolve(name, command)]]
+    return [x.config if x.run else name for name in names for x in [named_model(name)]]
 
 
 def _add_table(training: argparse._ActionsContainer, averages: argparse._ActionsContainer) -> None:
@@ -156,9 +155,9 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_compare(args: argparse.Namespace) -> int:
-    configs = _configs(args, "compare")
+    configs = _configs(args)
     command = f"{PROG} {shlex.join(sys.argv[1:])}"
-    common = training_options(args, data_paths(args, needed="train"))
+    common = training_options(args)
     if not args.average:
         return _compare(args, configs, common, command)
     if args.changes or args.output or args.data or args.device:

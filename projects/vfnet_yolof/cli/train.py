@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
@@ -13,31 +12,36 @@ from .arguments import (
     add_data,
     add_device,
     add_model,
+    add_other_test_settings,
     add_output,
     add_processes,
     add_seed,
     add_weights,
 )
-from .data import data_paths
 
-_VALUES = ("num_gpus", "num_processes", "num_machines", "machine_rank", "dist_url")
-_FLAGS = ("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config")
+_VALUES = (
+    *("epochs", "batch", "num_gpus", "num_processes", "num_machines", "machine_rank"),
+    "dist_url",
+)
+_FLAGS = (
+    *("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config"),
+    "other_test_settings",
+)
+_DATA = ("data", "split", "train_json", "train_images", "val_json", "val_images")
 
 
-def training_options(args: argparse.Namespace, paths: Mapping[str, str]) -> list[str]:
+def training_options(args: argparse.Namespace) -> list[str]:
     """The arguments of ``tools/train_net.py`` for what the commands share: all but the model.
-
-    Args:
-        paths: of :func:`.data.data_paths`.
 
     Raises:
         ConfigError, ValueError: ``--device`` contradicts other options, or is not there.
     """
     options = [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(args, name, False)]
-    for key, value in paths.items():
-        options += [f"--{key.replace('_', '-')}", value]
+    for key in _DATA:
+        if (value := getattr(args, key, None)) is not None:
+            options += [f"--{key.replace('_', '-')}", str(value)]
     for name in _VALUES:
-        if hasattr(args, name):
+        if getattr(args, name, None) is not None:
             options += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     for prefix in args.allow:
         options += ["--allow", prefix]
@@ -86,28 +90,34 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--optimize", action="store_true", help="the faster copy that predicts: norms folded etc."
     )
     add_data(parser, ["val"])
+    add_other_test_settings(parser)
     _add_shared(parser)
 
 
 def _train(args: argparse.Namespace) -> int:
-    from .model import resolve
+    from ..engine.named_model import named_model
     from .training import command_line
 
-    model = resolve(args.model, "train")
-    command = ["--config-file", model.config, *_output(args.output, model.run)]
-    if args.weights:
-        command += ["--init-from", args.weights]
-    paths = data_paths(args, needed="train")
-    return command_line([*command, *training_options(args, paths)])
+    model = named_model(args.model)
+    command = ["--config-file", model.config]
+    if model.checkpoint is None:
+        command += _output(args.output, model.run)
+    elif args.resume:
+        raise ConfigError("--resume continues a run: name its folder, not a checkpoint.")
+    else:  # another run, which starts from it
+        command += _output(args.output, None)
+    if weights := args.weights or model.checkpoint:
+        command += ["--init-from", weights]
+    return command_line([*command, *training_options(args)])
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from .model import resolve
+    from ..engine.named_model import named_model
     from .training import command_line
 
-    model = resolve(args.model, "evaluate")
+    model = named_model(args.model)
     command = ["--config-file", model.config, "--eval-only", *_output(args.output, model.run)]
-    options = training_options(args, data_paths(args, ["val"], "val"))
+    options = training_options(args)
     if weights := model.weights(args.weights):
         options.append(f"train.init_checkpoint={weights}")
     return command_line([*command, *options])

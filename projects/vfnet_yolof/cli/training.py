@@ -18,11 +18,14 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
+from ..checkpoint import load_record
 from ..checkpoint.rules import CheckpointError
 from ..config.options import ConfigError
 from ..config.read import ReadConfig, RunFlags, read
-from ..config.yaml_files import add_trust_arguments, trust_from
+from ..config.saved import require_tested_alike
+from ..config.yaml_files import Trust, add_trust_arguments, trust_from
 from ..data.loader import DataLoadingError
+from ..engine.batch_size import largest_batch
 from ..engine.ending import (
     EXIT_EVALUATION,
     EXIT_FAILED,
@@ -36,11 +39,12 @@ from ..engine.ending import (
     writing,
 )
 from ..engine.failures import ProcessFailed, StepFailed, is_agreed, together
+from ..engine.fine_tune import best_or_last
 from ..engine.launch import launch
 from ..engine.run import evaluate_model, train_model, use_device
 from ..engine.run_folder import RunFolder
 from ..engine.run_record import save_run_record, versions
-from .arguments import add_batch_size, add_data_files, add_processes
+from .arguments import add_batch_size, add_data, add_other_test_settings, add_processes
 
 EXPECTED = (
     ConfigError,
@@ -92,7 +96,8 @@ def argument_parser() -> argparse.ArgumentParser:
         help="delete the run that output_dir holds; else refused",
     )
     add("--init-from", default="", metavar="FILE", help="start from these weights, classes by name")
-    add_data_files(parser.add_argument_group("own data in COCO format"))
+    add_data(parser)
+    add_other_test_settings(parser)
     add_batch_size(parser)
     add("--seed", type=int, help="same as train.seed=N")
     add("--output-dir", metavar="DIR", help="train.output_dir, taken letter by letter")
@@ -105,6 +110,8 @@ def argument_parser() -> argparse.ArgumentParser:
 def read_arguments(args: argparse.Namespace) -> ReadConfig:
     """The configuration that parsed arguments describe; errors as of :func:`.read.read`."""
     flags = RunFlags(
+        data=args.data,
+        split=getattr(args, "split", None),
         train_json=args.train_json,
         train_images=args.train_images,
         val_json=args.val_json,
@@ -114,6 +121,8 @@ def read_arguments(args: argparse.Namespace) -> ReadConfig:
         cpu=args.num_gpus == 0,
         auto_scale=args.auto_scale,
         small_batch=args.small_batch,
+        epochs=args.epochs,
+        batch=None if args.batch == "auto" else args.batch,
         eval_only=args.eval_only,
     )
     return read(args.config_file, args.overrides, flags, trust_from(args))
@@ -169,6 +178,10 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError("--resume continues a run and --overwrite deletes it: give one of them.")
     with _messages_kept() as messages, ExitStack() as owned:
         config = read_arguments(args)
+        if args.batch == "auto" and not args.eval_only:
+            args.batch = largest_batch(config.cfg)
+            messages.clear()
+            config = read_arguments(args)
         cfg, changes = config.cfg, config.changes
         folder = RunFolder(cfg.train.output_dir)
         together(lambda: _claim(folder, cfg, args, owned))
@@ -183,7 +196,16 @@ def _run(args: argparse.Namespace) -> int:
     for change in changes:
         logger.info("Changed: %s", change)
     with released:
+        if args.eval_only and not args.other_test_settings:
+            _require_tested_alike(config, trust_from(args))
         return _train_or_evaluate(cfg, args, changes, folder)
+
+
+def _require_tested_alike(config: ReadConfig, trust: Trust) -> None:
+    train = config.cfg.train
+    if weights := train.init_checkpoint or best_or_last(train.output_dir):
+        record = load_record(weights)
+        require_tested_alike(config.tested_as, config.source, record, weights, trust)
 
 
 def _claim(folder: RunFolder, cfg: DictConfig, args: argparse.Namespace, owned: ExitStack) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
+from .saved import is_checkpoint, load_saved_config
 from .yaml_files import Trust, load_lazy_yaml, top_keys
 
 SUFFIXES = (".py", ".yaml")
@@ -74,6 +75,11 @@ def find_config(name: str | os.PathLike[str]) -> str:
     raise FileNotFoundError(f"config file {text!r} not found{hint}")
 
 
+def is_packaged(path: str | os.PathLike[str]) -> bool:
+    """Whether that file is one of the configurations that come with the package."""
+    return config_dir().resolve() in Path(path).resolve().parents
+
+
 def is_yacs_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a yacs config, whose keys are in capitals; a saved LazyConfig is YAML, too.
 
@@ -86,7 +92,7 @@ def is_yacs_file(path: str | os.PathLike[str]) -> bool:
 
 
 def load_config(name: str | os.PathLike[str], trust: Trust | None = None) -> DictConfig:
-    """Load a LazyConfig, a Python file or a saved YAML file, found by :func:`find_config`.
+    """Load a LazyConfig, found by :func:`find_config`: Python, saved YAML, or of a checkpoint.
 
     Args:
         name: see :func:`find_config`.
@@ -95,15 +101,17 @@ def load_config(name: str | os.PathLike[str], trust: Trust | None = None) -> Dic
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is neither kind, cannot be read (see :mod:`.yaml_files`), or is a
-            Python file that fails; the message names it.
+        ValueError: the file is no such kind, cannot be read (see :mod:`.yaml_files`), is a Python
+            file that fails, or a checkpoint without configuration; the message names it.
     """
     path = find_config(name)
+    if is_checkpoint(path):
+        return load_saved_config(path, trust or Trust())
     suffix = Path(path).suffix
     if suffix in (".yaml", ".yml"):
         return load_lazy_yaml(path, trust or Trust())
     if suffix != ".py":
-        raise ValueError(f"{path}: a configuration is a .py or a .yaml file")
+        raise ValueError(f"{path}: a configuration is a .py or a .yaml file, or in a checkpoint")
     with _importing:
         importer = builtins.__import__
         try:

@@ -74,7 +74,9 @@ def trust_from(args: argparse.Namespace) -> Trust:
     return Trust(tuple(args.allow), args.trust_config)
 
 
-def load_yaml(path: str | os.PathLike[str], trust: Trust | None = None) -> dict[str, Any]:
+def load_yaml(
+    path: str | os.PathLike[str], trust: Trust | None = None, text: str | None = None
+) -> dict[str, Any]:
     """The mapping that a YAML file holds: plain values, lists and dictionaries.
 
     Two of Python's tags are read, which Detectron2 writes: ``!!python/tuple`` and, for names that
@@ -84,6 +86,7 @@ def load_yaml(path: str | os.PathLike[str], trust: Trust | None = None) -> dict[
         path: the file.
         trust: which names are allowed; with ``everything`` every tag does what it says, i.e. runs
             code.
+        text: the YAML, where ``path`` holds it beside other things.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -92,7 +95,7 @@ def load_yaml(path: str | os.PathLike[str], trust: Trust | None = None) -> dict[
     """
     trust = trust or Trust()
     with _yaml_errors(path):
-        node = _composed(path)
+        node = _composed(path, text)
         plain = _PlainLoader("")
         plain.trust = trust
         loader = yaml.UnsafeLoader("") if trust.everything else plain
@@ -112,13 +115,18 @@ def top_keys(path: str | os.PathLike[str]) -> list[str]:
         return [str(key.value) for key, _ in _composed(path).value]
 
 
-def load_lazy_yaml(path: str | os.PathLike[str], trust: Trust) -> DictConfig:
+def load_lazy_yaml(
+    path: str | os.PathLike[str], trust: Trust, text: str | None = None
+) -> DictConfig:
     """A LazyConfig that was saved as YAML, such as a run's ``config.yaml``.
+
+    Args:
+        path, trust, text: as of :func:`load_yaml`.
 
     Raises:
         FileNotFoundError, ValueError: as of :func:`load_yaml` and :func:`check_targets`.
     """
-    content = load_yaml(path, trust)
+    content = load_yaml(path, trust, text)
     _check_sections(content, path)
     if not trust.everything:
         check_targets(content, str(path), trust)
@@ -231,9 +239,13 @@ def _yaml_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ValueError(f"{path}: nested too deeply") from None
 
 
-def _composed(path: str | os.PathLike[str]) -> yaml.MappingNode:
+def _composed(path: str | os.PathLike[str], text: str | None = None) -> yaml.MappingNode:
     """The checked nodes of a file; nothing has been constructed of them."""
-    node = yaml.compose(_read_text(Path(path)), Loader=yaml.SafeLoader)
+    if text is None:
+        text = _read_text(Path(path))
+    elif len(text) > MAX_BYTES:
+        raise ValueError(f"{path}: a configuration of more than {MAX_BYTES >> 20} MiB is none")
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is None:
         raise ValueError(f"{path} is empty")
     if not isinstance(node, yaml.MappingNode):

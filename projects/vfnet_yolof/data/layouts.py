@@ -48,6 +48,13 @@ _LAYOUTS = (
 )
 
 
+def open_data(path: str | os.PathLike[str], split: float | None = None) -> Splits:
+    """The splits of a folder, or one file as the first of them."""
+    if Path(path).suffix == ".json":
+        return Splits(find_images(path), None)
+    return find_splits(path)
+
+
 def find_splits(folder: str | os.PathLike[str]) -> Splits:
     """The splits of a data set's folder, which must be laid out in one of three ways.
 

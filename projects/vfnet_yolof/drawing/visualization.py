@@ -148,6 +148,17 @@ def draw_distributions(
     return canvas.array()
 
 
+def draw_found(
+    image: np.ndarray, instances: Instances, class_names: Sequence[str], *, scale: int = 1
+) -> np.ndarray:
+    """Draw all that ``instances`` have: star points or distributions, where these are there."""
+    if instances.has("star_points"):
+        return draw_star(image, instances, class_names, scale=scale)
+    if instances.has("side_probabilities"):
+        return draw_distributions(image, instances, class_names, scale=scale)
+    return draw_instances(image, instances, class_names, scale=scale)
+
+
 def _require(instances: Instances, fields: Sequence[str], remedy: str) -> None:
     for name in fields:
         if not instances.has(name):

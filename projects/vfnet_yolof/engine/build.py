@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..config.options import ConfigError
+from ..config.own_data import has_test_set
 from ..config.parts import built, built_model, config_errors
 from ..utils.state import seed_everything
 from .checkpoints import CheckpointFiles, CheckpointHook
@@ -164,7 +165,7 @@ def _check_evaluation(evaluation: Evaluation) -> bool:
 
 
 def _require_test_set(cfg: DictConfig) -> None:
-    if cfg.train.val_loss.enabled and "test" not in cfg.dataloader:
+    if cfg.train.val_loss.enabled and not has_test_set(cfg):
         raise ConfigError("train.val_loss.enabled needs a test set: --val-json and --val-images.")
     measured = "evaluator" in cfg.dataloader or cfg.train.val_loss.enabled
     if cfg.train.early_stopping.patience > 0:

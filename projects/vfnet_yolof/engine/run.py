@@ -17,6 +17,7 @@ from torch import nn
 from ..checkpoint.fitting import load_whole
 from ..config.options import ConfigError
 from ..config.overrides import parameters_of
+from ..config.own_data import has_test_set
 from ..config.schedule import resumed_iteration
 from ..optimization import optimize
 from ..utils.state import seed_everything
@@ -34,6 +35,7 @@ from .evaluation import Evaluation
 from .failures import together
 from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
 from .run_folder import RunFolder
+from .run_record import run_record
 from .swa import AveragingHook
 from .trainer import Trainer
 from .writers import METRICS, append_metrics
@@ -53,7 +55,7 @@ def train_model(
     """Train as the prepared config says.
 
     Args:
-        cfg: changed in place: the seed is settled.
+        cfg: changed in place: the seed is settled. Every checkpoint carries it as it was given.
         resume: continue from the last checkpoint in ``train.output_dir``, if there is one.
         init_from: checkpoint to start from; classes that it does not have stay fresh.
         config_file: recorded in the checkpoints.
@@ -73,6 +75,7 @@ def train_model(
         ConfigError: model or checkpoint and data set disagree on the classes, or the resumed run
             has more iterations behind it than ``train.max_iter``.
     """
+    record = run_record(cfg)
     files = CheckpointFiles(cfg.train.output_dir, writable=comm.is_main_process())
     files.remove_leftovers()
     saved = _last_checkpoint(files, resume)
@@ -90,9 +93,12 @@ def train_model(
     check_num_classes(cfg)
     trainer.record = {
         **class_record(cfg),
+        **record,
         "config_file": config_file,
         "seed": int(cfg.train.seed),
     }
+    if saved is not None and "metrics" in saved:
+        trainer.record["metrics"] = saved["metrics"]
     trainer.register_hooks(build_hooks(cfg, trainer, files))
     start = 0
     if saved is not None:
@@ -231,9 +237,14 @@ def evaluate_model(
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ConfigError: the config does not say how to test at several sizes, or the checkpoint has
-            other classes than the data set.
+        ConfigError: the config has no test set, does not say how to test at several sizes, or the
+            checkpoint has other classes than the data set.
     """
+    if not has_test_set(cfg) or "evaluator" not in cfg.dataloader:
+        raise ConfigError(
+            "There is nothing to evaluate on: the configuration has no test set. Name one with "
+            "--data PATH, or with --val-json and --val-images."
+        )
     settle_seed(cfg)
     model = build_model(cfg)
     iteration, classes = load_checkpoint_for_evaluation(
