@@ -4,9 +4,12 @@
 import signal
 import sys
 
-from vfnet_yolof.cli.training import command_line
+from vfnet_yolof.utils.quiet import keep_warnings_off_console
 
 if __name__ == "__main__":
+    keep_warnings_off_console()  # of what is imported next
+    from vfnet_yolof.cli.training import command_line
+
     status = command_line()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN

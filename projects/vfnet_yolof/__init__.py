@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .registration import register
 from .renamed import find_moved_modules
 from .utils import __version__
+from .utils.quiet import follow_command
 
 if TYPE_CHECKING:
     from . import model_zoo
@@ -23,6 +24,7 @@ __all__ = ["Predictor", "__version__", "from_zoo", "model_zoo", "optimize"]
 # Name: the module that has it, imported when the name is first used.
 _LAZY = {"Predictor": ".inference.predictor", "optimize": ".optimization"}
 
+follow_command()  # in its processes, before PyTorch and others are imported
 register()
 find_moved_modules()
 

@@ -121,10 +121,9 @@ def test_predict(weights: Path, picture: Path, tmp_path: Path, capsys: Output) -
 
 
 def test_a_bare_checkpoint_is_answered_with_the_command(
-    weights: Path, tmp_path: Path, capsys: Output
+    weights: Path, picture: Path, tmp_path: Path, capsys: Output
 ) -> None:
-    picture = str(tmp_path / "a.png")
-    for given in (["predict", str(weights), picture], ["evaluate", str(weights)]):
+    for given in (["predict", str(weights), str(picture)], ["evaluate", str(weights)]):
         assert main([*given, "--output", str(tmp_path)]) == 2
         answer = capsys.readouterr().err
         assert "without its configuration" in answer
@@ -257,7 +256,7 @@ class TestData:
         assert main(["validate-data", *paths, "--data", str(tmp_path)]) == 2
         assert main(["validate-data", *paths[:2]]) == 2
         assert main(["validate-data"]) == 2
-        assert main(["train", CONFIG, "--data", str(tmp_path)]) == 2
+        assert main(["train", CONFIG, "--data", str(images)]) == 2
         (images / "a.png").unlink()
         assert main(["validate-data", *paths]) == 1
         assert "not usable" in capsys.readouterr().out

@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 MODEL_HELP = "a checkpoint, a run's folder, a config's path, or a packaged config's name"
+DATA_HELP = (
+    "a folder or an annotation file of COCO (train.json with train/, val.json with val/, and "
+    "others), YOLO (data.yaml), Pascal VOC, CreateML, LabelMe, CVAT, Label Studio or CSV"
+)
 # Keys are dotted names. A file whose name has an equals sign is given with its folder: ./a=b.png
 _CHANGE = re.compile(r"[+~]?\w[\w.@-]*=")
 
@@ -97,16 +101,19 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 def add_data(parser: argparse.ArgumentParser, splits: Sequence[str] = ("train", "val")) -> None:
     """``--data`` and, for those whose files lie otherwise, the explicit paths."""
-    group = parser.add_argument_group("data in COCO's format")
-    group.add_argument(
-        "--data",
-        metavar="PATH",
-        help="a folder with train.json, train/, val.json, val/; with train/_annotations.coco.json, "
-        "valid/_annotations.coco.json and the images beside; or with "
-        "annotations/instances_train2017.json, train2017/ and val2017 likewise; or one of these "
-        "json files",
-    )
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", metavar="PATH", help=DATA_HELP)
+    add_split(group)
     add_data_files(group, splits)
+
+
+def add_split(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--split",
+        type=float,
+        metavar="SHARE",
+        help="of the one set there, take this share of the images for validation, such as 0.2",
+    )
 
 
 def add_data_files(

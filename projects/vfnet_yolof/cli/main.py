@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..engine.ending import EXIT_REFUSED, EXIT_SIGNAL
 from ..utils import __version__
+from ..utils.quiet import keep_warnings_off_console
 
 PROG = "vfnet-yolof"
 
@@ -28,7 +29,8 @@ COMMANDS = {
     "evaluate": Entry("COCO's measures of a detector on a data set", "train", "EVALUATE"),
     "predict": Entry("detect in images, videos or from a camera", "predict", "PREDICT"),
     "convert": Entry("another project's weights for a config of this one", "weights", "CONVERT"),
-    "validate-data": Entry("faults in a data set in COCO's format", "data", "VALIDATE"),
+    "validate-data": Entry("faults in a data set", "data", "VALIDATE"),
+    "convert-data": Entry("a data set of another format as COCO JSON", "data", "CONVERT"),
     "analyze": Entry("parameters and multiply-adds, by part", "reports", "ANALYZE"),
     "compare": Entry("several configs, several seeds, one table", "reports", "COMPARE"),
     "average": Entry("the mean of several checkpoints", "weights", "AVERAGE"),
@@ -95,6 +97,7 @@ def told(action: Callable[[], int], refused: int = EXIT_REFUSED) -> int:
     Args:
         refused: the status for arguments, configs, data or checkpoints that cannot be right.
     """
+    keep_warnings_off_console()
     try:
         return action()
     except KeyboardInterrupt:

@@ -70,11 +70,15 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser, "start from these, classes by name; a backbone's weights do as well")
-    add_output(parser, "the run's folder; by default the config's train.output_dir")
+    add_output(parser, "the run's folder; by default a new one, output/CONFIG/001, 002, ...")
     # Their names in tools/train_net.py, which the engine's messages advise.
     parser.add_argument("--init-from", dest="weights", help=argparse.SUPPRESS)
     parser.add_argument("--output-dir", dest="output", help=argparse.SUPPRESS)
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint of the run in --output, or of the config's newest run",
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete the run in that folder")
     add_data(parser)
     add_batch_size(parser)
@@ -84,7 +88,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser, "checkpoint; by default the run's best or last one")
-    add_output(parser, "folder for the detections; by default the run's")
+    add_output(parser, "folder for the results; by default the run's, or a new one below output/")
     parser.add_argument("--tta", action="store_true", help="at several sizes, dataloader.tta")
     parser.add_argument(
         "--optimize", action="store_true", help="the faster copy that predicts: norms folded etc."

@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import torch
 from detectron2.utils import comm
@@ -35,7 +34,6 @@ from ..engine.ending import (
     EvaluationFailed,
     OutputError,
     cause,
-    require_writable,
     writing,
 )
 from ..engine.failures import ProcessFailed, StepFailed, is_agreed, together
@@ -44,7 +42,10 @@ from ..engine.launch import launch
 from ..engine.run import evaluate_model, train_model, use_device
 from ..engine.run_folder import RunFolder
 from ..engine.run_record import save_run_record, versions
+from ..utils.quiet import keep_warnings_off_console
 from .arguments import add_batch_size, add_data, add_other_test_settings, add_processes
+from .console import shorten_console
+from .output_folder import claim, settled_folder
 
 EXPECTED = (
     ConfigError,
@@ -89,7 +90,11 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or this run's")
     add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
     add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
-    add("--resume", action="store_true", help="continue from the last checkpoint in output_dir")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in output_dir, or of the newest run",
+    )
     add(
         "--overwrite",
         action="store_true",
@@ -183,12 +188,12 @@ def _run(args: argparse.Namespace) -> int:
             messages.clear()
             config = read_arguments(args)
         cfg, changes = config.cfg, config.changes
-        folder = RunFolder(cfg.train.output_dir)
-        together(lambda: _claim(folder, cfg, args, owned))
+        folder = settled_folder(cfg, args, owned)
+        together(lambda: claim(folder, cfg, args, owned))
         released = owned.pop_all()  # held until training ends, not only until messages are told
         for name in _LOGGERS:
             setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
-            _keep_tracebacks_off_console(logging.getLogger(name))
+        shorten_console([logging.getLogger(name) for name in _LOGGERS])
     for message in messages:
         logging.getLogger(message.name).handle(message)
     logger = logging.getLogger(f"detectron2.{__name__}")
@@ -206,27 +211,6 @@ def _require_tested_alike(config: ReadConfig, trust: Trust) -> None:
     if weights := train.init_checkpoint or best_or_last(train.output_dir):
         record = load_record(weights)
         require_tested_alike(config.tested_as, config.source, record, weights, trust)
-
-
-def _claim(folder: RunFolder, cfg: DictConfig, args: argparse.Namespace, owned: ExitStack) -> None:
-    """Make sure, before anything is written, that the output folder can be used as is asked for."""
-    if args.eval_only and folder.holds_a_run() and not _has_weights_of(folder, cfg):
-        raise ConfigError(
-            f"{folder.folder} holds another run, whose results this evaluation of "
-            f"{cfg.train.init_checkpoint} would replace. Choose another folder with --output."
-        )
-    if args.eval_only or not comm.is_main_process():
-        require_writable(folder.folder)
-        return
-    owned.enter_context(folder.owned())
-    if not args.resume and not args.overwrite:
-        folder.require_free()
-
-
-def _has_weights_of(folder: RunFolder, cfg: DictConfig) -> bool:
-    """Whether what is evaluated is the run's own: one of its checkpoints, by default the best."""
-    weights = cfg.train.init_checkpoint
-    return not weights or folder.folder.resolve() in Path(weights).resolve().parents
 
 
 def _train_or_evaluate(
@@ -282,28 +266,6 @@ def _messages_kept() -> Iterator[list[logging.LogRecord]]:
             logger.removeHandler(handler)
 
 
-class _WithoutTraceback(logging.Formatter):
-    """Another formatter's text, without tracebacks."""
-
-    def __init__(self, formatter: logging.Formatter) -> None:
-        super().__init__()
-        self._formatter = formatter
-
-    def format(self, record: logging.LogRecord) -> str:
-        record = copy.copy(record)  # other handlers format it, too
-        record.exc_info = record.exc_text = None
-        return self._formatter.format(record)
-
-
-def _keep_tracebacks_off_console(logger: logging.Logger) -> None:
-    """The log file has them; the user sees one sentence, which names that file."""
-    for handler in logger.handlers:
-        on_console = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
-        formatter = handler.formatter
-        if on_console and formatter is not None and not isinstance(formatter, _WithoutTraceback):
-            handler.setFormatter(_WithoutTraceback(formatter))
-
-
 def _log_file() -> str | None:
     """Where this process writes its messages."""
     streams = [getattr(x, "stream", None) for x in logging.getLogger("detectron2").handlers]
@@ -314,6 +276,7 @@ def _log_file() -> str | None:
 
 def command_line(arguments: Sequence[str] | None = None) -> int:
     """As :func:`main`, but mistakes of the user end with one line instead of a traceback."""
+    keep_warnings_off_console()
     args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     try:

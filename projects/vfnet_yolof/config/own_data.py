@@ -41,7 +41,7 @@ def use_own_data(cfg: DictConfig, given: dict[str, Any], *, eval_only: bool) -> 
     if not given:
         return []
     try:
-        paths = _paths(given, eval_only)
+        paths = _paths(given, eval_only, remembered)
         if eval_only:
             paths = {key: path for key, path in paths.items() if key.startswith("val")}
         user = _registered(paths)
@@ -67,7 +67,7 @@ def use_own_data(cfg: DictConfig, given: dict[str, Any], *, eval_only: bool) -> 
     return changes
 
 
-def _paths(given: dict[str, Any], eval_only: bool) -> dict[str, str]:
+def _paths(given: dict[str, Any], eval_only: bool, remembered: bool) -> dict[str, str]:
     """Paths by their names in :data:`FILES`."""
     path, files = given.get("path"), {key: given[key] for key in FILES if key in given}
     if path is None:
@@ -80,12 +80,14 @@ def _paths(given: dict[str, Any], eval_only: bool) -> dict[str, str]:
         raise ConfigError("--data names all files; leave --train-json and the like out.")
     from ..data.layouts import open_data
 
-    train, val = open_data(path, given.get("split"))
-    if eval_only and val is None and not os.path.isdir(path):
-        train, val = None, train  # one file, and no other use for it
-    needed = "validation" if eval_only else "training"
+    opened = open_data(path, given.get("split"))
+    train, val = opened.train, opened.val
+    if eval_only and not opened.is_named and not remembered:
+        val = train  # there is no other use for it; what is remembered was trained on
     if (val if eval_only else train) is None:
-        raise ConfigError(f"--data {path}: has no {needed} set.")
+        needed = "validation" if eval_only else "training"
+        hint = " --split 0.2 takes a fifth of its images." if eval_only else ""
+        raise ConfigError(f"--data {path}: has no {needed} set.{hint}")
     found = {"train": train, "val": val}
     return {
         f"{name}_{kind}": value
@@ -123,11 +125,6 @@ def _remember(cfg: DictConfig, given: dict[str, Any]) -> list[str]:
 
 def _without_test_set(cfg: DictConfig) -> list[str]:
     """The config's test set has other classes: only what becomes of test images stays."""
-    logger.warning(
-        "There is no validation set: nothing is evaluated, so there will be no AP and no best "
-        "checkpoint. --data with a validation set, --split 0.2, or --val-json and --val-images "
-        "give one."
-    )
     for name in ("evaluator", "tta"):
         cfg.dataloader.pop(name, None)
     mapper = OmegaConf.select(cfg, "dataloader.test.mapper")

@@ -129,11 +129,17 @@ def fit_to_data(
         wanted["lr_multiplier.warmup_length"] = min(length * recipe / (max_iter * total_batch), 0.1)
     changes = _set_all(cfg, wanted, explicit)
     plan = (
-        f"{images} images, {max_iter / per_epoch:.3g} epochs of {per_epoch:.4g} iterations, "
-        f"evaluation every {cfg.train.eval_period / per_epoch:.3g}"
+        f"{images} images, {_rounded(max_iter / per_epoch)} epochs of {_rounded(per_epoch)} "
+        "iterations, "
+        f"evaluation every {_rounded(cfg.train.eval_period / per_epoch)}"
     )
     logger.info("%s (--epochs N changes the length)", plan)
     return [f"schedule of own data: {plan}", *changes]
+
+
+def _rounded(number: float) -> str:
+    """Of a count: whole, or with one digit behind the point."""
+    return f"{number:.1f}".removesuffix(".0")
 
 
 def resumed_iteration(
