@@ -13,7 +13,9 @@ def command_line(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="output/demo", help="folder for everything it makes")
-    parser.add_argument("--images", type=int, default=10, help="how many to draw")
+    parser.add_argument(
+        "--images", "--pictures", type=int, default=10, help="how many images to draw"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     args = parser.parse_intermixed_args(arguments)
     from .training import command_line as train

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
 from .arguments import (
+    DATA_OPTIONS,
     Command,
     add_batch_size,
     add_data,
@@ -29,7 +30,6 @@ _FLAGS = (
     *("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config"),
     "other_test_settings",
 )
-_DATA = ("data", "split", "train_json", "train_images", "val_json", "val_images")
 _EPILOG = """examples:
   %(prog)s --config-file vfnet/vfnet_small_shapes.py
   %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --num-gpus 8 train.init_checkpoint=backbone.pkl
@@ -104,7 +104,7 @@ def training_options(args: argparse.Namespace) -> list[str]:
         ConfigError, ValueError: ``--device`` contradicts other options, or is not there.
     """
     options = [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(args, name, False)]
-    for key in _DATA:
+    for key in DATA_OPTIONS:
         if (value := getattr(args, key, None)) is not None:
             options += [f"--{key.replace('_', '-')}", str(value)]
     for name in _VALUES:
