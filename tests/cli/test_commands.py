@@ -45,9 +45,10 @@ def test_train_evaluate_and_resume_a_run(tmp_path: Path, capfd: Output) -> None:
     trusted = ["--allow", "engine_toy", *common]
     assert main(["train", str(moved), "--resume", "train.max_iter=4", *trusted]) == 0
     assert torch.load(moved / "model_final.pth", weights_only=False)["iteration"] == 3
-    before = len((moved / "metrics.json").read_text().splitlines())
+    before = (moved / "metrics.json").read_text()
     assert main(["evaluate", str(moved), *trusted]) == 0
-    assert len((moved / "metrics.json").read_text().splitlines()) == before + 1
+    assert (moved / "metrics.json").read_text() == before
+    assert "toy/score" in (moved / "evaluation" / "001" / "metrics.json").read_text()
     assert not run.exists()
 
 

@@ -76,7 +76,7 @@ def test_mistakes_end_with_one_line(dataset: str, tmp_path: Path, capsys, monkey
         ([CONFIG, "dataloader.train.dataset.names=nothing"], "nothing"),
         ([CONFIG, "-n", "0", dataset], "count must be at least 1"),
     ):
-        assert show_augmentations.main([*arguments, "-o", str(tmp_path / "out")]) == 1
+        assert show_augmentations.main([*arguments, "-o", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert message in error

@@ -32,6 +32,7 @@ COMMANDS = {
     "validate-data": Entry("faults in a data set", "data", "VALIDATE"),
     "convert-data": Entry("a data set of another format as COCO JSON", "data", "CONVERT"),
     "analyze": Entry("parameters and multiply-adds, by part", "reports", "ANALYZE"),
+    "show-augmentations": Entry("training images as the model gets them", "reports", "SHOW"),
     "compare": Entry("several configs, several seeds, one table", "reports", "COMPARE"),
     "average": Entry("the mean of several checkpoints", "weights", "AVERAGE"),
     "zoo": Entry("the papers' rows: list, fetch, verify their weights", "zoo", "ZOO"),

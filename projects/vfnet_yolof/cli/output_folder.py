@@ -15,7 +15,7 @@ from ..config.read import joined_pairs
 from ..config.saved import is_checkpoint
 from ..engine.ending import require_writable
 from ..engine.failures import together
-from ..engine.run_folder import RunFolder, RunSeries
+from ..engine.run_folder import EVALUATIONS, RunFolder, RunSeries, new_folder
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -53,6 +53,8 @@ def _names_folder(cfg: DictConfig, args: argparse.Namespace) -> bool:
     keys = [pair.partition("=")[0] for pair in joined_pairs(args.overrides)]
     if args.output_dir is not None or {"train.output_dir", "OUTPUT_DIR"} & set(keys):
         return True
+    if args.run:
+        return False
     if is_checkpoint(args.config_file):
         return args.resume or (args.eval_only and not cfg.train.init_checkpoint)
     return Path(str(cfg.train.output_dir)) != _DEFAULT
@@ -63,6 +65,8 @@ def _numbered_folder(cfg: DictConfig, args: argparse.Namespace) -> tuple[str, bo
     series = RunSeries(_DEFAULT, _series_name(cfg, args.config_file))
     if args.overwrite:
         raise ConfigError("--overwrite deletes the run in a folder: name that with --output.")
+    if args.eval_only and args.run:
+        return str(new_folder(Path(args.run) / EVALUATIONS)), True
     if args.eval_only and cfg.train.init_checkpoint:
         return str(series.new_evaluation()), True
     if not args.eval_only and not args.resume:

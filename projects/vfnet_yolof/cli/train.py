@@ -7,6 +7,7 @@ import argparse
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
 from .arguments import (
+    DATA_OPTIONS,
     Command,
     add_batch_size,
     add_data,
@@ -27,7 +28,6 @@ _FLAGS = (
     *("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config"),
     "other_test_settings",
 )
-_DATA = ("data", "split", "train_json", "train_images", "val_json", "val_images")
 
 
 def training_options(args: argparse.Namespace) -> list[str]:
@@ -37,7 +37,7 @@ def training_options(args: argparse.Namespace) -> list[str]:
         ConfigError, ValueError: ``--device`` contradicts other options, or is not there.
     """
     options = [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(args, name, False)]
-    for key in _DATA:
+    for key in DATA_OPTIONS:
         if (value := getattr(args, key, None)) is not None:
             options += [f"--{key.replace('_', '-')}", str(value)]
     for name in _VALUES:
@@ -88,7 +88,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser, "checkpoint; by default the run's best or last one")
-    add_output(parser, "folder for the results; by default the run's, or a new one below output/")
+    add_output(parser, "folder for the results; by default a new one, RUN/evaluation/001, 002, ...")
     parser.add_argument("--tta", action="store_true", help="at several sizes, dataloader.tta")
     parser.add_argument(
         "--optimize", action="store_true", help="the faster copy that predicts: norms folded etc."
@@ -120,7 +120,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     from .training import command_line
 
     model = named_model(args.model)
-    command = ["--config-file", model.config, "--eval-only", *_output(args.output, model.run)]
+    command = ["--config-file", model.config, "--eval-only", *_output(args.output, None)]
+    if args.output is None and model.run:
+        command += ["--run", model.run]
     options = training_options(args)
     if weights := model.weights(args.weights):
         options.append(f"train.init_checkpoint={weights}")

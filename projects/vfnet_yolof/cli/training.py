@@ -22,7 +22,7 @@ from ..checkpoint.rules import CheckpointError
 from ..config.options import ConfigError
 from ..config.read import ReadConfig, RunFlags, read
 from ..config.saved import require_tested_alike
-from ..config.yaml_files import Trust, add_trust_arguments, trust_from
+from ..config.yaml_files import add_trust_arguments, trust_from
 from ..data.loader import DataLoadingError
 from ..engine.batch_size import largest_batch
 from ..engine.ending import (
@@ -106,6 +106,8 @@ def argument_parser() -> argparse.ArgumentParser:
     add_batch_size(parser)
     add("--seed", type=int, help="same as train.seed=N")
     add("--output-dir", metavar="DIR", help="train.output_dir, taken letter by letter")
+    # of `vfnet-yolof evaluate RUN`: the results go into a new folder below the run's
+    add("--run", help=argparse.SUPPRESS)
     add_trust_arguments(parser)
     add_processes(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
@@ -202,15 +204,15 @@ def _run(args: argparse.Namespace) -> int:
         logger.info("Changed: %s", change)
     with released:
         if args.eval_only and not args.other_test_settings:
-            _require_tested_alike(config, trust_from(args))
+            _require_tested_alike(config)
         return _train_or_evaluate(cfg, args, changes, folder)
 
 
-def _require_tested_alike(config: ReadConfig, trust: Trust) -> None:
+def _require_tested_alike(config: ReadConfig) -> None:
     train = config.cfg.train
     if weights := train.init_checkpoint or best_or_last(train.output_dir):
         record = load_record(weights)
-        require_tested_alike(config.tested_as, config.source, record, weights, trust)
+        require_tested_alike(config.tested_as, config.source, record, weights)
 
 
 def _train_or_evaluate(

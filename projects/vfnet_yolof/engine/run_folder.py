@@ -26,6 +26,7 @@ from .ending import require_writable, writing
 logger = logging.getLogger(f"detectron2.{__name__}")
 
 LOCK, OWNER = ".lock", ".owner.json"
+EVALUATIONS = "evaluation"  # each in a numbered folder
 CONFIG = "config.yaml"  # written when a training begins
 _PATIENCE = 20.0  # seconds for the loader's processes of a killed run to notice that it is gone
 # What a run writes, and nothing else: other files in the folder are the user's.
@@ -54,11 +55,11 @@ class RunSeries:
         Raises:
             OutputError: it cannot be made.
         """
-        return _claimed(self.folder)
+        return new_folder(self.folder)
 
     def new_evaluation(self) -> Path:
         """As :meth:`new_run`, a folder for results that belong to no run."""
-        return _claimed(self.folder / "evaluation")
+        return new_folder(self.folder / EVALUATIONS)
 
     def newest_run(self) -> Path | None:
         """The run of the highest number that has begun to train; None where there is none."""
@@ -66,7 +67,12 @@ class RunSeries:
         return _numbered(self.folder, max(begun)) if begun else None
 
 
-def _claimed(parent: Path) -> Path:
+def new_folder(parent: Path) -> Path:
+    """Make a folder of the next number below ``parent``, which no other process gets.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
     with writing(parent):
         parent.mkdir(parents=True, exist_ok=True)
         number = max(_numbers(parent), default=0) + 1

@@ -137,7 +137,7 @@ class Predictor:
         self.batch_size = batch_size
         if not other_test_settings:
             here, source = self.cfg.tested_as, self.cfg.name
-            require_tested_alike(here, source, load_record(weights), weights, trust)
+            require_tested_alike(here, source, load_record(weights), weights)
         self.model = self.cfg.build_model()
         _lower_threshold(self.model, score_thresh)
         checkpoint, report = load_into(self.model, weights, averaged=use_ema)

@@ -18,7 +18,6 @@ from .common import (
     LabelledImage,
     around,
     images_below,
-    images_in,
     is_image,
     number,
     sized,
@@ -26,6 +25,7 @@ from .common import (
 )
 
 _TOLERANCE = 0.01  # of the image's side; Ultralytics accepts as much beyond the border
+_LISTS = ("classes.txt", "*.names", "_darknet.labels")  # LabelImg's, darknet's, Roboflow's
 _SETS = {"train": ("train",), "val": ("val", "valid")}
 
 
@@ -42,11 +42,12 @@ def find_yolo(root: Path) -> Path | None:
         return found[0]
     folders = [root, *split_folders(root).values()]
     labels = [path for folder in folders if (path := folder / "labels").is_dir()]
-    text = next((path for folder in labels for path in folder.rglob("*.txt")), None)
-    if text is not None:
+    if any(path for folder in labels for path in folder.rglob("*.txt")):
         return labels[0]
-    lists = [path for folder in folders if (path := folder / "classes.txt").is_file()]
-    return lists[0] if lists and any(images_in(path.parent) for path in lists) else None
+    for path in (path for folder in folders for name in _LISTS for path in folder.glob(name)):
+        if any(image.with_suffix(".txt").is_file() for image in images_below(path.parent)):
+            return path
+    return None
 
 
 def read_yolo(found: Path, images: Images) -> Labelled:
@@ -105,8 +106,8 @@ def _names(given: Any, path: Path) -> list[str]:
 
 
 def _class_list(root: Path) -> list[str]:
-    """Names from ``classes.txt``, or darknet's ``*.names``, wherever below the folder it lies."""
-    found = sorted(root.rglob("classes.txt")) or sorted(root.rglob("*.names"))
+    """Names from the list of classes, wherever below the folder it lies."""
+    found = next((paths for name in _LISTS if (paths := sorted(root.rglob(name)))), [])
     lists = [path.read_text(encoding="utf-8-sig").rstrip().splitlines() for path in found]
     if not lists:
         raise ValueError(
@@ -150,9 +151,15 @@ def _images_of(source: str, bases: list[Path]) -> list[Path] | None:
             return [Path(os.path.normpath(image)) for image in images_below(place)]
         if place.is_file():
             lines = place.read_text(encoding="utf-8-sig").splitlines()
-            listed = [place.parent / line.strip() for line in lines if line.strip()]
-            return [Path(os.path.normpath(image)) for image in listed]
+            return [_listed(place.parent, line.strip()) for line in lines if line.strip()]
     return None
+
+
+def _listed(folder: Path, name: str) -> Path:
+    """An image of a list; CVAT writes a folder ``data`` before, which its archive has not."""
+    path, other = folder / name, folder / name.removeprefix("data/")
+    chosen = other if not path.is_file() and other.is_file() else path
+    return Path(os.path.normpath(chosen))
 
 
 def _sets_of_folders(root: Path) -> dict[str, list[Path]]:
