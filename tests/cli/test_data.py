@@ -89,7 +89,7 @@ def test_convert_data_replaces_nothing_unasked(tmp_path: Path, capsys: Output) -
     assert len(json.loads((out / "train.json").read_text())["images"]) == 8
     assert not (out / "val.json").exists()  # else it would be taken for this set's
     assert main(["convert-data", str(out), "--output", str(out), "--overwrite"]) == 2
-    assert "has the data itself" in capsys.readouterr().err
+    assert "lies in the data itself" in capsys.readouterr().err
     assert all(path.is_symlink() for path in (out / "train").iterdir())
 
 

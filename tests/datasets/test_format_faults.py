@@ -102,6 +102,9 @@ def yolo_line(line: str) -> Callable[[Path], Path]:
 VOC, CVAT, CSV = "Annotations/a b.xml", "annotations.xml", "_annotations.csv"
 ML, ME, LS = "_annotations.createml.json", "a b.json", "project-1.json"
 
+# Twelve lists, each of nine times the one before.
+BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 1}]\n" for i in range(12))
+
 REFUSED = {
     "yolo class beyond": (yolo_line("3 0.5 0.5 0.1 0.1"), r"a b.txt, line 2: class 3 .* 0 to 2"),
     "yolo class text": (yolo_line("cat 0.5 0.5 0.1 0.1"), "a b.txt, line 2: the class .*'cat'"),
@@ -120,6 +123,10 @@ REFUSED = {
     "yolo same": (
         broken(formats.write_yolo, "data.yaml", ": cat", ": dog"),
         "'dog' is listed twice",
+    ),
+    "yolo bomb": (
+        broken(formats.write_yolo, "data.yaml", "names:", f"{BOMB}names: [*a11]\nother:"),
+        "name 0 is a list; write a name",
     ),
     "yolo nc": (broken(formats.write_yolo, "data.yaml", "names", "nc: 4\nnames"), "nc is 4, but"),
     "yolo folder": (
