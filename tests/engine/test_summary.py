@@ -187,7 +187,7 @@ def test_validation_images_are_spread_evenly(pictures, tmp_path, monkeypatch):
 
     def draw(image, found, names, **options):
         drawn.append((image.shape, found.pred_classes.tolist(), options))
-        return np.full_like(image, 250)
+        return np.full([10 * image.shape[0], 10 * image.shape[1], 3], 250, np.uint8)
 
     monkeypatch.setattr("vfnet_yolof.engine.examples.draw_instances", draw)
     folder = tmp_path / "validation"
@@ -202,12 +202,12 @@ def test_validation_images_are_spread_evenly(pictures, tmp_path, monkeypatch):
     assert stems[0] == "01_0"
     assert stems[-2:] == ["10_zwei_Äpfel", "mine"]
     assert [int(s.split("_")[1]) for s in stems[:9]] == [0, 2, 5, 7, 10, 12, 15, 17, 20]
-    assert drawn[0] == ((48, 64, 3), [3, 1], {"score_thresh": 0.3})
+    assert drawn[0] == ((48, 64, 3), [3, 1], {"score_thresh": 0.3, "scale": 10})
     first = np.asarray(Image.open(folder / "01_0.jpg"))
-    top = first.shape[0] - 48
-    assert first.shape[1] == 2 * 64 + 8
-    assert abs(int(first[top + 40, 10].mean()) - 250) < 4  # detections to the left
-    assert np.abs(first[top + 44, -10].astype(int) - [0, 80, 90]).max() < 8  # the image itself
+    top = first.shape[0] - 480
+    assert first.shape[1] == 2 * 640 + 8
+    assert abs(int(first[top + 400, 100].mean()) - 250) < 4  # detections to the left
+    assert np.abs(first[top + 440, -100].astype(int) - [0, 80, 90]).max() < 8  # the image itself
     assert draw_examples(model, evaluation, CLASS_NAMES, folder, seconds=0.0) == 1
 
 

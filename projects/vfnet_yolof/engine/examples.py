@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from torch import nn
 
 from ..data.images import read_image
 from ..data.loader import MappedDataset, mapped_dataset
+from ..drawing.canvas import display_scale, save_image
 from ..drawing.fonts import DEFAULT, sized
 from ..drawing.visualization import draw_ground_truth, draw_instances
 from ..modeling.by_size import detect_by_size
-from ..utils.files import write_atomically
 from .ending import writing
 from .evaluation import Evaluation, kept_modes
 
@@ -64,15 +63,16 @@ def draw_examples(
     for record, found in _detections(model, dataset, _evenly(len(dataset), count)):
         image = read_image(record["file_name"], "RGB")
         found = _with_classes_of_data(found, evaluation.class_lookup)
+        truth = _ground_truth(record, image.shape[:2])
+        scale = display_scale(*image.shape[:2])
         drawn = side_by_side(
-            draw_instances(image, found, class_names, score_thresh=SCORE_THRESHOLD),
-            draw_ground_truth(image, _ground_truth(record, image.shape[:2]), class_names),
+            draw_instances(image, found, class_names, score_thresh=SCORE_THRESHOLD, scale=scale),
+            draw_ground_truth(image, truth, class_names, scale=scale),
         )
         stem = re.sub(r"[^\w.+@-]", "_", Path(record["file_name"]).stem)
         path = folder / f"{written + 1:02d}_{stem}.jpg"
-        save = partial(drawn.save, format="JPEG", quality=95, subsampling=0)
         with writing(path):
-            write_atomically(path, save)
+            save_image(drawn, path)
         written += 1
         if time.monotonic() - began > seconds:
             break
