@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         dest="operands",
         metavar="INPUT",
-        help="pictures, videos, folders or patterns",
+        help="images, videos, folders or patterns",
     )
     add_webcam(source)
     parser.add_argument(

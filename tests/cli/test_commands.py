@@ -12,6 +12,7 @@ import torch
 from vfnet_yolof.cli import doctor, training
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import find_config
+from vfnet_yolof.data import images as image_files
 
 CONFIG = "vfnet/vfnet_small_shapes.py"
 TOY = str(Path(__file__).resolve().parents[1] / "engine" / "toy_config.py")
@@ -112,12 +113,12 @@ def test_predict(weights: Path, picture: Path, tmp_path: Path, capsys: Output) -
     arguments = [CONFIG, str(picture), "--weights", str(weights), "--device", "cpu", *results]
     assert main(["predict", *arguments, "--score-threshold", "0.1"]) == 0
     found = len(json.loads((tmp_path / "found.json").read_text()))
-    assert f"{found} detections in 1 pictures" in capsys.readouterr().out
+    assert f"{found} detections in 1 images" in capsys.readouterr().out
     assert (tmp_path / "out" / picture.name).is_file()
     assert main(["predict", *arguments, "model.num_classes=3"]) == 2
     assert "6 classes" in capsys.readouterr().err
     assert main(["predict", CONFIG, "--output", "out"]) == 2
-    assert "Name pictures" in capsys.readouterr().err
+    assert "Name images" in capsys.readouterr().err
 
 
 def test_a_bare_checkpoint_is_answered_with_the_command(
@@ -271,6 +272,8 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     assert main(["doctor"]) == 0
     report = capsys.readouterr().out
     assert f"torch {torch.__version__}" in report and "training can work" in report
+    assert re.search(r"^ok +images: JPEG, PNG, BMP, GIF, TIFF, PNM, WebP", report, re.MULTILINE)
+    monkeypatch.setattr(image_files, "_reads_heic", False)
     monkeypatch.setattr(doctor, "find_installed", lambda: None)
     monkeypatch.setattr(doctor, "OPTIONAL", [("no_such_module", "no-such", "nothing works")])
     monkeypatch.setattr(doctor, "TORCH", (99, 0))
@@ -278,5 +281,8 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     report = capsys.readouterr().out
     assert re.search(r"^PROBLEM +detectron2: not installed; run: vfnet-yolof", report, re.MULTILINE)
     assert re.search(r"^note +no-such: not installed. nothing works", report, re.MULTILINE)
+    assert re.search(
+        r"^note +images: HEIC is not read \(pip install pillow-heif\)", report, re.MULTILINE
+    )
     assert re.search(r"^PROBLEM +torch .*: 99\.0 or newer is needed", report, re.MULTILINE)
     assert "2 problems: training cannot work" in report

@@ -124,6 +124,8 @@ class TestFinding:
             "vfnet/vfnet_r50_fpn_1x",
             "configs/vfnet/vfnet_r50_fpn_1x.py",
             "./configs/vfnet/vfnet_r50_fpn_1x",
+            "vfnet_r50_fpn_1x.py",
+            "vfnet_r50_fpn_1x",
         ],
     )
     def test_by_name_from_any_folder(self, name: str, tmp_path: Path, monkeypatch) -> None:

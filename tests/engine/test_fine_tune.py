@@ -73,7 +73,8 @@ def test_eval_only(toy, capsys):
     lines = (toy.output_dir / "metrics.json").read_text().splitlines()
     last = json.loads(lines[-1])
     assert last["iteration"] == 3
-    assert set(last) == {"iteration", "toy/score"}
+    assert set(last) == {"iteration", "evaluated", "toy/score"}
+    assert last["evaluated"] == str(toy.output_dir / "model_best.pth")
     log = (toy.output_dir / "log.txt").read_text()
     assert "Evaluating the averaged weights of" in log
     assert "model_best.pth" in log

@@ -82,18 +82,18 @@ def test_a_run_that_was_stopped_has_a_summary(toy):
 def test_without_a_validation_set_it_says_what_is_missing(toy, tmp_path, capfd):
     config = tmp_path / "untested.py"
     config.write_text(
-        Path(toy.config).read_text() + "\ndel dataloader['test']['dataset']\n"
+        Path(toy.config).read_text() + "\ndataloader['test'] = dict(mapper=toy_mapper)\n"
         "train['eval_period'] = 0\n"
     )
     toy.config = str(config)
     assert toy.run("train.max_iter=2") == 0
     facts = summary_of(toy)
     assert facts["best"] is facts["last"] is None
-    assert facts["no_ap"] == summary.NO_VALIDATION
     assert "evaluate" not in facts["commands"]
     assert facts["commands"]["predict"].split()[2].endswith("model_final.pth")
     said = capfd.readouterr().out
-    assert said.count("There is no validation set: no AP is measured") == 2  # start and end
+    assert said.count("There is no validation set, so there will be no AP and no best check") == 1
+    assert said.count("There is no validation set, so no AP and no best checkpoint. --data ") == 1
     assert not (toy.output_dir / "ap.png").exists()
 
 

@@ -19,7 +19,7 @@ def command_line(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="output/demo", help="folder for everything it makes")
-    parser.add_argument("--pictures", type=int, default=10, help="how many to draw")
+    parser.add_argument("--pictures", type=int, default=10, help="how many images to draw")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     args = parser.parse_intermixed_args(arguments)
     output = Path(args.output)
@@ -48,6 +48,6 @@ def print_summary(output: Path, pictures: Sequence[Path], seconds: float) -> Non
     metrics = next(m for m in map(json.loads, reversed(lines)) if "bbox/AP" in m)
     print(f"\nA small VFNet, trained and evaluated on drawn shapes in {seconds / 60:.1f} minutes:")
     print(f"  AP {metrics['bbox/AP']:.1f}, AP50 {metrics['bbox/AP50']:.1f} on shapes_val")
-    print(f"  {len(pictures)} pictures: {pictures[0].parent.resolve()}")
+    print(f"  {len(pictures)} images: {pictures[0].parent.resolve()}")
     print(f"  detections: {(output / 'detections.json').resolve()}")
     print(f"  weights: {(output / 'model_final.pth').resolve()}")

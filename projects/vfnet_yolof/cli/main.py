@@ -27,11 +27,12 @@ class Entry(NamedTuple):
 COMMANDS = {
     "train": Entry("train a detector", "train", "TRAIN"),
     "evaluate": Entry("COCO's measures of a detector on a data set", "train", "EVALUATE"),
-    "predict": Entry("detect in pictures, videos or from a camera", "predict", "PREDICT"),
+    "predict": Entry("detect in images, videos or from a camera", "predict", "PREDICT"),
     "convert": Entry("another project's weights for a config of this one", "weights", "CONVERT"),
     "validate-data": Entry("faults in a data set", "data", "VALIDATE"),
     "convert-data": Entry("a data set of another format as COCO JSON", "data", "CONVERT"),
     "analyze": Entry("parameters and multiply-adds, by part", "reports", "ANALYZE"),
+    "show-augmentations": Entry("training images as the model gets them", "reports", "SHOW"),
     "compare": Entry("several configs, several seeds, one table", "reports", "COMPARE"),
     "average": Entry("the mean of several checkpoints", "weights", "AVERAGE"),
     "zoo": Entry("the papers' rows: list, fetch, verify their weights", "zoo", "ZOO"),

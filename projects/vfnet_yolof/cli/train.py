@@ -7,6 +7,7 @@ import argparse
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
 from .arguments import (
+    DATA_OPTIONS,
     Command,
     add_batch_size,
     add_data,
@@ -27,7 +28,6 @@ _FLAGS = (
     *("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config"),
     "other_test_settings",
 )
-_DATA = ("data", "split", "train_json", "train_images", "val_json", "val_images")
 
 
 def training_options(args: argparse.Namespace) -> list[str]:
@@ -37,7 +37,7 @@ def training_options(args: argparse.Namespace) -> list[str]:
         ConfigError, ValueError: ``--device`` contradicts other options, or is not there.
     """
     options = [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(args, name, False)]
-    for key in _DATA:
+    for key in DATA_OPTIONS:
         if (value := getattr(args, key, None)) is not None:
             options += [f"--{key.replace('_', '-')}", str(value)]
     for name in _VALUES:

@@ -82,15 +82,12 @@ def _describe(name: str) -> int:
 
 def _convert(args: argparse.Namespace) -> int:
     from ..config.yaml_files import Trust
-    from ..model_zoo import ROWS, find_row, find_source, is_published
+    from ..model_zoo import find_trained
     from .weights import convert
 
-    row = find_row(args.model)
-    source = find_source(row, args.weights)
-    published = ROWS[row].weights
-    changes = published.overrides if published and is_published(row, source) else ()
-    status = convert(f"{row}.py", str(source), args.output, changes, Trust())
-    for change in changes:
+    found = find_trained(args.model, args.weights)
+    status = convert(found.config, str(found.weights), args.output, found.overrides, Trust())
+    for change in found.overrides:
         print(f"to be used with {change}")
     return status
 

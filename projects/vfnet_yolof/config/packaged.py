@@ -52,7 +52,7 @@ def find_config(name: str | os.PathLike[str]) -> str:
 
     Args:
         name: a path; or a name relative to the packaged configs (with or without a leading
-            ``configs/`` and the suffix), so that commands work from any folder.
+            ``configs/``, the folder and the suffix), so that commands work from any folder.
 
     Raises:
         FileNotFoundError: there is no such file; the message names the nearest ones.
@@ -61,10 +61,15 @@ def find_config(name: str | os.PathLike[str]) -> str:
     if Path(text).is_file():
         return text
     relative = text.replace(os.sep, "/").removeprefix("./").removeprefix("configs/")
-    for candidate in (relative, *(relative + suffix for suffix in SUFFIXES)):
+    candidates = (relative, *(relative + suffix for suffix in SUFFIXES))
+    for candidate in candidates:
         path = config_dir() / candidate
         if path.is_file():
             return str(path)
+    for candidate in candidates:
+        found = [known for known in config_names() if known.rpartition("/")[2] == candidate]
+        if len(found) == 1:
+            return str(config_dir() / found[0])
     near = difflib.get_close_matches(relative, config_names(), n=3, cutoff=0.3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise FileNotFoundError(f"config file {text!r} not found{hint}")

@@ -43,12 +43,17 @@ def config_text(cfg: DictConfig) -> str:
     """A configuration as the YAML that :func:`.packaged.load_config` reads.
 
     Raises:
-        ConfigError: it holds something that has no name, which text cannot stand for.
+        ConfigError: it holds something that has no name, which text cannot stand for, or lacks a
+            value.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         # LazyConfig pickles what it cannot write as text, without an error.
-        LazyConfig.save(cfg, str(path))
+        try:
+            LazyConfig.save(cfg, str(path))
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"The config cannot be saved as text: {reason}") from error
         if Path(f"{path}.pkl").exists():
             raise ConfigError(
                 "The config cannot be saved as text, so the run could not be repeated: it holds a "

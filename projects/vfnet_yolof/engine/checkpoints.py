@@ -192,8 +192,9 @@ class CheckpointHook(HookBase):
 
     def save_last(self, *, alone: bool = False) -> None:
         """Write the state that training ends with, unless it is written; see :meth:`save`."""
-        if self._written is None:
-            self.save(final=self.trainer.finished, alone=alone)
+        final = self.trainer.finished
+        if self._written is None or (final and self._written != FINAL):
+            self.save(final=final, alone=alone)
 
     def save(self, *, final: bool = False, alone: bool = False) -> None:
         """Write the present state; call it on all processes.

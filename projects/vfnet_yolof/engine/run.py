@@ -124,7 +124,7 @@ def train_model(
         start = _restore(trainer, saved, cfg, scaled)
     seed_everything(cfg.train.seed + 1 + comm.get_rank())  # dropout differs between processes
     _log_run(cfg, trainer)
-    if not evaluation.has_images:
+    if not evaluation.has_images and not cfg.train.val_loss.enabled:
         logger.warning(NO_VALIDATION)
     if on_start is not None:
         on_start()

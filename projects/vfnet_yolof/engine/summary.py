@@ -41,9 +41,9 @@ from .writers import METRICS
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
-NO_VALIDATION = (
-    "There is no validation set: no AP is measured and no model_best.pth written. For both, give "
-    "--data a folder that has val images as well, or part its images with --split 0.2."
+_ADVICE = "--data with a validation set, --split 0.2, or --val-json and --val-images give one."
+NO_VALIDATION = (  # when a run begins
+    f"There is no validation set, so there will be no AP and no best checkpoint. {_ADVICE}"
 )
 _SECONDS_AFTER_A_SIGNAL = 5.0  # schedulers kill what has not ended soon
 
@@ -136,10 +136,10 @@ def _facts(run: Training, measured: Measured) -> dict[str, Any]:
         "versions": versions(),
         "commands": _commands(run),
     }
-    if facts["last"] is None:
-        facts["no_ap"] = (
-            NO_VALIDATION if not run.evaluation.has_images else "No evaluation was made."
-        )
+    if facts["last"] is None and run.evaluation.has_images:
+        facts["no_ap"] = f"{facts['metric']} was not measured."
+    elif facts["last"] is None:
+        facts["no_ap"] = f"There is no validation set, so no AP and no best checkpoint. {_ADVICE}"
     facts["per_class"] = _per_class(facts, measured)
     swa = measured.series(f"swa/{facts['metric']}")[1]
     facts["averaged"] = {"value": swa[-1], "checkpoint": f"{AVERAGE}.pth"} if swa else None
@@ -255,17 +255,17 @@ def _per_class(facts: dict[str, Any], measured: Measured) -> list[dict[str, Any]
 
 
 def _commands(run: Training) -> dict[str, str]:
-    """What to do next, as a shell takes it."""
+    """What to do next, as a shell takes it; without weights there is nothing to predict with."""
     folder = run.files.folder
     trust = _needed_trust(folder / CONFIG)
-    weights = Path(best_or_last(str(folder)) or run.files.path(BEST))
+    weights = best_or_last(str(folder))
     longer = [] if run.trainer.interrupted else [f"train.max_iter={2 * run.cfg.train.max_iter}"]
-    commands: dict[str, Sequence[str]] = {
-        "predict": ["predict", str(weights), "pictures/", "--output", "predicted", *trust],
-        "continue": ["train", str(folder), "--resume", *longer, *trust],
-    }
-    if run.evaluation.has_images:
+    commands: dict[str, Sequence[str]] = {}
+    if weights:
+        commands["predict"] = ["predict", weights, "pictures/", "--output", "predicted", *trust]
+    if weights and run.evaluation.has_images:
         commands["evaluate"] = ["evaluate", str(folder), *trust]
+    commands["continue"] = ["train", str(folder), "--resume", *longer, *trust]
     return {name: shlex.join(["vfnet-yolof", *words]) for name, words in commands.items()}
 
 

@@ -86,7 +86,9 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
 def _result(found: Facts, metric: str) -> str:
     shown = [(metric, found["value"]), ("AP50", found["AP50"])]
     texts = [
-        f"{name.removeprefix('bbox/')} {value:.2f}" for name, value in shown if value is not None
+        f"{name.removeprefix('bbox/')} {value:{'.2f' if 'AP' in name else '.4g'}}"
+        for name, value in shown
+        if value is not None
     ]
     epoch = f", epoch {found['epoch']:.4g}" if found["epoch"] is not None else ""
     return f"{', '.join(texts) or 'unknown'} after iteration {found['iteration']}{epoch}"
