@@ -7,9 +7,8 @@ Exit code 1: some inputs could not be read (they are listed, the others are done
 """
 
 import argparse
-import sys
 
-from vfnet_yolof.cli.main import told
+from vfnet_yolof.cli.main import console, told
 from vfnet_yolof.cli.predict import add_options, add_webcam, predict
 
 
@@ -46,4 +45,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console(main)

@@ -93,6 +93,23 @@ def test_names_that_messages_advise(command: list[str]) -> None:
     assert command == advised
 
 
+def test_train_net_takes_the_same_names() -> None:
+    parsed = [
+        training.argument_parser().parse_args(["--config-file", CONFIG, *names])
+        for names in (
+            ["--init-from", "w.pth", "--output-dir", "out"],
+            ["--weights", "w.pth", "--output", "out"],
+        )
+    ]
+    assert parsed[0] == parsed[1]
+
+
+def test_weights_to_start_from_are_not_to_be_evaluated(capsys: Output) -> None:
+    arguments = ["--config-file", TOY, "--eval-only", "--weights", "w.pth", "--num-gpus", "0"]
+    assert training.command_line(arguments) == 2
+    assert "to evaluate weights: train.init_checkpoint=w.pth" in capsys.readouterr().err
+
+
 def test_evaluate_takes_the_best_of_a_run(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("train: {}\n")
     assert main(["evaluate", str(tmp_path)]) == 2  # no checkpoint yet

@@ -42,7 +42,7 @@ def test_init_from_on_the_command_line(toy, checkpoint):
 
 def test_init_checkpoint_must_fit(checkpoint):
     path, _ = checkpoint
-    with pytest.raises(ConfigError, match=r"cls_score\.weight.*--init-from"):
+    with pytest.raises(ConfigError, match=r"cls_score\.weight.*--weights"):
         load_initial_weights(ToyDetector(num_classes=3), path)
     assert len(load_initial_weights(ToyDetector(num_classes=7), path).loaded) == 11
 

@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from ..engine.ending import EXIT_REFUSED, EXIT_SIGNAL
-from ..utils import __version__
+from ..utils import __version__, threads
 from ..utils.quiet import keep_warnings_off_console
 
 PROG = "vfnet-yolof"
@@ -130,9 +130,10 @@ def _how_to_get(module: str) -> str:
     return f"{PROG} install-detectron2" if name == "detectron2" else ""
 
 
-def console() -> None:
-    """The program ``vfnet-yolof``."""
-    status = main()
+def console(action: Callable[[], int] = main) -> NoReturn:
+    """The program ``vfnet-yolof``, or one of ``tools/``: run ``action`` and end with its status."""
+    threads.prepare()
+    status = action()
     # All is told: Ctrl-C changes none of it while Python is torn down.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(status)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
+from ..utils import threads
 from .arguments import (
     Command,
     add_device,
@@ -64,6 +65,7 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
     Raises:
         InputError, CheckpointError, OSError, ValueError: something is wrong with the arguments.
     """
+    from ..config.inference import default_device
     from ..inference.demo import collect_inputs, run_on_camera, run_on_files, write_json
     from ..inference.predictor import Predictor
 
@@ -75,6 +77,8 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
         raise ConfigError(f"--json {args.json} is a folder; name a file.")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     sources = collect_inputs(args.operands)
+    if default_device(args.device).type == "cpu" and (said := threads.use_free_cores()):
+        print(said, file=sys.stderr)
     predictor = Predictor(
         config,
         weights,

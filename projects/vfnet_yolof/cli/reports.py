@@ -1,4 +1,4 @@
-"""``vfnet-yolof analyze`` and ``compare``, and the tools of the same purpose."""
+"""``vfnet-yolof analyze`` and ``compare``, and the tools that count and tabulate."""
 
 from __future__ import annotations
 
@@ -139,6 +139,64 @@ def _configs(args: argparse.Namespace) -> list[str]:
 
     names = (args.model, *args.operands)
     return [x.config if x.run else name for name in names for x in [named_model(name)]]
+
+
+def matching_tool(description: str | None, arguments: Sequence[str] | None = None) -> int:
+    """``tools/matching_statistics.py``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, help="file or name of a packaged config")
+    add("--weights", help="checkpoint of a trained model, for a second set of predictions")
+    add("--json", required=True, help="annotations in COCO's format")
+    add("--images", required=True, help="folder of the images")
+    add("--output", required=True, metavar="PREFIX", help="writes PREFIX.png, .json and .md")
+    add(
+        "--sides",
+        type=float,
+        nargs="+",
+        default=[32.0, 96.0],
+        help="square roots of the areas between classes of sizes, px (default: COCO's, 32 96)",
+    )
+    add("--batch-size", type=int, default=4, help="images that the model sees at once")
+    add("--seed", type=int, default=0, help="of the weights at initialisation")
+    add("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    add_trust_arguments(parser)
+    args = parser.parse_args(arguments)
+    if args.batch_size < 1 or sorted(set(args.sides)) != args.sides or args.sides[0] <= 0:
+        parser.error("--batch-size must be positive, --sides positive and ascending")
+    return told(lambda: _matching(args), refused=1)
+
+
+def _matching(args: argparse.Namespace) -> int:
+    from ..analysis.matching_report import write_study
+
+    try:
+        print(write_study(args))
+    except TypeError as error:  # no detector with anchors
+        raise ValueError(str(error)) from error
+    return 0
+
+
+def model_zoo_tool(description: str | None, arguments: Sequence[str] | None = None) -> int:
+    """``tools/make_model_zoo.py``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="only tell whether it is current")
+    args = parser.parse_args(arguments)
+    from ..analysis.model_zoo_page import is_current, write_page
+
+    if not args.check:
+        write_page()
+        return 0
+    if is_current():
+        return 0
+    print(
+        "configs/MODEL_ZOO.md is out of date; run python tools/make_model_zoo.py", file=sys.stderr
+    )
+    return 1
 
 
 def _add_table(training: argparse._ActionsContainer, averages: argparse._ActionsContainer) -> None:

@@ -1,4 +1,4 @@
-"""``tools/train_net.py``: its arguments, and what each process does with them."""
+"""Training and evaluation: what each process does with the arguments of ``tools/train_net.py``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..checkpoint.rules import CheckpointError
 from ..config.options import ConfigError
 from ..config.read import ReadConfig, RunFlags, read
 from ..config.saved import require_tested_alike
-from ..config.yaml_files import add_trust_arguments, trust_from
+from ..config.yaml_files import trust_from
 from ..data.loader import DataLoadingError
 from ..engine.batch_size import largest_batch
 from ..engine.ending import (
@@ -42,10 +42,11 @@ from ..engine.launch import launch
 from ..engine.run import evaluate_model, train_model, use_device
 from ..engine.run_folder import RunFolder
 from ..engine.run_record import save_run_record, versions
+from ..utils import threads
 from ..utils.quiet import keep_warnings_off_console
-from .arguments import add_batch_size, add_data, add_other_test_settings, add_processes
 from .console import shorten_console
 from .output_folder import claim, settled_folder
+from .train import argument_parser
 
 EXPECTED = (
     ConfigError,
@@ -67,51 +68,6 @@ _STATUS = {  # of all others: EXIT_REFUSED
     OutputError: EXIT_OUTPUT,
 }
 _LOGGERS = ("detectron2", "fvcore", "vfnet_yolof")
-
-_EPILOG = """examples:
-  %(prog)s --config-file vfnet/vfnet_small_shapes.py
-  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --num-gpus 8 train.init_checkpoint=backbone.pkl
-  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --init-from vfnet.pth --small-batch \\
-      --train-json train.json --train-images train/ --val-json val.json --val-images val/ \\
-      dataloader.train.total_batch_size=4
-  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --eval-only train.init_checkpoint=vfnet.pth
-"""
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Arguments of ``tools/train_net.py``."""
-    parser = argparse.ArgumentParser(
-        description="Train or evaluate a detector.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="path, or name of a packaged config")
-    add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or this run's")
-    add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
-    add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
-    add(
-        "--resume",
-        action="store_true",
-        help="go on from the last checkpoint in output_dir, or of the newest run",
-    )
-    add(
-        "--overwrite",
-        action="store_true",
-        help="delete the run that output_dir holds; else refused",
-    )
-    add("--init-from", default="", metavar="FILE", help="start from these weights, classes by name")
-    add_data(parser)
-    add_other_test_settings(parser)
-    add_batch_size(parser)
-    add("--seed", type=int, help="same as train.seed=N")
-    add("--output-dir", metavar="DIR", help="train.output_dir, taken letter by letter")
-    # of `vfnet-yolof evaluate RUN`: the results go into a new folder below the run's
-    add("--run", help=argparse.SUPPRESS)
-    add_trust_arguments(parser)
-    add_processes(parser)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
-    return parser
 
 
 def read_arguments(args: argparse.Namespace) -> ReadConfig:
@@ -181,6 +137,11 @@ def run_process(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.tta and not args.eval_only:
         raise ConfigError("--tta is for testing: add --eval-only.")
+    if args.init_from and args.eval_only:
+        raise ConfigError(
+            "--init-from is for training; to evaluate weights: "
+            f"train.init_checkpoint={args.init_from}"
+        )
     if args.resume and args.overwrite:
         raise ConfigError("--resume continues a run and --overwrite deletes it: give one of them.")
     with _messages_kept() as messages, ExitStack() as owned:
@@ -219,6 +180,10 @@ def _train_or_evaluate(
     cfg: DictConfig, args: argparse.Namespace, changes: list[str], folder: RunFolder
 ) -> int:
     use_device(cfg)
+    if cfg.train.device == "cpu" and comm.get_world_size() == 1:
+        seeded = not args.eval_only and cfg.train.seed is not None and cfg.train.seed >= 0
+        if said := threads.use_free_cores(fixed="With a seed" if seeded else ""):
+            logging.getLogger(f"detectron2.{__name__}").warning(said)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark and not args.eval_only
     if args.eval_only:
         evaluate_model(cfg, tta=args.tta, optimized=args.optimize)
@@ -277,9 +242,13 @@ def _log_file() -> str | None:
 
 
 def command_line(arguments: Sequence[str] | None = None) -> int:
+    """``tools/train_net.py``; returns the exit status."""
+    return run_told(argument_parser().parse_intermixed_args(arguments))
+
+
+def run_told(args: argparse.Namespace) -> int:
     """As :func:`main`, but mistakes of the user end with one line instead of a traceback."""
     keep_warnings_off_console()
-    args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     try:
         return main(args)

@@ -1,11 +1,24 @@
-"""Finding and loading the configuration files that come with the package."""
+"""Finding and loading the configuration files that come with the package.
+
+A configuration of one's own, wherever it lies, takes from them what it does not change::
+
+    from vfnet_yolof.config.packaged import import_from
+
+    dataloader, lr_multiplier, model, optimizer, train = import_from(
+        "vfnet/vfnet_small.py", "dataloader", "lr_multiplier", "model", "optimizer", "train"
+    )
+    train.output_dir = "output/mine"
+"""
 
 import builtins
 import difflib
 import os
+import re
 import threading
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
@@ -110,16 +123,65 @@ def load_config(name: str | os.PathLike[str], trust: Trust | None = None) -> Dic
     suffix = Path(path).suffix
     if suffix in (".yaml", ".yml"):
         return load_lazy_yaml(path, trust or Trust())
-    if suffix != ".py":
+    return _run_file(path)
+
+
+def import_from(name: str | os.PathLike[str], *names: str) -> Any:
+    """What ``from name import names`` would give if the configurations were one package.
+
+    For configurations that lie anywhere, where relative imports do not reach the packaged ones.
+    Each call runs the file anew, so that changing the result changes it for nobody else.
+
+    Args:
+        name: a Python file, found by :func:`find_config`; also one of ``common/``.
+        names: at least one, of dictionaries or functions.
+
+    Returns:
+        what the name stands for; for several names a tuple in their order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no name is given, the file fails, or it does not define one of the names.
+    """
+    if not names:
+        raise ValueError(f"import_from({os.fspath(name)!r}): name what is to be imported")
+    found = _run_file(find_config(name), names)
+    return found[0] if len(names) == 1 else found
+
+
+def _run_file(path: str, names: Sequence[str] | None = None) -> Any:
+    """All that LazyConfig takes of a Python file for configuration, or the named parts of it."""
+    if Path(path).suffix != ".py":
         raise ValueError(f"{path}: a configuration is a .py or a .yaml file, or in a checkpoint")
     with _importing:
         importer = builtins.__import__
         try:
-            return LazyConfig.load(path)
+            return LazyConfig.load(path, names)
         except Exception as error:  # whatever a program may raise
-            raise ValueError(f"{path}: {_place(error)}{type(error).__name__}: {error}") from error
+            if isinstance(error, KeyError) and error.args[:1] and error.args[0] in (names or ()):
+                raise ValueError(f"{path} does not define {error.args[0]}") from error
+            raise ValueError(
+                f"{path}: {_place(error)}{type(error).__name__}: {error}{_how_to_import(error)}"
+            ) from error
         finally:
             builtins.__import__ = importer  # which LazyConfig leaves replaced when the file raises
+
+
+_MISSING_FILE = re.compile(r"Cannot import name (\S+) from ")  # of a relative import, by LazyConfig
+
+
+def _how_to_import(error: Exception) -> str:
+    """For a relative import that leads nowhere: how packaged configurations are imported."""
+    missing = _MISSING_FILE.match(str(error)) if isinstance(error, ImportError) else None
+    if missing is None:
+        return ""
+    file = missing[1].strip(".").replace(".", "/") + ".py"
+    known = file if (config_dir() / file).is_file() else "vfnet/vfnet_small.py"
+    return (
+        " A relative import reaches files beside its own only. Of a packaged config: from "
+        "vfnet_yolof.config.packaged import import_from; "
+        f"model = import_from({known!r}, 'model')"
+    )
 
 
 def _place(error: Exception) -> str:

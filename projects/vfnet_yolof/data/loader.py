@@ -256,7 +256,7 @@ def check_pictures(loader: Any, decoded: int = 16) -> None:
     if faults:
         shown = "; ".join(faults[:5]) + ("; ..." if len(faults) > 5 else "")
         raise DataLoadingError(
-            f"{len(faults)} of {len(share)} pictures cannot be evaluated on: {shown}"
+            f"{len(faults)} of {len(share)} images cannot be evaluated on: {shown}"
         )
 
 

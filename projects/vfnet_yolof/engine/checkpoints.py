@@ -114,7 +114,7 @@ class CheckpointFiles:
         if "trainer" not in content:
             raise ConfigError(
                 f"{path} holds no training state, so training cannot be resumed from it. "
-                f"To start from its weights: --init-from {path}, without --resume."
+                f"To start from its weights: --weights {path}, without --resume."
             )
         return content
 

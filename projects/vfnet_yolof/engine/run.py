@@ -114,6 +114,7 @@ def train_model(
         **record,
         "config_file": config_file,
         "seed": int(cfg.train.seed),
+        "threads": torch.get_num_threads(),
     }
     if saved is not None and "metrics" in saved:
         trainer.record["metrics"] = saved["metrics"]
@@ -122,6 +123,7 @@ def train_model(
     start = 0
     if saved is not None:
         start = _restore(trainer, saved, cfg, scaled)
+        _compare_threads(saved, cfg.train.device)
     seed_everything(cfg.train.seed + 1 + comm.get_rank())  # dropout differs between processes
     _log_run(cfg, trainer)
     if not evaluation.has_images and not cfg.train.val_loss.enabled:
@@ -145,7 +147,8 @@ def _train(run: Training, start: int) -> int:
     if trainer.evaluation_problem is not None:
         raise EvaluationFailed(
             f"The evaluation after training failed: {trainer.evaluation_problem}. Training is "
-            f"complete: its weights are in {files.path(FINAL)}, and --eval-only evaluates them."
+            f"complete: its weights are in {files.path(FINAL)}. To evaluate them: "
+            f"vfnet-yolof evaluate {files.folder}"
         )
     if problem is not None and not status:
         raise problem
@@ -203,7 +206,7 @@ def _load_model(model: nn.Module, weights: dict[str, Any], files: CheckpointFile
         first = str(error).splitlines()[1:2] or [str(error)]
         raise ConfigError(
             f"{files.last()} is of another model ({first[0].strip()}). Resume with the config of "
-            "the first run, or start from the weights: --init-from, without --resume."
+            "the first run, or start from the weights: --weights, without --resume."
         ) from error
 
 
@@ -224,6 +227,16 @@ def settle_seed(cfg: DictConfig, saved: dict[str, Any] | None = None) -> None:
     loader = cfg.dataloader.get("train")
     if loader is not None and loader.get("seed") is None and _accepts(loader, "seed"):
         loader.seed = cfg.train.seed
+
+
+def _compare_threads(saved: dict[str, Any], device: str) -> None:
+    before, now = saved.get("threads", 0), torch.get_num_threads()
+    if device == "cpu" and before not in (0, now):
+        logger.warning(
+            "Resumed with %d threads instead of %d: sums are rounded differently. "
+            "OMP_NUM_THREADS=%d goes on as before.",
+            *(now, before, before),
+        )
 
 
 def _accepts(node: DictConfig, name: str) -> bool:
@@ -251,9 +264,10 @@ def _log_run(cfg: DictConfig, trainer: Trainer) -> None:
     if epoch:
         length = f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch:.1f}"
     logger.info(
-        "Device: %s; processes: %d; seed: %d; images per iteration: %s; iterations: %d (%s)",
-        *(cfg.train.device, comm.get_world_size(), cfg.train.seed, batch, cfg.train.max_iter),
-        length,
+        "Device: %s; processes: %d; threads: %d; seed: %d; images per iteration: %s; "
+        "iterations: %d (%s)",
+        *(cfg.train.device, comm.get_world_size(), torch.get_num_threads(), cfg.train.seed),
+        *(batch, cfg.train.max_iter, length),
     )
 
 

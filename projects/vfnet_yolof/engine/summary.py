@@ -262,7 +262,7 @@ def _commands(run: Training) -> dict[str, str]:
     longer = [] if run.trainer.interrupted else [f"train.max_iter={2 * run.cfg.train.max_iter}"]
     commands: dict[str, Sequence[str]] = {}
     if weights:
-        commands["predict"] = ["predict", weights, "pictures/", "--output", "predicted", *trust]
+        commands["predict"] = ["predict", weights, "images/", "--output", "predicted", *trust]
     if weights and run.evaluation.has_images:
         commands["evaluate"] = ["evaluate", str(folder), *trust]
     commands["continue"] = ["train", str(folder), "--resume", *longer, *trust]

@@ -6,7 +6,7 @@
 
     cfg = model_zoo.get_config("vfnet_r50_fpn_ms_2x")
     model = model_zoo.get("vfnet_r50_fpn_ms_2x", trained=True)
-    test_pictures = model_zoo.get_config("vfnet_r50_fpn_ms_2x", trained=True).dataloader.test
+    test_images = model_zoo.get_config("vfnet_r50_fpn_ms_2x", trained=True).dataloader.test
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ What stands in Detectron2's META_ARCH_REGISTRY takes a config with these keys, o
 arguments of the class.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ from .meta_arch import ATSS, GFL, YOLOF, GFocal, VFNet
 from .points import PixelIndexPoints, PointGenerator
 from .postprocess import PostProcessor
 from .representations import DiracDelta, GeneralDistribution
+
+_NODES = ("ATSS", "DARKNET", "GFL", "RES2NET", "VFNET", "YOLOF")  # below MODEL, that are ours
 
 
 def _add_common_keys(node: CfgNode) -> None:
@@ -352,7 +355,20 @@ def _register(detector: Callable[..., Any], arguments: Callable[..., dict[str, A
 
     build.__name__ = build.__qualname__ = detector.__name__
     build.__doc__ = detector.__doc__
-    META_ARCH_REGISTRY.register(configurable(from_config=arguments)(build))
+
+    @functools.wraps(arguments)
+    def from_config(cfg: CfgNode) -> dict[str, Any]:
+        try:
+            return arguments(cfg)
+        except AttributeError as error:
+            if error.args[:1] not in [(node,) for node in _NODES]:
+                raise
+            raise ValueError(
+                f"The config has no MODEL.{error.args[0]}: make it with vfnet_yolof.modeling.yacs."
+                "get_cfg_with_keys(), which has this project's keys, instead of get_cfg()."
+            ) from error
+
+    META_ARCH_REGISTRY.register(configurable(from_config=from_config)(build))
 
 
 for _detector, _arguments in (
