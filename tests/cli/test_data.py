@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import data_formats as formats
@@ -25,7 +26,10 @@ def paths(*arguments: str) -> dict[str, str]:
     return data_paths(command.parsed("test", arguments))
 
 
-def test_validate_data_tells_what_it_found(tmp_path: Path, capsys: Output) -> None:
+def test_validate_data_tells_what_it_found(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("detectron2"), "handlers", [])  # of other tests' runs
     root = formats.write_voc(tmp_path / "data", formats.pictures(20))
     assert main(["validate-data", "--data", str(root), "--split", "0.25", "--decode"]) == 0
     out, err = capsys.readouterr()
