@@ -179,7 +179,7 @@ def test_without_validation_data_a_run_says_so_and_predicts(
     json_file = str(data / "train.json")
     command = ["train", CONFIG, "--data", json_file, "--output", str(folder), *SMALL]
     assert main([*command, "train.max_iter=1"]) == 0
-    assert "There is no validation set: no AP is measured" in (folder / "log.txt").read_text()
+    assert "There is no validation set, so there will be no AP" in (folder / "log.txt").read_text()
     assert Predictor(folder, device="cpu")(str(data / "val" / "1.png")) is not None
     assert main(["evaluate", str(folder), "--device", "cpu"]) == 2
 
