@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .boxes import SCALE_CLAMP
-from .losses.focal import check_nonnegative, distribution_focal_loss
+from .losses.classification import check_nonnegative
+from .losses.focal import distribution_focal_loss
 
 
 class SideStatistics(NamedTuple):

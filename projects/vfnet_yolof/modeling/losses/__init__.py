@@ -2,13 +2,17 @@
 
 from ..boxes import aligned_iou, centerness_target, giou_loss
 from .box import GIoUBoxLoss, SmoothL1BoxLoss
+from .classification import (
+    ClassificationLoss,
+    MinedCrossEntropy,
+    check_nonnegative,
+    check_share,
+)
 from .focal import (
     FocalLoss,
     GuidedFocalLoss,
     QualityFocalLoss,
     VarifocalLoss,
-    check_nonnegative,
-    check_share,
     distribution_focal_loss,
     generalized_focal_loss,
     quality_focal_loss,
@@ -17,9 +21,11 @@ from .focal import (
 from .normalizer import synced_mean
 
 __all__ = [
+    "ClassificationLoss",
     "FocalLoss",
     "GIoUBoxLoss",
     "GuidedFocalLoss",
+    "MinedCrossEntropy",
     "QualityFocalLoss",
     "SmoothL1BoxLoss",
     "VarifocalLoss",

@@ -175,6 +175,15 @@ class OneStageDetector(DenseDetector):
                 predictions, self.targets(images, features, predictions, gt_instances)
             )
 
+    def own_padded_sizes(self, images: ImageList) -> list[tuple[int, int]] | None:
+        """(H, W) that each image would be padded to without the others; None if all are as large.
+
+        The rest of a batch's tensor belongs to no image.
+        """
+        divisor = max(1, self.backbone.size_divisibility)
+        padded = [(_ceil(h, divisor), _ceil(w, divisor)) for h, w in images.image_sizes]
+        return None if all(x == tuple(images.tensor.shape[-2:]) for x in padded) else padded
+
     def targets(
         self,
         images: ImageList,
@@ -271,9 +280,8 @@ class PointDetector(OneStageDetector):
     @torch.no_grad()
     def valid_locations(self, images: ImageList, sizes: Sequence[tuple[int, int]]) -> Tensor | None:
         """(N, R) bool: which locations lie in an image's own padded size; None if all do."""
-        divisor = max(1, self.backbone.size_divisibility)
-        padded = [tuple(-(-x // divisor) * divisor for x in size) for size in images.image_sizes]
-        if all(size == tuple(images.tensor.shape[-2:]) for size in padded):
+        padded = self.own_padded_sizes(images)
+        if padded is None:
             return None
         return torch.stack([self.points.valid_mask(sizes, size, self.device) for size in padded])
 
@@ -357,6 +365,10 @@ class PointDetector(OneStageDetector):
         return torch.cat(list(points))[rows], torch.cat([x[image] for x in flatten_levels(maps)])[
             rows
         ]
+
+
+def _ceil(length: int, divisor: int) -> int:
+    return -(-length // divisor) * divisor
 
 
 def feature_sizes(features: Sequence[Tensor]) -> list[tuple[int, int]]:

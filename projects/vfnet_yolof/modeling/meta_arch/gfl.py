@@ -87,7 +87,7 @@ class GFL(PointDetector):
     A :class:`DiracDelta` has no distributions; asking for them raises TypeError.
 
     Args:
-        cls_loss: classification loss, see :class:`VarifocalLoss` for its call;
+        cls_loss: classification loss, see :class:`.ClassificationLoss` for its call;
             :class:`QualityFocalLoss` by default; :class:`FocalLoss` and :class:`GuidedFocalLoss`
             are table 1a's comparisons.
         cls_quality: quality measure that is the target in ``cls_loss``, :class:`IoUTarget` by
