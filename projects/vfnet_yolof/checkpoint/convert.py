@@ -231,24 +231,47 @@ def hash_in_name(path: str | os.PathLike[str]) -> str | None:
     return match[1] if match else None
 
 
+# Where names and shapes of the weights do not tell what boxes they mean: the difference, the
+# configurations that mean these, and those that mean the others.
+_GEOMETRIES = {
+    "pixel indices": (
+        "points half a cell apart, x2 and y2 inside or outside of the box",
+        "a gfl/gfocal_... config, e.g. gfl/gfocal_r50_fpn_1x.py, or make model._target_ GFocal and "
+        "model.points PixelIndexPoints",
+        "the gfl/gfl_... config in place of the gfl/gfocal_... one",
+    ),
+    "ratio-major anchors": (
+        "anchors in another order",
+        "a config with OctaveAnchors, e.g. baselines/retinanet_mmdet_r50_fpn_1x.py",
+        "a config without OctaveAnchors or SSDAnchors",
+    ),
+    "anchor deltas": (
+        "deltas of an anchor or distances",
+        "a config with AnchorDeltas, e.g. atss/atss_r50_fpn_1x.py",
+        "a config without AnchorDeltas",
+    ),
+    "fovea": (
+        "distances in other units, from other points",
+        "a config of foveabox/",
+        "a config of another detector than FoveaBox",
+    ),
+}
+
+
 def _check_geometry(layout: Layout, model: Any) -> None:
-    """Names and shapes do not tell GFL's first release from the later ones; its boxes are others.
+    """Of some layouts names and shapes do not tell what boxes the weights mean.
 
     Only a model can be asked; names alone are taken as they are.
     """
     if not isinstance(model, nn.Module) or layout is OWN_LAYOUT:
         return
-    if getattr(model, "box_geometry", "") != layout.box_geometry:
-        advice = (
-            "use a gfl/gfocal_... config, e.g. gfl/gfocal_r50_fpn_1x.py, or make model._target_ "
-            "GFocal and model.points PixelIndexPoints"
-            if layout.box_geometry
-            else "use the gfl/gfl_... config in place of the gfl/gfocal_... one"
-        )
+    of_model = getattr(model, "box_geometry", "")
+    if of_model != layout.box_geometry:
+        difference, these, others = _GEOMETRIES[layout.box_geometry or of_model]
         raise CheckpointMismatchError(
             f"this is a {layout.name.strip()} checkpoint, whose weights mean other boxes than the "
-            f"configuration's (points half a cell apart, x2 and y2 inside or outside of the box): "
-            f"it would load and lose AP; {advice}"
+            f"configuration's ({difference}): it would load and lose AP; use "
+            f"{these if layout.box_geometry else others}"
         )
 
 

@@ -196,6 +196,33 @@ GFL_HEAD_RULES: tuple[Rule, ...] = (
     ),
 )
 
+RETINANET_HEAD_RULES: tuple[Rule, ...] = (
+    Rule(rf"bbox_head\.retina_cls\.({WEIGHT_BIAS})", r"head.cls_logits.\1"),
+    Rule(rf"bbox_head\.retina_reg\.({WEIGHT_BIAS})", r"head.deltas.\1"),
+)
+
+ATSS_HEAD_RULES: tuple[Rule, ...] = (
+    Rule(rf"bbox_head\.atss_cls\.({WEIGHT_BIAS})", r"head.cls_logits.\1"),
+    Rule(rf"bbox_head\.atss_reg\.({WEIGHT_BIAS})", r"head.reg.\1"),
+    Rule(rf"bbox_head\.atss_centerness\.({WEIGHT_BIAS})", r"head.quality.\1"),
+    Rule(r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
+)
+
+FOVEABOX_HEAD_RULES: tuple[Rule, ...] = (
+    Rule(rf"bbox_head\.conv_cls\.({WEIGHT_BIAS})", r"head.cls_logits.\1"),
+    Rule(rf"bbox_head\.conv_reg\.({WEIGHT_BIAS})", r"head.reg.\1"),
+)
+
+REPPOINTS_HEAD_RULES: tuple[Rule, ...] = (
+    Rule(r"bbox_head\.moment_transfer", "head.representation.moment_transfer"),
+    Rule(r"bbox_head\.reppoints_cls_conv\.weight", "head.cls_conv.weight"),
+    Rule(rf"bbox_head\.reppoints_cls_out\.({WEIGHT_BIAS})", r"head.cls_logits.\1"),
+    Rule(rf"bbox_head\.reppoints_pts_init_conv\.({WEIGHT_BIAS})", r"head.init_conv.\1"),
+    Rule(rf"bbox_head\.reppoints_pts_init_out\.({WEIGHT_BIAS})", r"head.init_points.\1"),
+    Rule(r"bbox_head\.reppoints_pts_refine_conv\.weight", "head.refine_conv.weight"),
+    Rule(rf"bbox_head\.reppoints_pts_refine_out\.({WEIGHT_BIAS})", r"head.refine_points.\1"),
+)
+
 
 def yolof_output_rules(head: str) -> tuple[Rule, ...]:
     """The three outputs of YOLOF's head, whose name there is ``head``."""
@@ -226,14 +253,20 @@ _NECKS = (
     (r"neck\.pafpn_convs\.1\.conv\.weight", FPN_RULES + _path_rules(finest=4)),
     (r"neck\.fpn_convs\.0\.conv\.weight", FPN_RULES),
 )
+# Detector, a name that only it has, its own rules, and the geometry of its boxes.
 _HEADS = (
+    ("raw VFNet", r"bbox_head\.vfnet_cls_conv\.conv\.weight", RAW_VFNET_HEAD_RULES, ""),
+    ("VFNet", r"bbox_head\.vfnet_cls\.weight", VFNET_HEAD_RULES, ""),
+    ("GFL", r"bbox_head\.gfl_cls\.weight", GFL_HEAD_RULES, ""),
     (
-        "raw VFNet",
-        r"bbox_head\.vfnet_cls_conv\.conv\.weight",
-        TOWER_RULES + RAW_VFNET_HEAD_RULES,
+        "RetinaNet",
+        r"bbox_head\.retina_cls\.weight",
+        RETINANET_HEAD_RULES,
+        "ratio-major anchors",
     ),
-    ("VFNet", r"bbox_head\.vfnet_cls\.weight", TOWER_RULES + VFNET_HEAD_RULES),
-    ("GFL", r"bbox_head\.gfl_cls\.weight", TOWER_RULES + GFL_HEAD_RULES),
+    ("ATSS", r"bbox_head\.atss_cls\.weight", ATSS_HEAD_RULES, "anchor deltas"),
+    ("FoveaBox", r"bbox_head\.conv_cls\.weight", FOVEABOX_HEAD_RULES, "fovea"),
+    ("RepPoints", r"bbox_head\.reppoints_cls_out\.weight", REPPOINTS_HEAD_RULES, ""),
 )
 
 
@@ -244,9 +277,10 @@ def _pyramid_layouts() -> tuple[Layout, ...]:
             project=PROJECT,
             detector=detector,
             signature=(head, backbone, neck),
-            rules=backbone_rules + neck_rules + head_rules + SURROUNDING_RULES,
+            rules=backbone_rules + neck_rules + TOWER_RULES + head_rules + SURROUNDING_RULES,
+            box_geometry=geometry,
         )
-        for detector, head, head_rules in _HEADS
+        for detector, head, head_rules, geometry in _HEADS
         for (backbone, backbone_rules), (neck, neck_rules) in itertools.product(_BACKBONES, _NECKS)
     )
 

@@ -2,6 +2,7 @@
 
 from .anchor_head import AnchorHead, AnchorPredictions
 from .gfl_head import GFLHead, PointHead, PointPredictions
+from .reppoints_head import RepPointsHead
 from .vfnet_head import VFNetHead
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "GFLHead",
     "PointHead",
     "PointPredictions",
+    "RepPointsHead",
     "VFNetHead",
 ]

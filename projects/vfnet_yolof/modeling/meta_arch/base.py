@@ -32,6 +32,8 @@ class Targets(NamedTuple):
         num_pos: scalar float32, positives per worker (mean over workers), at least 1.
         valid: (N * R,) bool, False where a location lies beyond its image's own padded size; None
             where all of them are valid. The classification loss decides what happens to the others.
+        images: (P,) int64 number of each positive's image in the batch.
+        image_sizes: (H, W) pixels of each image.
     """
 
     pos_idx: Tensor
@@ -41,6 +43,8 @@ class Targets(NamedTuple):
     strides: Tensor
     num_pos: Tensor
     valid: Tensor | None
+    images: Tensor
+    image_sizes: list[tuple[int, int]]
 
 
 class Predicted(NamedTuple):
@@ -216,7 +220,11 @@ class PointDetector(OneStageDetector):
         super().__init__(**kwargs)
         self.points = points
         self.min_positives = min_positives
-        self.representation = self.head.representation
+
+    @property
+    def representation(self) -> Any:
+        """How the head predicts the sides; it is the head's, also where it has weights."""
+        return self.head.representation
 
     def targets(
         self,
@@ -256,6 +264,8 @@ class PointDetector(OneStageDetector):
             strides=grid.strides[location],
             num_pos=synced_mean(num_pos),
             valid=None if valid is None else valid.flatten(),
+            images=image_idx,
+            image_sizes=list(images.image_sizes),
         )
 
     @torch.no_grad()

@@ -157,6 +157,11 @@ class GFL(PointDetector):
                 f"{type(self.representation).__name__} has no distribution: it needs dfl_weight=0"
             )
 
+    @property
+    def box_geometry(self) -> str:
+        """What boxes the weights mean, where their names and shapes do not tell."""
+        return getattr(self.representation, "box_geometry", "")
+
     def losses_of(self, predicted: Predicted, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses of equation 11, by name."""
         logits, boxes = predicted.logits, targets.boxes
