@@ -113,6 +113,17 @@ REFERENCES = {
         maps={"logits": "cls_logits", "sides_init": "pts_init", "sides": "pts_refine"},
         candidates=("pair",),
     ),
+    "ssd": Reference(
+        config="ssd/ssd512_vgg16.py",
+        name="ssd512_vgg16",
+        rules="peer_models",
+        numbers={"softmax": "ssd512_vgg16.npz"},
+        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box"},
+        maps={"logits": "cls_logits", "deltas": "bbox_deltas"},
+        candidates=("pair",),
+        levels=tuple(f"F{i}" for i in range(7)),
+        images=Images(boxes="ssd512_vgg16.npz", size=(288, 320)),
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 Each with the focal loss and, where there are numbers of it, with the quality focal loss.
 """
 
+import dataclasses
 from pathlib import Path
 
 import golden_checks as checks
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from golden_checks import CASES, detectors
+from golden_recipe import Images
 from vfnet_yolof.modeling.losses import QualityFocalLoss
 
-PEERS = ("retinanet", "atss", "foveabox", "reppoints")
+SIGMOID = ("retinanet", "atss", "foveabox", "reppoints")
+PEERS = (*SIGMOID, "ssd")
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def test_gradients(reference, with_loss, source, golden: Path, source_name: str)
     checks.check_gradients(with_loss, source, golden, numbers, at_least=13)
 
 
-@detectors(*PEERS)
+@detectors(*SIGMOID)
 def test_quality_targets(reference, model, golden: Path, monkeypatch) -> None:
     """The numbers themselves that the quality focal loss is given."""
     want = np.load(golden / reference.numbers["qfl"])["main/quality_of_positives"]
@@ -80,3 +83,41 @@ def test_quality_targets(reference, model, golden: Path, monkeypatch) -> None:
 @detectors(*PEERS, candidates="candidates")
 def test_detections(model, golden: Path, numbers: dict, case: str, candidates: str) -> None:
     checks.check_detections(model, golden, numbers, case, candidates)
+
+
+def hard_negatives(model, golden: Path, case: str, monkeypatch) -> list[np.ndarray]:
+    """The anchors that count as negatives, of each image."""
+    chosen, hardest = [], model.cls_loss.hardest
+
+    def record(*args):
+        chosen.append(hardest(*args))
+        return chosen[-1]
+
+    monkeypatch.setattr(model.cls_loss, "hardest", record)
+    checks.training_losses(model, golden, case)
+    return [x.nonzero()[:, 0].numpy() for x in chosen[0]]
+
+
+@pytest.mark.parametrize("case", CASES)
+@detectors("ssd")
+def test_hard_negatives(model, golden: Path, numbers: dict, case: str, monkeypatch) -> None:
+    for image, got in enumerate(hard_negatives(model, golden, case, monkeypatch)):
+        np.testing.assert_array_equal(got, numbers[f"{case}/hard_negatives/{image}"])
+
+
+@detectors("ssd")
+def test_ssd_at_its_own_size(reference, model, golden: Path, monkeypatch) -> None:
+    """512 x 512 pixels, on which every level has all of its cells."""
+    file = "ssd512_vgg16_512x512.npz"
+    own_size = dataclasses.replace(reference, images=Images(file, size=(512, 512), seed=2))
+    monkeypatch.setattr(model, "reference", own_size)
+    numbers = np.load(golden / file)
+    (rows,) = checks.assigned(model, golden, "main")
+    np.testing.assert_array_equal(rows, numbers["main/assigned_gt"])
+    assert rows.shape[1] == 24564
+    checks.check_losses(
+        checks.training_losses(model, golden, "main"), numbers, "main", reference.losses
+    )
+    for image, got in enumerate(hard_negatives(model, golden, "main", monkeypatch)):
+        np.testing.assert_array_equal(got, numbers[f"main/hard_negatives/{image}"])
+    checks.check_detections(model, golden, numbers, "main", "pair")

@@ -242,7 +242,7 @@ _GEOMETRIES = {
     ),
     "ratio-major anchors": (
         "anchors in another order",
-        "a config with OctaveAnchors, e.g. baselines/retinanet_mmdet_r50_fpn_1x.py",
+        "a config with OctaveAnchors, e.g. baselines/retinanet_mmdet_r50_fpn_1x.py, or SSDAnchors",
         "a config without OctaveAnchors or SSDAnchors",
     ),
     "anchor deltas": (

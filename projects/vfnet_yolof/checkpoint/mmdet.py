@@ -223,6 +223,37 @@ REPPOINTS_HEAD_RULES: tuple[Rule, ...] = (
     Rule(rf"bbox_head\.reppoints_pts_refine_out\.({WEIGHT_BIAS})", r"head.refine_points.\1"),
 )
 
+# Numbers of VGG16's convolutions in a sequence with its ReLUs and pools, as everybody has them.
+_VGG_STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+_VGG_CONVS = {31: "fc6", 33: "fc7"} | {
+    number: f"conv{stage}_{i}"
+    for stage, numbers in enumerate(_VGG_STAGES, start=1)
+    for i, number in enumerate(numbers, start=1)
+}
+VGG_RULES: tuple[Rule, ...] = tuple(
+    Rule(rf"backbone\.features\.{n}\.({WEIGHT_BIAS})", rf"backbone.bottom_up.{name}.\1")
+    for n, name in _VGG_CONVS.items()
+)
+
+_EXTRA_CONVS = ("reduce", "conv")
+_SSD_PARTS = {"cls": "cls_logits", "reg": "deltas"}
+SSD_RULES: tuple[Rule, ...] = (
+    Rule(r"(?:neck|backbone)\.l2_norm\.weight", "backbone.l2_norm.weight"),
+    Rule(
+        rf"neck\.extra_layers\.(\d+)\.([01])\.conv\.({WEIGHT_BIAS})",
+        lambda m: f"backbone.extra.{m[1]}.{_EXTRA_CONVS[int(m[2])]}.{m[3]}",
+    ),
+    # Before version 2.14 they were one sequence and part of the backbone.
+    Rule(
+        rf"backbone\.extra\.(\d+)\.({WEIGHT_BIAS})",
+        lambda m: f"backbone.extra.{int(m[1]) // 2}.{_EXTRA_CONVS[int(m[1]) % 2]}.{m[2]}",
+    ),
+    Rule(
+        rf"bbox_head\.(cls|reg)_convs\.(\d+)\.(?:0\.)?({WEIGHT_BIAS})",
+        lambda m: f"head.levels.{m[2]}.{_SSD_PARTS[m[1]]}.{m[3]}",
+    ),
+)
+
 
 def yolof_output_rules(head: str) -> tuple[Rule, ...]:
     """The three outputs of YOLOF's head, whose name there is ``head``."""
@@ -301,6 +332,17 @@ LAYOUTS: tuple[Layout, ...] = (
         box_geometry="pixel indices",
     ),
     *_pyramid_layouts(),
+    Layout(
+        project=PROJECT,
+        detector="SSD",
+        signature=(
+            r"backbone\.features\.33\.weight",
+            r"(?:neck|backbone)\.l2_norm\.weight",
+            r"bbox_head\.cls_convs\.0\.(?:0\.)?weight",
+        ),
+        rules=VGG_RULES + SSD_RULES + SURROUNDING_RULES,
+        box_geometry="ratio-major anchors",
+    ),
     Layout(
         project=PROJECT,
         detector="YOLOF",

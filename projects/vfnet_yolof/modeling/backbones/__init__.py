@@ -11,8 +11,10 @@ from .resnet import (
 )
 from .timm_backbone import TimmBackbone
 from .top_block import LastLevelP6P7NoReLU, LastLevelP6P7Norm
+from .vgg import VGG16
 
 __all__ = [
+    "VGG16",
     "CSPDarkNet",
     "LastLevelP6P7NoReLU",
     "LastLevelP6P7Norm",

@@ -3,6 +3,7 @@
 from .anchor_head import AnchorHead, AnchorPredictions
 from .gfl_head import GFLHead, PointHead, PointPredictions
 from .reppoints_head import RepPointsHead
+from .ssd_head import SSDHead
 from .vfnet_head import VFNetHead
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "PointHead",
     "PointPredictions",
     "RepPointsHead",
+    "SSDHead",
     "VFNetHead",
 ]

@@ -8,12 +8,14 @@ from .dilated_encoder import (
 )
 from .encoders import MiSoEncoder, SiMoEncoder
 from .pafpn import PAFPN, PAFPNX, build_vfnet_yolof_res2net_pafpnx_backbone
+from .ssd_neck import SSDNeck
 
 __all__ = [
     "PAFPN",
     "PAFPNX",
     "DilatedEncoder",
     "MiSoEncoder",
+    "SSDNeck",
     "SiMoEncoder",
     "build_vfnet_yolof_cspdarknet_dilated_backbone",
     "build_vfnet_yolof_res2net_pafpnx_backbone",
