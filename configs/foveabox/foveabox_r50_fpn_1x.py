@@ -1,4 +1,4 @@
-"""FoveaBox, ResNet-50, 1x.
+"""FoveaBox, ResNet-50 with FPN, 1x.
 
 Published AP on val2017 (MMDetection's model zoo), not measured here: 36.5.
 16 images a batch, 12 epochs, steps at 8 and 11, 500 iterations of warm-up from 0.001.

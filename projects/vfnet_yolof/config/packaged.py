@@ -5,6 +5,7 @@ import difflib
 import os
 import threading
 import traceback
+import warnings
 from pathlib import Path
 
 from detectron2.config import LazyConfig
@@ -13,6 +14,8 @@ from omegaconf import DictConfig
 from .yaml_files import Trust, load_lazy_yaml, top_keys
 
 SUFFIXES = (".py", ".yaml")
+# Files under the names that they had in earlier releases.
+RENAMED = {"ablations/vfnet_t5_fl": "ablations/vfnet_t5_vfnet_fl.py"}
 
 # LazyConfig replaces Python's import while a file runs; two threads would put back each other's.
 # Files may load others.
@@ -51,7 +54,8 @@ def find_config(name: str | os.PathLike[str]) -> str:
 
     Args:
         name: a path; or a name relative to the packaged configs (with or without a leading
-            ``configs/`` and the suffix), so that commands work from any folder.
+            ``configs/`` and the suffix), so that commands work from any folder. A name of an
+            earlier release is understood, with a warning.
 
     Raises:
         FileNotFoundError: there is no such file; the message names the nearest ones.
@@ -64,6 +68,9 @@ def find_config(name: str | os.PathLike[str]) -> str:
         path = config_dir() / candidate
         if path.is_file():
             return str(path)
+    if renamed := RENAMED.get(relative.removesuffix(".py")):
+        warnings.warn(f"config {relative} is now {renamed}", FutureWarning, stacklevel=2)
+        return str(config_dir() / renamed)
     near = difflib.get_close_matches(relative, config_names(), n=3, cutoff=0.3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise FileNotFoundError(f"config file {text!r} not found{hint}")
