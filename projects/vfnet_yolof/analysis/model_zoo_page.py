@@ -22,9 +22,12 @@ SIZE = (800, 1344)
 FILE = "MODEL_ZOO.md"
 GROUPS = {
     "VFNet and VFNet-X": "vfnet/",
-    "ATSS, the baseline of VFNet's table 4": "atss/",
+    "ATSS, the baseline of VFNet's tables 4 and 5": "atss/",
     "GFL": "gfl/",
     "YOLOF": "yolof/",
+    "FoveaBox": "foveabox/",
+    "RepPoints": "reppoints/",
+    "SSD512": "ssd/",
 }
 
 # Reference implementations at 800 x 1344: millions of parameters, 10^9 multiply-adds.
