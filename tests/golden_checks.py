@@ -20,6 +20,7 @@ from vfnet_yolof.modeling.meta_arch.base import feature_sizes
 
 CASES = ("main", "img1_empty", "all_empty", "uneven")
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
+UNITS = Path(__file__).parent / "data" / "units"
 
 
 @dataclass(frozen=True)
@@ -392,3 +393,20 @@ def check_map(got: Tensor, numbers: dict[str, np.ndarray], key: str) -> None:
 
 def assert_close(got: np.ndarray, want: np.ndarray) -> None:
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+
+
+def cases(name: str) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """The cases of a unit file: name and arrays."""
+    arrays = np.load(UNITS / f"{name}.npz")
+    names = list(dict.fromkeys(key.split("/")[0] for key in arrays.files))
+    return [
+        (c, {k.split("/", 1)[1]: arrays[k] for k in arrays.files if k.startswith(c + "/")})
+        for c in names
+    ]
+
+
+def params(name: str) -> pytest.MarkDecorator:
+    """Run a test with the ``numbers`` of each case."""
+    return pytest.mark.parametrize(
+        "numbers", [pytest.param(arrays, id=case) for case, arrays in cases(name)]
+    )
