@@ -1,8 +1,8 @@
 """ATSS, ResNet-101, 2x multi-scale: a baseline of VFNet's table 4.
 
 Published AP, not measured here: 43.6 on test-dev; no AP on val2017 is published.
-Boxes are deltas of anchors, as there. ATSS's authors start from MSRA's weights (B, G, R) and warm up
-at a constant rate; here the weights are torchvision's (R, G, B), and the warm-up is linear.
+Boxes are deltas of anchors, as there. ATSS's authors start from MSRA's weights (B, G, R) and warm
+up at a constant rate; here the weights are torchvision's (R, G, B), and the warm-up is linear.
 24 epochs, steps at 16 and 22; the shorter side is drawn from 640 to 800.
 
     python tools/train_net.py --config-file atss/atss_r101_fpn_ms_2x.py --num-gpus 8 \\

@@ -1,58 +1,21 @@
-"""COCO 2017 at 1333 x 800 with random flips (section 5 of the VFNet paper).
+"""COCO 2017 as SSD512 trains on it: zoom out, crops by IoU, 512 x 512 pixels, distorted colours.
 
-Images are resized as MMDetection resizes them, in which the official weights were trained; for
-Detectron2's resizing set dataloader.train.mapper.interpolation to pil, which is that of the test
-images, too.
+The whole images become squares of 512 pixels, also when testing.
 """
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from omegaconf import OmegaConf
-from vfnet_yolof.data import (
-    DetectionMapper,
-    build_test_loader,
-    build_train_loader,
-    get_dataset_dicts,
-)
-from vfnet_yolof.evaluation import CocoEvaluator
-from vfnet_yolof.inference.tta import DenseTTA
+from vfnet_yolof.data import Expand, MinIoURandomCrop, PhotoMetricDistortion
 
-dataloader = OmegaConf.create()
+from .coco import dataloader
 
-dataloader.train = L(build_train_loader)(
-    dataset=L(get_dataset_dicts)(names="coco_2017_train", filter_empty=True),
-    mapper=L(DetectionMapper)(
-        is_train=True,
-        augmentations=[
-            L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333),
-            L(T.RandomFlip)(),
-        ],
-        image_format="RGB",
-        interpolation="opencv",
-    ),
-    total_batch_size=16,
-    num_workers=4,
-)
-
-dataloader.test = L(build_test_loader)(
-    dataset=L(get_dataset_dicts)(names="coco_2017_val", filter_empty=False),
-    mapper=L(DetectionMapper)(
-        is_train=False,
-        augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
-        image_format="${...train.mapper.image_format}",
-        interpolation="${...train.mapper.interpolation}",
-    ),
-    num_workers=4,
-)
-
-# --eval-only --tta: the sizes (long edge, short edge) at which VFNet's authors test
-dataloader.tta = L(DenseTTA)(
-    sizes=[[1200, 800], [1300, 900], [1500, 1000], [1600, 1200]],
-    flip=True,
-    interpolation="${..test.mapper.interpolation}",
-)
-
-dataloader.evaluator = L(CocoEvaluator)(
-    dataset_name="${..test.dataset.names}",
-    output_dir="${train.output_dir}/inference",
-)
+dataloader.train.mapper.augmentations = [
+    L(Expand)(ratio=[1.0, 4.0], fill=[123.675, 116.28, 103.53], prob=0.5),
+    L(MinIoURandomCrop)(min_ious=[0.1, 0.3, 0.5, 0.7, 0.9], min_share=0.3, shape=[0.5, 2.0]),
+    L(T.Resize)(shape=[512, 512]),
+    L(T.RandomFlip)(),
+    L(PhotoMetricDistortion)(brightness=32.0, contrast=[0.5, 1.5], saturation=[0.5, 1.5], hue=18.0),
+]
+dataloader.train.total_batch_size = 64
+dataloader.test.mapper.augmentations = [L(T.Resize)(shape=[512, 512])]
+del dataloader.tta  # its sizes keep an image's shape; this detector has seen squares only

@@ -49,6 +49,9 @@ vfnet_yolof.data.loader.build_test_loader
 vfnet_yolof.data.loader.build_train_loader
 vfnet_yolof.data.mapper.DetectionMapper
 vfnet_yolof.data.mosaic.Mosaic
+vfnet_yolof.data.ssd_augmentations.Expand
+vfnet_yolof.data.ssd_augmentations.MinIoURandomCrop
+vfnet_yolof.data.ssd_augmentations.PhotoMetricDistortion
 vfnet_yolof.engine.swa.CyclicCosineParamScheduler
 vfnet_yolof.evaluation.coco.CocoEvaluator
 vfnet_yolof.inference.tta.DenseTTA

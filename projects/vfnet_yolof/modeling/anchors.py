@@ -121,9 +121,7 @@ class SSDAnchors(CellAnchors):
                 "of the same levels, and one size more"
             )
         cells = []
-        for stride, size, following, level in zip(
-            strides, sizes, sizes[1:], ratios, strict=False
-        ):
+        for stride, size, following, level in zip(strides, sizes, sizes[1:], ratios, strict=False):
             scale = torch.tensor([1.0, (following / size) ** 0.5])
             shapes = torch.tensor([1.0, *(x for r in level for x in (1 / r, r))])
             heights = shapes.sqrt()

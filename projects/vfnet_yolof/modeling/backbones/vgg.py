@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of each
-FEATURES = {"conv4_3": ShapeSpec(channels=512, stride=8), "fc7": ShapeSpec(channels=1024, stride=16)}
+FEATURES = {
+    "conv4_3": ShapeSpec(channels=512, stride=8),
+    "fc7": ShapeSpec(channels=1024, stride=16),
+}
 
 
 class VGG16(Backbone):

@@ -18,6 +18,7 @@ from .classification import (
     without_padding,
 )
 
+
 class FocalLoss(ClassificationLoss):
     """Focal loss with hard labels, for sparse positives or for a label in every row.
 

@@ -227,7 +227,7 @@ class AnchorDetector(OneStageDetector):
 
     @torch.no_grad()
     def quality(self, deltas: Tensor, targets: AnchorTargets) -> Tensor:
-        """(N * R,) IoU of the boxes that (P, 4) ``deltas`` of the pairs stand for; 0 without a pair.
+        """(N * R,) IoU of the boxes that the pairs' (P, 4) ``deltas`` stand for; 0 without a pair.
 
         Of several pairs with the same anchor the last one counts, as for its label.
         """

@@ -49,8 +49,7 @@ class FoveaBox(PointDetector):
         check_nonnegative(beta=beta, box_weight=box_weight)
         if not isinstance(self.representation, DiracDelta):
             raise ValueError(
-                "FoveaBox needs a head with a DiracDelta, got "
-                f"{type(self.representation).__name__}"
+                f"FoveaBox needs a head with a DiracDelta, got {type(self.representation).__name__}"
             )
         self.cls_loss = cls_loss if cls_loss is not None else FocalLoss(alpha=0.4, gamma=1.5)
         self.beta = beta

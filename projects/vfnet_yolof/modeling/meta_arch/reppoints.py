@@ -134,9 +134,7 @@ class RepPoints(PointDetector):
         log_tensor("num_pos", second.num_pos / max(1, len(gt_instances)))
         return RepPointsTargets(first, second, labels, None if valid is None else valid.flatten())
 
-    def initial_boxes(
-        self, predictions: PointPredictions, grid: Grid, num_images: int
-    ) -> Tensor:
+    def initial_boxes(self, predictions: PointPredictions, grid: Grid, num_images: int) -> Tensor:
         """(N, R, 4) xyxy pixels, not clipped."""
         assert predictions.sides_init is not None, "the head has no initial points"
         raw = flatten_rows(predictions.sides_init)
@@ -181,9 +179,7 @@ class RepPoints(PointDetector):
             "loss_box": self.box_weight * box_loss,
         }
 
-    def _box_loss(
-        self, sides: Sequence[Tensor], targets: StageTargets
-    ) -> tuple[Tensor, Tensor]:
+    def _box_loss(self, sides: Sequence[Tensor], targets: StageTargets) -> tuple[Tensor, Tensor]:
         """The loss of one stage, and its predicted boxes (P, 4) at the positives."""
         raw = flatten_rows(sides)[targets.rows]
         boxes = distances_to_boxes(targets.points, self.decode_sides(raw, targets.strides))
