@@ -1,8 +1,9 @@
 """ImageNet backbones of other projects for the detectors here.
 
 Read are torchvision's ResNets, ResNeXts and VGG16, open-mmlab's (Res2Net and Caffe's VGG16, too),
-the MSRA and Facebook ResNets of Caffe2, Detectron2's ``.pkl`` files and the CSPDarkNet of YOLOF's authors. As for whole
-detectors, every source tensor is accounted for, and every tensor of the backbone gets a value.
+the MSRA and Facebook ResNets of Caffe2, Detectron2's ``.pkl`` files and the CSPDarkNet of YOLOF's
+authors. As for whole detectors, every source tensor is accounted for, and every tensor of the
+backbone gets a value.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from .res2net import build_res2net, build_vfnet_yolof_res2net_fpn_backbone
 from .resnet import (
     build_resnet,
     build_vfnet_yolof_resnet_fpn_backbone,
+    build_vfnet_yolof_resnet_fpn_c5_backbone,
     build_vfnet_yolof_resnet_fpn_no_relu_backbone,
     resnet_from_keys,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "build_resnet",
     "build_vfnet_yolof_res2net_fpn_backbone",
     "build_vfnet_yolof_resnet_fpn_backbone",
+    "build_vfnet_yolof_resnet_fpn_c5_backbone",
     "build_vfnet_yolof_resnet_fpn_no_relu_backbone",
     "resnet_from_keys",
 ]

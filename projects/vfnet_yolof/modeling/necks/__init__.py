@@ -8,7 +8,7 @@ from .dilated_encoder import (
 )
 from .encoders import MiSoEncoder, SiMoEncoder
 from .pafpn import PAFPN, PAFPNX, build_vfnet_yolof_res2net_pafpnx_backbone
-from .ssd_neck import SSDNeck
+from .ssd_neck import SSDNeck, build_vfnet_yolof_ssd_vgg16_backbone
 
 __all__ = [
     "PAFPN",
@@ -20,5 +20,6 @@ __all__ = [
     "build_vfnet_yolof_cspdarknet_dilated_backbone",
     "build_vfnet_yolof_res2net_pafpnx_backbone",
     "build_vfnet_yolof_resnet_dilated_backbone",
+    "build_vfnet_yolof_ssd_vgg16_backbone",
     "encoder_from_keys",
 ]

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ..backbones import VGG16
 
 
 class L2Norm(nn.Module):
@@ -111,3 +114,9 @@ class SSDNeck(Backbone):
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each feature map."""
         return dict(self._shapes)
+
+
+@BACKBONE_REGISTRY.register()
+def build_vfnet_yolof_ssd_vgg16_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SSDNeck:
+    """VGG16 and SSD512's feature maps; there are no keys to read."""
+    return SSDNeck(VGG16())
