@@ -46,7 +46,7 @@ class Expand(T.Augmentation):
         height, width = image.shape[:2]
         ratio = self._rand_range(*self.ratio)
         left, top = (int(self._rand_range(0.0, x * ratio - x)) for x in (width, height))
-        fill = np.asarray(self.fill).astype(image.dtype)
+        fill = np.asarray(self.fill).astype(image.dtype).tolist()
         return WindowTransform(-left, -top, int(width * ratio), int(height * ratio), fill)
 
 

@@ -9,15 +9,18 @@ from .anchor_head import AnchorPredictions
 
 
 class SSDLevel(nn.Module):
-    """Class logits and deltas of one level's anchors."""
+    """Class logits, whose bias is ``prior``, and deltas of one level's anchors."""
 
-    def __init__(self, in_channels: int, num_anchors: int, num_logits: int) -> None:
+    def __init__(
+        self, in_channels: int, num_anchors: int, num_logits: int, prior: float = 0.0
+    ) -> None:
         super().__init__()
         self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_logits, 3, padding=1)
         self.deltas = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
         for conv in (self.cls_logits, self.deltas):
             nn.init.xavier_uniform_(conv.weight)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # by default it has one
+        nn.init.constant_(self.cls_logits.bias, prior)  # type: ignore[arg-type]  # as above
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.cls_logits(x), self.deltas(x)
@@ -50,13 +53,11 @@ class SSDHead(nn.Module):
             )
         self.num_anchors = tuple(num_anchors)
         self.has_background = background
+        prior = 0.0 if prior_prob is None else bias_for_prior(prior_prob)
         self.levels = nn.ModuleList(
-            SSDLevel(channels, count, num_classes + background)
+            SSDLevel(channels, count, num_classes + background, prior)
             for channels, count in zip(in_channels, num_anchors, strict=True)
         )
-        if prior_prob is not None:
-            for level in self.levels:
-                nn.init.constant_(level.cls_logits.bias, bias_for_prior(prior_prob))
 
     def forward(self, features: Sequence[Tensor]) -> AnchorPredictions:
         """Predict on every level; ``features`` are (N, C, H, W), finest first."""
