@@ -104,6 +104,15 @@ def test_an_unknown_tensor_is_refused(golden: Path) -> None:
         convert_state_dict(source, build("reppoints/reppoints_r50_fpn_1x"))
 
 
+@pytest.mark.parametrize("name", KEYS)
+def test_a_file_of_mmdetection_1_is_refused(golden: Path, name: str) -> None:
+    source = {"state_dict": source_of(golden, KEYS[name]), "meta": {"mmdet_version": "1.2.0+c0"}}
+    with pytest.raises(CheckpointError, match=r"written by MMDetection 1\.2\.0\+c0"):
+        convert_state_dict(source, build(name))
+    source["meta"]["mmdet_version"] = "2.10.0"
+    convert_state_dict(source, build(name))
+
+
 @pytest.fixture(scope="module")
 def ssd() -> nn.Module:
     return build("ssd/ssd512_vgg16")

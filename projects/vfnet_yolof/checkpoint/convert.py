@@ -111,6 +111,7 @@ def convert_state_dict(
     """
     target = None if model_or_keys is None else target_shapes(model_or_keys)
     converted, report = rename(find_weights(source), model_or_keys, target)
+    _check_version(source, report)
     if target is not None:
         fit_to_target(converted, target, report)
     return converted, report
@@ -273,6 +274,24 @@ def _check_geometry(layout: Layout, model: Any) -> None:
             f"configuration's ({difference}): it would load and lose AP; use "
             f"{these if layout.box_geometry else others}"
         )
+
+
+def _check_version(checkpoint: Mapping[str, Any], report: ConversionReport) -> None:
+    """MMDetection 1.x has other boxes, anchors and (SSD) the background first, by the same names.
+
+    Only a file that says so can be told. (GFL's first release has a layout of its own.)
+    """
+    meta = checkpoint.get("meta")
+    version = meta.get("mmdet_version") if isinstance(meta, Mapping) else None
+    if report.layout in _NOT_OF_1X and str(version).startswith("1."):
+        raise CheckpointError(
+            f"this {report.layout} checkpoint was written by MMDetection {version}, whose boxes and "
+            "classes are others than those of 2.x and 3.x, which are read here; take the file that "
+            "MMDetection publishes for 2.x or 3.x"
+        )
+
+
+_NOT_OF_1X = {f"{mmdet.PROJECT} {x}" for x in ("RetinaNet", "ATSS", "FoveaBox", "RepPoints", "SSD")}
 
 
 def _choose_layout(source: Mapping[str, torch.Tensor], target: Iterable[str] | None) -> Layout:
