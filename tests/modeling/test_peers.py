@@ -14,6 +14,7 @@ from tiny import (
     tiny_reppoints,
     tiny_retinanet,
     tiny_ssd,
+    tiny_vfnet,
     tiny_yolof,
 )
 from torch import Tensor, nn
@@ -81,6 +82,19 @@ def test_the_loss_changes_the_classes_alone(name: str) -> None:
 def test_guided_focal_loss_is_a_choice_too(make) -> None:
     losses = make(cls_loss=GuidedFocalLoss())([picture(), empty_picture()])
     assert all(x.isfinite() for x in losses.values())
+
+
+@pytest.mark.parametrize("make", [*DETECTORS.values(), tiny_yolof])
+def test_a_loss_of_ones_own_needs_no_base(make) -> None:
+    """Whatever is called as the others are; rows that are ignored come as certain background."""
+
+    def squares(logits, pos_idx, pos_classes, pos_quality, valid=None):
+        target = torch.zeros_like(logits)
+        target[pos_idx, pos_classes] = pos_quality
+        return (logits.sigmoid() - target).square().sum()
+
+    losses = make(cls_loss=squares)([picture(), empty_picture()])
+    assert losses["loss_cls"].isfinite() and losses["loss_cls"] > 0
 
 
 def uneven() -> list[dict]:
@@ -216,7 +230,13 @@ def test_quality_of_an_anchor_with_several_boxes_is_the_last_ones() -> None:
         (lambda: tiny_ssd(cls_loss=FocalLoss()), "FocalLoss has no place for a class for backgr"),
         (lambda: tiny_ssd(**SIGMOIDS), "MinedCrossEntropy needs a class for background"),
         (lambda: tiny_retinanet(cls_loss=MinedCrossEntropy()), "needs a class for background"),
-        (lambda: tiny_retinanet(cls_loss=len), "has no on_labels"),
+        (lambda: tiny_reppoints(cls_loss=MinedCrossEntropy()), "one without a class for backgr"),
+        (lambda: tiny_foveabox(cls_loss=MinedCrossEntropy()), "one without a class for background"),
+        (
+            lambda: tiny_published_atss(cls_loss=MinedCrossEntropy()),
+            "one without a class for background",
+        ),
+        (lambda: tiny_vfnet(cls_loss=MinedCrossEntropy()), "one without a class for background"),
         (lambda: tiny_ssd(head__num_anchors=[4] * 7), r"the head predicts \(4, 4, .* has \[4, 6"),
     ],
 )

@@ -285,9 +285,9 @@ def _check_version(checkpoint: Mapping[str, Any], report: ConversionReport) -> N
     version = meta.get("mmdet_version") if isinstance(meta, Mapping) else None
     if report.layout in _NOT_OF_1X and str(version).startswith("1."):
         raise CheckpointError(
-            f"this {report.layout} checkpoint was written by MMDetection {version}, whose boxes and "
-            "classes are others than those of 2.x and 3.x, which are read here; take the file that "
-            "MMDetection publishes for 2.x or 3.x"
+            f"this {report.layout} checkpoint was written by MMDetection {version}, whose boxes "
+            "and classes are others than those of 2.x and 3.x, which are read here; take the file "
+            "that MMDetection publishes for 2.x or 3.x"
         )
 
 

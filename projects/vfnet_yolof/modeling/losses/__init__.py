@@ -5,8 +5,10 @@ from .box import GIoUBoxLoss, SmoothL1BoxLoss
 from .classification import (
     ClassificationLoss,
     MinedCrossEntropy,
+    check_no_background,
     check_nonnegative,
     check_share,
+    loss_on_labels,
 )
 from .focal import (
     FocalLoss,
@@ -31,11 +33,13 @@ __all__ = [
     "VarifocalLoss",
     "aligned_iou",
     "centerness_target",
+    "check_no_background",
     "check_nonnegative",
     "check_share",
     "distribution_focal_loss",
     "generalized_focal_loss",
     "giou_loss",
+    "loss_on_labels",
     "quality_focal_loss",
     "synced_mean",
     "varifocal_loss",

@@ -4,6 +4,7 @@ All have one call signature, in which positives are given by row, class and qual
 """
 
 import math
+from collections.abc import Callable
 from numbers import Real
 
 import torch
@@ -117,6 +118,33 @@ class ClassificationLoss:
             pos_quality[pos_idx],
             None if valid is None else valid.flatten(),
         )
+
+
+def check_no_background(loss: object) -> None:
+    """The loss has no class for background, which the caller's head has no logits for.
+
+    Raises:
+        ValueError: it has.
+    """
+    if getattr(loss, "has_background", False):
+        raise ValueError(
+            f"{type(loss).__name__} learns a class for background, which this detector's head does "
+            "not have: choose a classification loss, one without a class for background, such as "
+            "FocalLoss"
+        )
+
+
+def loss_on_labels(
+    loss: Callable[..., Tensor],
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor | None,
+    valid: Tensor | None,
+) -> Tensor:
+    """:meth:`ClassificationLoss.on_labels` of any loss that is called as one."""
+    if isinstance(loss, ClassificationLoss) or hasattr(loss, "on_labels"):
+        return loss.on_labels(logits, labels, quality, valid)
+    return ClassificationLoss.on_labels(loss, logits, labels, quality, valid)  # type: ignore[arg-type]
 
 
 class MinedCrossEntropy(ClassificationLoss):

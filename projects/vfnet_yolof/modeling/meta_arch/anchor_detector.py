@@ -17,6 +17,7 @@ from ..losses import (
     FocalLoss,
     GIoUBoxLoss,
     check_nonnegative,
+    loss_on_labels,
     synced_mean,
 )
 from ..points import valid_mask
@@ -102,13 +103,11 @@ class AnchorDetector(OneStageDetector):
                 f"the head predicts {of_head} anchors for each location, but the "
                 f"anchor generator has {found} on its levels"
             )
-        name = type(self.cls_loss).__name__
-        if not hasattr(self.cls_loss, "on_labels"):
-            raise ValueError(f"{name} has no on_labels, which a detector with anchors needs")
-        if self.cls_loss.has_background != self.head.has_background:
+        wanted = getattr(self.cls_loss, "has_background", False)
+        if wanted != self.head.has_background:
             raise ValueError(
-                f"{name} {'needs' if self.cls_loss.has_background else 'has no place for'} a class "
-                f"for background, and head.has_background is {self.head.has_background}"
+                f"{type(self.cls_loss).__name__} {'needs' if wanted else 'has no place for'} a "
+                f"class for background, and head.has_background is {self.head.has_background}"
             )
 
     @property
@@ -215,8 +214,9 @@ class AnchorDetector(OneStageDetector):
         deltas = torch.cat(flatten_anchors(predictions.deltas, 4), dim=1)
         labels = targets.labels.view(logits.shape[:2])
         chosen = deltas.flatten(0, 1).float()[targets.rows]
-        quality = self.quality(chosen, targets) if self.cls_loss.uses_quality else None
-        cls = self.cls_loss.on_labels(logits.float(), labels, quality, targets.valid)
+        uses_quality = getattr(self.cls_loss, "uses_quality", True)
+        quality = self.quality(chosen, targets) if uses_quality else None
+        cls = loss_on_labels(self.cls_loss, logits.float(), labels, quality, targets.valid)
         box = self.box_loss(self.box_coder, chosen, targets.anchors, targets.gt_boxes)
         # A mask instead of an index, whose length the host would have to wait for.
         box = torch.where(targets.counted, box, 0.0).sum()

@@ -8,7 +8,13 @@ from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 
 from ..boxes import aligned_iou, boxes_to_distances, clip_boxes, distances_to_boxes
-from ..losses import ClassificationLoss, FocalLoss, check_nonnegative, synced_mean
+from ..losses import (
+    ClassificationLoss,
+    FocalLoss,
+    check_no_background,
+    check_nonnegative,
+    synced_mean,
+)
 from ..representations import DiracDelta
 from .base import PointDetector, Predicted, Targets
 
@@ -52,6 +58,7 @@ class FoveaBox(PointDetector):
                 f"FoveaBox needs a head with a DiracDelta, got {type(self.representation).__name__}"
             )
         self.cls_loss = cls_loss if cls_loss is not None else FocalLoss(alpha=0.4, gamma=1.5)
+        check_no_background(self.cls_loss)
         self.beta = beta
         self.box_weight = box_weight
 

@@ -11,7 +11,14 @@ from torch.nn import functional as F
 
 from ..boxes import aligned_iou, boxes_to_distances, centerness_target, giou_loss
 from ..heads import PointPredictions
-from ..losses import FocalLoss, QualityFocalLoss, check_nonnegative, check_share, synced_mean
+from ..losses import (
+    FocalLoss,
+    QualityFocalLoss,
+    check_no_background,
+    check_nonnegative,
+    check_share,
+    synced_mean,
+)
 from ..postprocess import Detections
 from .base import ExtraFields, PointDetector, Predicted, Targets, log_scalar
 
@@ -128,6 +135,7 @@ class GFL(PointDetector):
     ) -> None:
         super().__init__(min_positives=min_positives, **kwargs)
         self.cls_loss = cls_loss if cls_loss is not None else QualityFocalLoss()
+        check_no_background(self.cls_loss)
         self.cls_quality = cls_quality if cls_quality is not None else IoUTarget()
         self.box_quality = box_quality if box_quality is not None else PredictedScore()
         self.quality = quality

@@ -11,7 +11,14 @@ from torch import Tensor
 from ..assigners import Assigner, Match
 from ..boxes import aligned_iou, distances_to_boxes
 from ..heads import PointPredictions
-from ..losses import ClassificationLoss, FocalLoss, check_nonnegative, synced_mean
+from ..losses import (
+    ClassificationLoss,
+    FocalLoss,
+    check_no_background,
+    check_nonnegative,
+    loss_on_labels,
+    synced_mean,
+)
 from ..points import Grid
 from .base import PointDetector, feature_sizes, flatten_rows, log_tensor
 
@@ -89,6 +96,7 @@ class RepPoints(PointDetector):
             raise ValueError("base_scale must be positive, got 0")
         self.init_assigner = init_assigner
         self.cls_loss = cls_loss if cls_loss is not None else FocalLoss()
+        check_no_background(self.cls_loss)
         self.beta = beta
         self.base_scale = base_scale
         self.box_init_weight = box_init_weight
@@ -172,7 +180,7 @@ class RepPoints(PointDetector):
         box_loss, boxes = self._box_loss(predictions.sides, targets.refined)
         quality = torch.zeros_like(logits[:, 0])
         quality[targets.refined.rows] = aligned_iou(boxes.detach(), targets.refined.boxes)
-        cls = self.cls_loss.on_labels(logits, targets.labels, quality, targets.valid)
+        cls = loss_on_labels(self.cls_loss, logits, targets.labels, quality, targets.valid)
         return {
             "loss_cls": cls / targets.refined.num_pos,
             "loss_box_init": self.box_init_weight * init_loss,
