@@ -14,5 +14,3 @@ from ..foveabox.foveabox_r50_fpn_1x import (
     optimizer,
     train,
 )
-
-train.output_dir = "./output/ablations/gfl_t1b_foveabox"

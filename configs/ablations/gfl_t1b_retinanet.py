@@ -12,6 +12,5 @@ from ..baselines.retinanet_mmdet_r50_fpn_1x import dataloader, model, optimizer,
 from ..common.schedule import step_schedule as _step_schedule
 
 model.box_loss.beta = 0.11
-train.output_dir = "./output/ablations/gfl_t1b_retinanet"
 train.clip_grad.enabled = True
 lr_multiplier = _step_schedule([8, 11], 12, train.max_iter, warmup_factor=1 / 3)

@@ -13,4 +13,3 @@ from vfnet_yolof.modeling.losses import QualityFocalLoss
 from .gfl_t1b_retinanet import dataloader, lr_multiplier, model, optimizer, train
 
 model.cls_loss = L(QualityFocalLoss)(beta=2.0)
-train.output_dir = "./output/ablations/gfl_t1b_retinanet_qfl"

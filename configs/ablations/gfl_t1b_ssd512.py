@@ -9,5 +9,3 @@ pixel to the upper left, which is not repeated here.
 """
 
 from ..ssd.ssd512_vgg16 import dataloader, lr_multiplier, model, optimizer, train
-
-train.output_dir = "./output/ablations/gfl_t1b_ssd512"

@@ -17,4 +17,3 @@ from .gfl_t1b_ssd512 import dataloader, lr_multiplier, model, optimizer, train
 model.head.background = False
 model.head.prior_prob = 0.01
 model.cls_loss = L(QualityFocalLoss)(beta=2.0)
-train.output_dir = "./output/ablations/gfl_t1b_ssd512_qfl"

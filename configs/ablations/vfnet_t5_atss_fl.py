@@ -11,5 +11,4 @@ from ..atss.atss_r50_fpn_1x import dataloader, model, optimizer, train
 from ..common.schedule import step_schedule as _step_schedule
 
 model.min_quality_sum = 1e-12
-train.output_dir = "./output/ablations/vfnet_t5_atss_fl"
 lr_multiplier = _step_schedule([8, 11], 12, train.max_iter, warmup_factor=0.1)

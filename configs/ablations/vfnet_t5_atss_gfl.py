@@ -13,4 +13,3 @@ from vfnet_yolof.modeling.losses import QualityFocalLoss
 from .vfnet_t5_atss_fl import dataloader, lr_multiplier, model, optimizer, train
 
 model.cls_loss = L(QualityFocalLoss)(beta=2.0)
-train.output_dir = "./output/ablations/vfnet_t5_atss_gfl"

@@ -12,4 +12,3 @@ from vfnet_yolof.modeling.losses import VarifocalLoss
 from .vfnet_t5_atss_fl import dataloader, lr_multiplier, model, optimizer, train
 
 model.cls_loss = L(VarifocalLoss)(alpha=0.75, gamma=2.0)
-train.output_dir = "./output/ablations/vfnet_t5_atss_vfl"

@@ -10,5 +10,4 @@ The warm-up starts at 0.1, as in the authors' configurations of this table.
 from ..common.schedule import step_schedule as _step_schedule
 from ..reppoints.reppoints_r50_fpn_1x import dataloader, model, optimizer, train
 
-train.output_dir = "./output/ablations/vfnet_t5_reppoints_fl"
 lr_multiplier = _step_schedule([8, 11], 12, train.max_iter, warmup_factor=0.1)

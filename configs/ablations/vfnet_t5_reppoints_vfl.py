@@ -13,4 +13,3 @@ from vfnet_yolof.modeling.losses import VarifocalLoss
 from .vfnet_t5_reppoints_fl import dataloader, lr_multiplier, model, optimizer, train
 
 model.cls_loss = L(VarifocalLoss)(alpha=0.75, gamma=2.0, padding_is_negative=False, min_iou=0.0)
-train.output_dir = "./output/ablations/vfnet_t5_reppoints_vfl"

@@ -8,5 +8,3 @@ This is the paper's model itself: vfnet_r50_fpn_1x.
 """
 
 from ..vfnet.vfnet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
-
-train.output_dir = "./output/ablations/vfnet_t5_vfnet_vfl"

@@ -7,4 +7,3 @@ Else as yolof_fig1_siso.py.
 from .yolof_fig1_siso import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.out_channels = model.head.conv_channels = 512
-train.output_dir = "./output/ablations/yolof_fig3_siso_512"

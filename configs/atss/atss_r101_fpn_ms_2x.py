@@ -14,4 +14,3 @@ from ..vfnet.vfnet_r50_fpn_ms_2x import dataloader, lr_multiplier, optimizer, tr
 
 model.backbone.bottom_up.depth = 101
 dataloader.train.mapper.augmentations[0].short_edge_length = [640, 800]
-train.output_dir = "./output/atss_r101_fpn_ms_2x"

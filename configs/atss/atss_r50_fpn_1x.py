@@ -9,5 +9,3 @@ Published AP on val2017 (MMDetection's model zoo), not measured here: 39.4.
 
 from ..baselines.retinanet_mmdet_r50_fpn_1x import dataloader, lr_multiplier, optimizer, train
 from ..common.models.atss_deltas import model
-
-train.output_dir = "./output/atss_r50_fpn_1x"

@@ -18,7 +18,6 @@ _max_iter = 120 * 117266 // 64
 
 optimizer.lr = 2e-3
 optimizer.weight_decay = 5e-4
-train.output_dir = "./output/ssd512_vgg16"
 train.max_iter = _max_iter
 train.reference_batch_size = 64
 lr_multiplier = _step_schedule([16, 22], 24, _max_iter, warmup_factor=0.001)

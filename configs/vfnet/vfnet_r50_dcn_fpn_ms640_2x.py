@@ -7,4 +7,3 @@ from ..common.data.multi_scale import multi_scale as _multi_scale
 from .vfnet_r50_dcn_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 
 _multi_scale(dataloader, 640, 800)
-train.output_dir = "./output/vfnet_r50_dcn_fpn_ms640_2x"

@@ -7,4 +7,3 @@ the weights of vfnet_r50_fpn_ms_2x.py; other backbones are tested so with the sa
 from .vfnet_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 
 dataloader.test.mapper.augmentations[0].short_edge_length = 900
-train.output_dir = "./output/vfnet_r50_fpn_ms_2x_test900"

@@ -7,4 +7,3 @@ Published AP on val2017, not measured here: 42.8, at 608 x 608. As yolof_csp_d53
 from .yolof_csp_d53_dc5_9x import dataloader, lr_multiplier, model, optimizer, train
 
 model.assigner.max_iou = 0.75
-train.output_dir = "./output/yolof_csp_d53_dc5_9x_ignore075"

@@ -7,4 +7,3 @@ Published AP on val2017, not measured here: 39.2. As yolof_r50_dc5_1x.py, whose 
 from .yolof_r50_dc5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.dilations = [2, 4, 6, 8]
-train.output_dir = "./output/yolof_r50_dc5_1x_d2468"

@@ -9,5 +9,4 @@ yolof_x101_64x4d_c5_ms_3x.py at the sizes of dataloader.tta:
 
 from .yolof_x101_64x4d_c5_ms_3x import dataloader, lr_multiplier, model, optimizer, train
 
-train.init_checkpoint = "./output/yolof_x101_64x4d_c5_ms_3x/model_final.pth"
-train.output_dir = "./output/yolof_x101_64x4d_c5_ms_3x_ms_test"
+train.init_checkpoint = "./output/yolof_x101_64x4d_c5_ms_3x/001/model_final.pth"

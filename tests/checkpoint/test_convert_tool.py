@@ -6,6 +6,7 @@ import convert_checkpoint
 import pytest
 import torch
 from detectron2.config import instantiate
+from vfnet_yolof.config.inference import read_inference_config
 from vfnet_yolof.config.packaged import load_config
 
 CONFIG = "vfnet/vfnet_small_shapes.py"
@@ -30,7 +31,9 @@ def test_training_checkpoint_is_reduced_to_its_weights(training_checkpoint, tmp_
     assert "class names: a, b, c, d, e, f" in printed
     assert "its name says 00000000" in printed
     assert f"written: {output}" in printed
-    assert torch.load(output, weights_only=True).keys() == {"model", "class_names", "source"}
+    content = torch.load(output, weights_only=True)
+    assert content.keys() == {"model", "class_names", "config", "source"}
+    assert len(read_inference_config(output).build_model().state_dict()) == len(content["model"])
 
 
 def test_wrong_config(training_checkpoint, tmp_path, capsys):

@@ -88,7 +88,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         CSP,
         {
             "model.assigner.max_iou": 0.8,
-            "train.init_checkpoint": "./output/yolof_csp_d53_dc5_9x/model_final.pth",
+            "train.init_checkpoint": "./output/yolof_csp_d53_dc5_9x/001/model_final.pth",
         },
     ),
     GFL: ("gfl/gfl_r50_fpn_1x", DOUBLE_SCHEDULE | multi_scale(480, 800)),
@@ -120,7 +120,7 @@ ROWS |= {
     f"{MULTI}_test900": (MULTI, {f"{TEST_SIZE}.short_edge_length": 900}),
     "yolof/yolof_x101_64x4d_c5_ms_3x_ms_test": (
         "yolof/yolof_x101_64x4d_c5_ms_3x",
-        {"train.init_checkpoint": "./output/yolof_x101_64x4d_c5_ms_3x/model_final.pth"},
+        {"train.init_checkpoint": "./output/yolof_x101_64x4d_c5_ms_3x/001/model_final.pth"},
     ),
     "yolof/yolof_csp_d53_dc5_9x_ignore075": (
         "yolof/yolof_csp_d53_dc5_9x",
@@ -212,10 +212,10 @@ def test_yolof_treats_biases_as_weights() -> None:
 
 def test_the_phases_of_yolof_follow_one_another() -> None:
     """9x, 3x and 3x: the last averages 12 checkpoints."""
-    names = ("9x", "9x_stage2_3x", "swa")
-    first, second, last = (load_config(f"yolof/yolof_csp_d53_dc5_{name}.py") for name in names)
-    assert second.train.init_checkpoint == f"{first.train.output_dir}/model_final.pth"
-    assert last.train.init_checkpoint == f"{second.train.output_dir}/model_best.pth"
+    names = [f"yolof_csp_d53_dc5_{name}" for name in ("9x", "9x_stage2_3x", "swa")]
+    first, second, last = (load_config(f"yolof/{name}.py") for name in names)
+    assert second.train.init_checkpoint == f"./output/{names[0]}/001/model_final.pth"
+    assert last.train.init_checkpoint == f"./output/{names[1]}/001/model_best.pth"
     assert sum(c.train.max_iter for c in (first, second, last)) == 15 * 22500
     assert (last.train.swa.enabled, last.train.swa.start, last.train.swa.cycles) == (True, 0, 12)
     assert last.model.assigner.max_iou == second.model.assigner.max_iou == 0.8

@@ -100,6 +100,12 @@ def test_errors(write_coco, parts, what, example):
         ({"annotations": [GOOD, box([3, 3, 0, 5])]}, "zero width or height", "annotation 11"),
         ({"annotations": [GOOD, box([35, 3, 7, 5])]}, "partly outside", "annotation 11"),
         ({"annotations": [GOOD]}, "class without boxes", "cat"),
+        (
+            {"categories": [CATS[0], {"id": 7, "name": "cat "}]},
+            "case or spaces",
+            "'cat' and 'cat '",
+        ),
+        ({"categories": [CATS[0], {"id": 7, "name": "Cat"}]}, "case or spaces", "'Cat' and 'cat'"),
         ({"annotations": None}, "no annotations", "inference"),
         ({"images": [IMAGES[0], IMAGES[1] | {"file_name": "a.png"}]}, "listed twice", "a.png"),
     ],

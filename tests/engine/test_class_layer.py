@@ -135,7 +135,7 @@ def test_other_anchors_are_not_taken_for_other_classes(tmp_path, caplog):
 )
 def test_init_checkpoint_must_have_the_same_classes(tmp_path, target):
     path, _ = saved(tmp_path, NAMES)
-    with pytest.raises(ConfigError, match=r"init_checkpoint=.*other classes.*only .*--init-from"):
+    with pytest.raises(ConfigError, match=r"init_checkpoint=.*other classes.*only .*--weights"):
         load_initial_weights(ToyDetector(len(target)), path, Classes(target, "data set 'new'"))
 
 

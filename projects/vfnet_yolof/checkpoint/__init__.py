@@ -9,7 +9,7 @@ from .convert import (
     recognise_layout,
 )
 from .describe import ModelDescription, describe
-from .loading import load_checkpoint
+from .loading import load_checkpoint, load_record
 from .rules import (
     CheckpointError,
     CheckpointMismatchError,
@@ -37,5 +37,6 @@ __all__ = [
     "find_weights",
     "load_checkpoint",
     "load_into",
+    "load_record",
     "recognise_layout",
 ]

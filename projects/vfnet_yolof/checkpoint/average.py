@@ -15,7 +15,7 @@ from .loading import load_checkpoint
 from .rules import CheckpointError, CheckpointMismatchError, errors_name, shorten_list
 from .tensors import find_weights
 
-_RECORD = ("class_names", "category_ids", "config_file", "seed", "iteration")
+_RECORD = ("class_names", "category_ids", "config", "config_file", "seed", "iteration", "versions")
 
 
 def average_checkpoints(inputs: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:

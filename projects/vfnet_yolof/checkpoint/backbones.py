@@ -179,7 +179,7 @@ def describe_pixels(report: ConversionReport, image_format: str | None) -> str:
     """A warning where the weights were trained on images in another order of channels, or ""."""
     if report.layout == _CAFFE2 and image_format == "RGB":
         return (
-            "Caffe2's weights expect BGR pictures, but the model is given RGB: set "
+            "Caffe2's weights expect BGR images, but the model is given RGB: set "
             "model.input_format, pixel_mean and pixel_std to what they were trained with"
         )
     if report.layout == _VGG:

@@ -163,9 +163,18 @@ def load_into(
 
 
 def convert_checkpoint(
-    path: str | os.PathLike[str], output: str | os.PathLike[str], model: nn.Module
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    model: nn.Module,
+    record: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], ConversionReport]:
     """Convert the file ``path`` for ``model`` and write ``output`` atomically.
+
+    Args:
+        path: as :func:`~.loading.load_checkpoint` takes it.
+        output: the file to write.
+        model: what it is to fill.
+        record: plain values to write beside, such as the configuration.
 
     Returns:
         What was written, and the report. It is a dict with "model" (tensors), "source" (file name,
@@ -181,7 +190,7 @@ def convert_checkpoint(
     with errors_name(path):
         converted, report = convert_state_dict(checkpoint, model)
     names = find_class_names(checkpoint)
-    extra = {}
+    extra = dict(record or {})
     if names is not None:
         num_classes = getattr(model, "num_classes", len(names))
         if num_classes != len(names):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,21 +40,51 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: it cannot be read; the message names the file, the entry and the fault.
     """
     local = local_file(path)
-    try:
-        checkpoint = present_names(
+    with _errors_name(path):
+        return present_names(
             {k: present_names(v) if isinstance(v, dict) else v for k, v in _load(local).items()}
         )
+
+
+def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a checkpoint says beside its numbers: class names, the configuration, versions.
+
+    Entries that hold tensors are left out; of torch's zip files they are not read at all, so that
+    this takes milliseconds.
+
+    Args:
+        path: as :func:`load_checkpoint` takes it.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as of :func:`load_checkpoint`.
+    """
+    local = local_file(path)
+    with _errors_name(path):
+        content = _load(local, numbers=False)
+        return {key: value for key, value in content.items() if _without_numbers(value)}
+
+
+def _without_numbers(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_without_numbers, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_without_numbers, value))
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+@contextmanager
+def _errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever a damaged or hostile file makes the readers raise: its name and a reason."""
+    try:
+        yield
     except CheckpointError as error:
         raise type(error)(f"{path}: {error}") from error
     except Exception as error:
-        # Whatever a damaged or hostile file makes the readers raise, the user needs its name and a
-        # reason.
         reason = str(error).splitlines()[0] if str(error) else "no further message"
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason:.200}); "
             f"{DAMAGED}"
         ) from error
-    return checkpoint
 
 
 def local_file(path: str | os.PathLike[str]) -> Path:
@@ -75,7 +107,7 @@ def local_file(path: str | os.PathLike[str]) -> Path:
     return local
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, *, numbers: bool = True) -> dict[str, Any]:
     replaced: set[str] = set()
     size = path.stat().st_size
     budget = Budget(size)
@@ -86,7 +118,7 @@ def _load(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return _load_safetensors(path, head, size)
         if is_torch_file(head):
-            checkpoint = read_torch(stream, size, budget, replaced)
+            checkpoint = read_torch(stream, size, budget, replaced, numbers=numbers)
         else:
             source = BoundedStream(stream, size)
             try:
@@ -105,7 +137,7 @@ def _load(path: Path) -> dict[str, Any]:
             f"holds a {type(checkpoint).__name__}, not a dictionary of weights; save the model's "
             "state_dict()"
         )
-    if replaced:
+    if replaced and numbers:
         logging.getLogger(__name__).info(
             "%s: objects of other classes were left out: %s", path, shorten_list(sorted(replaced))
         )

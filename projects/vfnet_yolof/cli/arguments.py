@@ -10,7 +10,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-MODEL_HELP = "a packaged config's name, a config's path, or a run's folder"
+MODEL_HELP = "a checkpoint, a run's folder, a config's path, or a packaged config's name"
+DATA_HELP = (
+    "a folder or an annotation file of COCO (train.json with train/, val.json with val/, and "
+    "others), YOLO (data.yaml), Pascal VOC, CreateML, LabelMe, CVAT, Label Studio or CSV"
+)
+DATA_OPTIONS = ("data", "split", "train_json", "train_images", "val_json", "val_images")
 # Keys are dotted names. A file whose name has an equals sign is given with its folder: ./a=b.png
 _CHANGE = re.compile(r"[+~]?\w[\w.@-]*=")
 
@@ -73,6 +78,14 @@ def add_weights(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--weights", metavar="FILE", help=what)
 
 
+def add_other_test_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--other-test-settings",
+        action="store_true",
+        help="resize and normalize images as the config says, whatever the checkpoint's says",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser, what: str, required: bool = False) -> None:
     parser.add_argument("--output", metavar="PATH", required=required, help=what)
 
@@ -89,16 +102,19 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 def add_data(parser: argparse.ArgumentParser, splits: Sequence[str] = ("train", "val")) -> None:
     """``--data`` and, for those whose files lie otherwise, the explicit paths."""
-    group = parser.add_argument_group("data in COCO's format")
-    group.add_argument(
-        "--data",
-        metavar="PATH",
-        help="a folder with train.json, train/, val.json, val/; with train/_annotations.coco.json, "
-        "valid/_annotations.coco.json and the images beside; or with "
-        "annotations/instances_train2017.json, train2017/ and val2017 likewise; or one of these "
-        "json files",
-    )
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", metavar="PATH", help=DATA_HELP)
+    add_split(group)
     add_data_files(group, splits)
+
+
+def add_split(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--split",
+        type=float,
+        metavar="SHARE",
+        help="of the one set there, take this share of the images for validation, such as 0.2",
+    )
 
 
 def add_data_files(
@@ -111,12 +127,34 @@ def add_data_files(
 
 
 def add_batch_size(parser: argparse.ArgumentParser) -> None:
-    """``--auto-scale`` and ``--small-batch``."""
-    size = parser.add_argument_group("batch size other than the recipe's")
+    """``--epochs``, ``--batch``, ``--auto-scale`` and ``--small-batch``."""
+    size = parser.add_argument_group("length and batch size other than the recipe's")
+    size.add_argument(
+        "--epochs",
+        type=float,
+        metavar="N",
+        help="how often each image is seen; evaluations, checkpoints and warm-up follow. Own data "
+        "with a packaged config get a length by themselves",
+    )
+    size.add_argument(
+        "--batch",
+        type=batch_size,
+        metavar="N|auto",
+        help="images per iteration; auto: as many as fit into memory, at most the recipe's",
+    )
     size.add_argument("--auto-scale", action="store_true", help="scale rate and schedule with it")
     size.add_argument(
         "--small-batch", action="store_true", help="that, clipped gradients and a longer warm-up"
     )
+
+
+def batch_size(text: str) -> int | str:
+    """A number of images, or "auto"."""
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of images nor auto")
+    return int(text)
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:

@@ -1,48 +1,58 @@
-"""``--data`` and the four paths; ``vfnet-yolof validate-data``."""
+"""``--data`` and the four paths; ``vfnet-yolof validate-data`` and ``convert-data``."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..config.options import ConfigError
-from .arguments import Command, add_data
+from .arguments import DATA_HELP, Command, add_data, add_output, add_split
 
 
-def data_paths(
-    args: argparse.Namespace, splits: Sequence[str] = ("train", "val"), needed: str = ""
-) -> dict[str, str]:
+def data_paths(args: argparse.Namespace) -> dict[str, str]:
     """The paths that are given, by the names of the options (``train_json``, ...).
 
-    Args:
-        args: of a parser with :func:`.arguments.add_data`.
-        splits: what the command is about; a folder may have more.
-        needed: the split that must be there, and that a json file given as ``--data`` stands for.
-
     Raises:
-        ConfigError: both ``--data`` and the paths are given, or the split is not there.
-        FileNotFoundError, ValueError: as of :func:`vfnet_yolof.data.layouts.find_splits`.
+        ConfigError: both ``--data`` and the paths are given, or ``--split`` without ``--data``.
+        FileNotFoundError, ValueError: as of :func:`vfnet_yolof.data.layouts.open_data`.
     """
     keys = ("train_json", "train_images", "val_json", "val_images")
-    paths = {key: value for key in keys if (value := getattr(args, key, None)) is not None}
+    paths = {key: value for key in keys if (value := getattr(args, key)) is not None}
     if args.data is None:
+        if args.split is not None:
+            raise ConfigError("--split parts the data that --data names: give both.")
         return paths
     if paths:
         raise ConfigError("--data names all files; leave --train-json and the like out.")
-    from ..data.layouts import find_images, find_splits
+    from ..data.layouts import open_data
 
-    if Path(args.data).suffix == ".json":
-        parts = {needed or "train": find_images(args.data)}
-    else:
-        found = find_splits(args.data)._asdict()
-        parts = {name: part for name, part in found.items() if part and name in splits}
-    if needed and needed not in parts:
-        raise ConfigError(f"--data {args.data}: has no annotations for {needed}.")
-    for name, part in parts.items():
-        paths[f"{name}_json"], paths[f"{name}_images"] = part
+    with _log_shown():
+        opened = open_data(args.data, args.split)
+    for name, part in (("train", opened.train), ("val", opened.val)):
+        if part is not None:
+            paths[f"{name}_json"], paths[f"{name}_images"] = part
     return paths
+
+
+@contextmanager
+def _log_shown() -> Iterator[None]:
+    """What the data are and what was left out is told before a run has set up its log, too."""
+    logger = logging.getLogger("detectron2")
+    if logger.handlers:
+        yield
+        return
+    handler, level = logging.StreamHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def add_decode(parser: argparse.ArgumentParser) -> None:
@@ -83,9 +93,44 @@ def _run(args: argparse.Namespace) -> int:
 
 
 VALIDATE = Command(
-    "Check COCO detection files and their images. Exit status 1: not to be trained on.",
+    "Check a data set and its images. Exit status 1: not to be trained on.",
     "  %(prog)s --data datasets/birds\n"
+    "  %(prog)s --data exported/data.yaml --split 0.2\n"
     "  %(prog)s --train-json train.json --train-images train/ --decode",
     _add_arguments,
     _run,
+)
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="PATH", help=DATA_HELP)
+    add_output(parser, "folder for train.json, val.json and their images", required=True)
+    add_split(parser)
+    parser.add_argument("--copy-images", action="store_true", help="instead of links to them")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion")
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from ..data.convert import convert_data
+
+    with _log_shown():
+        counts = convert_data(
+            args.path,
+            args.output,
+            split=args.split,
+            copy_images=args.copy_images,
+            overwrite=args.overwrite,
+        )
+    how = "copied" if args.copy_images else "linked"
+    for split, count in counts.items():
+        print(f"{Path(args.output) / split}.json: {count} images, {how} in {split}/")
+    return 0
+
+
+CONVERT = Command(
+    "Write a data set of any known format as COCO JSON, which --data reads again.",
+    "  %(prog)s exported/data.yaml --output datasets/birds\n"
+    "  %(prog)s labelme_folder --output datasets/birds --split 0.2 --copy-images",
+    _add_convert,
+    _convert,
 )

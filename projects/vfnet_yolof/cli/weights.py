@@ -23,11 +23,17 @@ def convert(config: str, source: str, output: str, changes: Sequence[str], trust
     from ..checkpoint.loading import local_file
     from ..checkpoint.rules import shorten_list
     from ..config.inference import read_inference_config
+    from ..config.read import read
+    from ..config.saved import ENTRY, config_text
 
     model = read_inference_config(config, changes, trust).build_model()
     path = local_file(source)
     backbone = is_backbone(load_checkpoint(path))
-    result, report = (convert_backbone if backbone else convert_checkpoint)(path, output, model)
+    if backbone:
+        result, report = convert_backbone(path, output, model)
+    else:
+        record = {ENTRY: config_text(read(config, changes, trust=trust).cfg)}
+        result, report = convert_checkpoint(path, output, model, record)
     print(report.summary())
     sha256 = result["source"]["sha256"]
     expected = hash_in_name(source)
@@ -70,9 +76,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_convert(args: argparse.Namespace) -> int:
-    from .model import resolve
+    from ..engine.named_model import named_model
 
-    model = resolve(args.model, "convert")
+    model = named_model(args.model)
     if not args.weights:
         raise ConfigError("Name the checkpoint to convert: --weights FILE.")
     return convert(model.config, args.weights, args.output, args.changes, trust_from(args))
@@ -86,12 +92,9 @@ def _add_average(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_average(args: argparse.Namespace) -> int:
-    from .model import resolve
+    from ..engine.named_model import named_model
 
-    names = [
-        resolve(name, "average").weights(None) if Path(name).is_dir() else name
-        for name in args.models
-    ]
+    names = [named_model(name).weights() if Path(name).is_dir() else name for name in args.models]
     return average([name for name in names if name], args.output)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from detectron2.data import transforms as T
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import nn
 
 from .parts import built, built_model, config_errors
-from .read import ConfigSource, read
+from .read import ConfigSource, ReadConfig, read
+from .saved import is_checkpoint
 from .yaml_files import Trust
 
 
@@ -21,8 +23,8 @@ class InferenceConfig:
 
     ``augmentations``: those of the test images. ``interpolation``: of their resizing, "pil" or
     "opencv". ``image_format``: the model's channel order, "RGB" or "BGR". ``weights``: the
-    checkpoint that the configuration names, or "". ``dataset_name``: of the test set, for class
-    names, or None.
+    checkpoint that the configuration names or comes from, or "". ``dataset_name``: of the test
+    set, for class names, or None. ``tested_as``: of :func:`.saved.tested_as`.
     """
 
     build_model: Callable[[], nn.Module]
@@ -32,6 +34,7 @@ class InferenceConfig:
     weights: str
     dataset_name: str | None
     name: str
+    tested_as: dict[str, Any]
 
 
 def read_inference_config(
@@ -44,10 +47,11 @@ def read_inference_config(
     """
     found = read(config, overrides, trust=trust)
     with config_errors(found.source):
-        return _inference_parts(found.cfg, found.source)
+        return _inference_parts(found)
 
 
-def _inference_parts(cfg: DictConfig, name: str) -> InferenceConfig:
+def _inference_parts(found: ReadConfig) -> InferenceConfig:
+    cfg, name = found.cfg, found.source
     for key in ("model", "dataloader.test.mapper.augmentations"):
         if OmegaConf.select(cfg, key) is None:
             raise ValueError(f"{name}: has no {key}, which inference needs")
@@ -57,14 +61,16 @@ def _inference_parts(cfg: DictConfig, name: str) -> InferenceConfig:
     names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
     key = "dataloader.test.mapper.augmentations"
     augmentations = built(f"{name}: {key}", OmegaConf.select(cfg, key))
+    weights = name if is_checkpoint(name) else OmegaConf.select(cfg, "train.init_checkpoint")
     return InferenceConfig(
         build_model=lambda: built_model(cfg.model, name),
         augmentations=T.AugmentationList(list(augmentations)),
         interpolation=OmegaConf.select(cfg, "dataloader.test.mapper.interpolation") or "pil",
         image_format=_checked_format(OmegaConf.select(cfg, format_key), format_key, name),
-        weights=OmegaConf.select(cfg, "train.init_checkpoint") or "",
+        weights=weights or "",
         dataset_name=names if isinstance(names, str) or not names else names[0],
         name=name,
+        tested_as=found.tested_as,
     )
 
 

@@ -45,6 +45,15 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "channels_last": False,
     "activation_checkpointing": False,
     "reference_batch_size": 16,
+    # own data, as the command line named it: path with its split, or annotations and images
+    "data": {
+        "path": "",
+        "split": 0.0,
+        "train_json": "",
+        "train_images": "",
+        "val_json": "",
+        "val_images": "",
+    },
     "auto_scale": False,
     "cudnn_benchmark": False,
 }

@@ -14,15 +14,23 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..data.datasets import count_images
 from .options import ConfigError, complete_train_options
 from .overrides import apply_overrides
-from .packaged import find_config, is_yacs_file, load_config
+from .own_data import FILES, use_own_data
+from .packaged import find_config, is_packaged, is_yacs_file, load_config
 from .parts import config_errors
-from .schedule import YACS_KEYS, auto_scale, small_batch, warn_about_batch_size
+from .saved import tested_as
+from .schedule import (
+    YACS_KEYS,
+    auto_scale,
+    fit_to_data,
+    small_batch,
+    warn_about_batch_size,
+)
 from .yacs import COUNTERPARTS, apply_yacs_overrides, components, load_yacs, test_components
 from .yaml_files import Trust
 
@@ -38,14 +46,18 @@ class RunFlags:
     """What a command that trains or evaluates says beside ``key=value``.
 
     Attributes:
+        data, split: own data, and the share for validation, see :func:`.layouts.open_data`.
         train_json, train_images, val_json, val_images: own data in COCO's format.
         seed: ``train.seed``; None leaves the config's.
         output_dir: ``train.output_dir``, taken letter by letter; None leaves the config's.
         cpu: train on the CPU, whatever ``train.device`` says.
         auto_scale, small_batch: fit the recipe to its batch size, see :mod:`.schedule`.
+        epochs: length of the run, see :func:`.schedule.fit_to_data`. batch: images per iteration.
         eval_only: nothing is trained.
     """
 
+    data: str | None = None
+    split: float | None = None
     train_json: str | None = None
     train_images: str | None = None
     val_json: str | None = None
@@ -55,7 +67,14 @@ class RunFlags:
     cpu: bool = False
     auto_scale: bool = False
     small_batch: bool = False
+    epochs: float | None = None
+    batch: int | None = None
     eval_only: bool = False
+
+    @property
+    def names_data(self) -> bool:
+        """Whether own data are named, and not only those that the config remembers."""
+        return any((self.data, self.train_json, self.train_images))
 
 
 @dataclass(frozen=True)
@@ -66,11 +85,13 @@ class ReadConfig:
         cfg: a LazyConfig, also where a yacs file was read.
         changes: what was changed in it, one line ``key: old -> new`` each.
         source: the file, or words for a given object, for messages.
+        tested_as: see :func:`.saved.tested_as`, before any of the changes that were typed.
     """
 
     cfg: DictConfig
     changes: list[str]
     source: str
+    tested_as: dict[str, Any]
 
 
 def read(
@@ -99,15 +120,20 @@ def read(
     pairs = joined_pairs(overrides)
     yacs = [pair for pair in pairs if pair[:1].isupper()]
     cfg, source = _loaded(config, yacs, trust, whole=flags is not None)
+    tested = {} if yacs else tested_as(cfg)
     changes = [pair.replace("=", ": -> ", 1) for pair in yacs]
     lazy = [pair for pair in pairs if pair not in yacs]
     _check_said_once(yacs, lazy)
     if flags is None:
         with config_errors(source):
             changes += apply_overrides(cfg, lazy)
-        return ReadConfig(cfg, changes, source)
+        return ReadConfig(cfg, changes, source, tested)
     complete_train_options(cfg)
-    changes += _use_own_data(cfg, flags)
+    own = {"path": flags.data, "split": flags.split}
+    own |= {key: getattr(flags, key) for key in FILES}
+    changes += use_own_data(cfg, own, eval_only=flags.eval_only)
+    if flags.batch is not None:
+        lazy = [f"dataloader.train.total_batch_size={flags.batch}", *lazy]
     if flags.seed is not None:
         lazy = [f"train.seed={flags.seed}", *lazy]
     changes += apply_overrides(cfg, lazy)
@@ -117,10 +143,10 @@ def read(
     complete_train_options(cfg)
     check_interpolations(cfg)
     given = [pair.partition("=")[0] for pair in pairs]
-    changes += _scale(cfg, flags, {YACS_KEYS.get(key, key) for key in given})
+    changes += _scale(cfg, flags, source, {YACS_KEYS.get(key, key) for key in given})
     if flags.cpu:
         cfg.train.device = "cpu"
-    return ReadConfig(cfg, changes, source)
+    return ReadConfig(cfg, changes, source, tested)
 
 
 def _check_said_once(yacs: Sequence[str], lazy: Sequence[str]) -> None:
@@ -193,9 +219,9 @@ def check_interpolations(cfg: DictConfig) -> None:
 def _plain_path(path: str) -> str:
     """A path for a config, where ``${`` would begin a reference."""
     if not path:
-        raise ConfigError("--output-dir is empty: name a folder, or leave the option out.")
+        raise ConfigError("--output is empty: name a folder, or leave the option out.")
     if "${" in path:
-        raise ConfigError(f"--output-dir {path}: a folder's name must not contain '${{'.")
+        raise ConfigError(f"--output {path}: a folder's name must not contain '${{'.")
     return path
 
 
@@ -216,60 +242,32 @@ def joined_pairs(overrides: Sequence[str]) -> list[str]:
     return joined
 
 
-def _use_own_data(cfg: DictConfig, run: RunFlags) -> list[str]:
-    """Register the data sets of ``--train-json`` and so on and put them into the config."""
-    flags = (run.train_json, run.train_images, run.val_json, run.val_images)
-    if not any(flags):
-        return []
-    from vfnet_yolof.data import register_user_datasets, validate_coco
+def _scale(cfg: DictConfig, flags: RunFlags, source: str, explicit: Collection[str]) -> list[str]:
+    """Fit the recipe to the batch size and to own data, or warn where only the first is needed.
 
-    if run.eval_only and not any(flags[2:]):
-        raise ConfigError("--eval-only evaluates on --val-json and --val-images; give both.")
-    try:
-        user = register_user_datasets(*flags)
-        if comm.is_main_process():  # the others end with it
-            for json_file, images in (flags[:2], flags[2:]):
-                if json_file is not None and images is not None:
-                    report = validate_coco(json_file, images)
-                    logger.info("%s", report.format())
-                    report.raise_if_errors()
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    changes = []
-    for split, name in (("train", user.train_name), ("test", user.val_name)):
-        if name is not None:
-            key = f"dataloader.{split}.dataset.names"
-            changes.append(f"{key}: {OmegaConf.select(cfg, key)} -> {name}")
-            OmegaConf.update(cfg, key, name)
-    key = "dataloader.train.dataset.filter_empty"
-    if user.train_name is not None and OmegaConf.select(cfg, key):
-        # COCO's recipes leave these out; of one's own images they are meant as negatives.
-        changes.append(f"{key}: True -> False (images without boxes are negatives)")
-        OmegaConf.update(cfg, key, False)
-    if user.val_name is None:
-        # The config's test set has other classes, or is not there.
-        for name in ("test", "evaluator", "tta"):
-            cfg.dataloader.pop(name, None)
-        logger.warning("Without --val-json and --val-images nothing is evaluated.")
-        changes.append("dataloader.test, dataloader.evaluator: removed")
-    changes.append(f"model.num_classes: {cfg.model.get('num_classes')} -> {user.num_classes}")
-    cfg.model.num_classes = user.num_classes
-    return changes
-
-
-def _scale(cfg: DictConfig, flags: RunFlags, explicit: Collection[str]) -> list[str]:
-    """Apply ``--small-batch`` or ``--auto-scale``, or warn where neither is on but needed.
-
+    source: of the config; the schedule of the user's own files is not changed unless asked for.
     explicit: keys that the command line gives a value, which is left as it is.
     """
     total_batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
     if total_batch is None or flags.eval_only:
         return []
-    if flags.small_batch:
+    fits = flags.epochs is not None or (flags.names_data and is_packaged(source))
+    if flags.epochs is not None and "train.max_iter" in explicit:
+        raise ConfigError("--epochs and train.max_iter both say how long to train: give one.")
+    small = fits and 2 * total_batch <= cfg.train.reference_batch_size and not flags.auto_scale
+    if flags.small_batch or small:
         changes = small_batch(cfg, total_batch, explicit=explicit)
-    elif flags.auto_scale or cfg.train.auto_scale:
+    elif flags.auto_scale or cfg.train.auto_scale or fits:
         changes = auto_scale(cfg, total_batch, explicit=explicit)
     else:
         warn_about_batch_size(cfg, total_batch)
         changes = []
-    return changes
+    if not fits:
+        return changes
+    names = OmegaConf.select(cfg, "dataloader.train.dataset.names")
+    if names is None:
+        raise ConfigError("--epochs needs dataloader.train.dataset.names, to count its images.")
+    images = count_images(names)
+    fitted = fit_to_data(cfg, images, total_batch, flags.epochs, explicit)
+    replaced = {line.partition(":")[0] for line in fitted}
+    return [line for line in changes if line.partition(":")[0] not in replaced] + fitted

@@ -86,6 +86,62 @@ def small_batch(cfg: DictConfig, total_batch: int, *, explicit: Collection[str] 
     return changes + _set_all(cfg, wanted, explicit)
 
 
+def fit_to_data(
+    cfg: DictConfig, images: int, total_batch: int, epochs: float | None, explicit: Collection[str]
+) -> list[str]:
+    """Length, periods and warm-up of a run on own data, in place of those for COCO.
+
+    Where nothing says how long, it is 12 epochs as of COCO's 1x schedule, but at least 6,000
+    images, and never more images than the recipe. Evaluations and checkpoints come about ten times,
+    at the end of an epoch. The warm-up stays as many images long, but at most a tenth of the run.
+
+    Args:
+        cfg: changed in place. Its learning rate is not looked at, see :func:`auto_scale`.
+        images: of the training set.
+        total_batch: images per iteration.
+        epochs: how often each image is seen, if that was asked for.
+        explicit: keys that the user gave on the command line, which stay.
+
+    Returns:
+        one line in words, and one line ``key: old -> new`` for each change.
+
+    Raises:
+        ConfigError: ``epochs`` is not positive.
+    """
+    if epochs is not None and not epochs > 0:
+        raise ConfigError(f"--epochs {epochs}: must be greater than 0.")
+    recipe = cfg.train.max_iter * cfg.train.reference_batch_size
+    seen = min(max(12 * images, 6000), recipe) if epochs is None else epochs * images
+    per_epoch = images / total_batch
+    max_iter = max(1, round(seen / total_batch))
+    if "train.max_iter" in explicit:
+        max_iter = cfg.train.max_iter
+    between = max(1, round(max_iter / per_epoch / 10))
+    period = max(1, round(between * per_epoch))
+    wanted: dict[str, Any] = {
+        "train.max_iter": max_iter,
+        "train.eval_period": period,
+        "train.checkpointer.period": period,
+        "train.log_period": max(1, min(cfg.train.log_period, max_iter // 20)),
+    }
+    length = OmegaConf.select(cfg, "lr_multiplier.warmup_length")
+    if length is not None:
+        wanted["lr_multiplier.warmup_length"] = min(length * recipe / (max_iter * total_batch), 0.1)
+    changes = _set_all(cfg, wanted, explicit)
+    plan = (
+        f"{images} images, {_rounded(max_iter / per_epoch)} epochs of {_rounded(per_epoch)} "
+        "iterations, "
+        f"evaluation every {_rounded(cfg.train.eval_period / per_epoch)}"
+    )
+    logger.info("%s (--epochs N changes the length)", plan)
+    return [f"schedule of own data: {plan}", *changes]
+
+
+def _rounded(number: float) -> str:
+    """Of a count: whole, or with one digit behind the point."""
+    return f"{number:.1f}".removesuffix(".0")
+
+
 def resumed_iteration(
     saved: Mapping[str, Any], done: int, train: DictConfig, total_batch: int, *, scaled: bool
 ) -> int:
@@ -121,7 +177,7 @@ def resumed_iteration(
         raise ConfigError(
             f"train.max_iter={train.max_iter}, but the checkpoint was written after {counted}: "
             f"nothing is left to train. Set train.max_iter above {now}, or evaluate the "
-            "checkpoint with --eval-only."
+            "checkpoint with vfnet-yolof evaluate."
         )
     return now
 
@@ -150,7 +206,11 @@ def _set_all(cfg: DictConfig, values: Mapping[str, Any], explicit: Collection[st
     for key in values:
         if key in explicit:
             logger.info("%s=%s was given for this run and stays.", key, OmegaConf.select(cfg, key))
-    return [_set(cfg, key, value) for key, value in values.items() if key not in explicit]
+    return [
+        _set(cfg, key, value)
+        for key, value in values.items()
+        if key not in explicit and value != OmegaConf.select(cfg, key)
+    ]
 
 
 def _set(cfg: DictConfig, key: str, value: Any) -> str:

@@ -74,7 +74,9 @@ def trust_from(args: argparse.Namespace) -> Trust:
     return Trust(tuple(args.allow), args.trust_config)
 
 
-def load_yaml(path: str | os.PathLike[str], trust: Trust | None = None) -> dict[str, Any]:
+def load_yaml(
+    path: str | os.PathLike[str], trust: Trust | None = None, text: str | None = None
+) -> dict[str, Any]:
     """The mapping that a YAML file holds: plain values, lists and dictionaries.
 
     Two of Python's tags are read, which Detectron2 writes: ``!!python/tuple`` and, for names that
@@ -84,6 +86,7 @@ def load_yaml(path: str | os.PathLike[str], trust: Trust | None = None) -> dict[
         path: the file.
         trust: which names are allowed; with ``everything`` every tag does what it says, i.e. runs
             code.
+        text: the YAML, where ``path`` holds it beside other things.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -92,7 +95,7 @@ def load_yaml(path: str | os.PathLike[str], trust: Trust | None = None) -> dict[
     """
     trust = trust or Trust()
     with _yaml_errors(path):
-        node = _composed(path)
+        node = _composed(path, text)
         plain = _PlainLoader("")
         plain.trust = trust
         loader = yaml.UnsafeLoader("") if trust.everything else plain
@@ -100,6 +103,16 @@ def load_yaml(path: str | os.PathLike[str], trust: Trust | None = None) -> dict[
             return loader.construct_document(node)
         except (OverflowError, ValueError) as error:  # a date or a number that there is not
             raise ValueError(f"{path}: a value cannot be read: {error}") from error
+
+
+def load_to_compare(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
+    """As :func:`load_yaml`, but every name that a tag hands over stays text: nothing is looked up.
+
+    Raises:
+        ValueError: as of :func:`load_yaml`, but for names that are not allowed.
+    """
+    with _yaml_errors(path):
+        return _ComparedLoader("").construct_document(_composed(path, text))
 
 
 def top_keys(path: str | os.PathLike[str]) -> list[str]:
@@ -112,13 +125,18 @@ def top_keys(path: str | os.PathLike[str]) -> list[str]:
         return [str(key.value) for key, _ in _composed(path).value]
 
 
-def load_lazy_yaml(path: str | os.PathLike[str], trust: Trust) -> DictConfig:
+def load_lazy_yaml(
+    path: str | os.PathLike[str], trust: Trust, text: str | None = None
+) -> DictConfig:
     """A LazyConfig that was saved as YAML, such as a run's ``config.yaml``.
+
+    Args:
+        path, trust, text: as of :func:`load_yaml`.
 
     Raises:
         FileNotFoundError, ValueError: as of :func:`load_yaml` and :func:`check_targets`.
     """
-    content = load_yaml(path, trust)
+    content = load_yaml(path, trust, text)
     _check_sections(content, path)
     if not trust.everything:
         check_targets(content, str(path), trust)
@@ -208,9 +226,17 @@ class _PlainLoader(yaml.SafeLoader):
         return locate(name)
 
 
+class _ComparedLoader(_PlainLoader):
+    """``_PlainLoader`` with names as the text that they are."""
+
+    def construct_name(self, name: str, node: yaml.Node) -> str:
+        return name
+
+
 _TAG = "tag:yaml.org,2002:python/"
 _PlainLoader.add_constructor(f"{_TAG}tuple", lambda loader, node: loader.construct_sequence(node))
-_PlainLoader.add_multi_constructor(f"{_TAG}name:", _PlainLoader.construct_name)
+for _loader in (_PlainLoader, _ComparedLoader):
+    _loader.add_multi_constructor(f"{_TAG}name:", _loader.construct_name)
 
 
 @contextmanager
@@ -231,9 +257,13 @@ def _yaml_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ValueError(f"{path}: nested too deeply") from None
 
 
-def _composed(path: str | os.PathLike[str]) -> yaml.MappingNode:
+def _composed(path: str | os.PathLike[str], text: str | None = None) -> yaml.MappingNode:
     """The checked nodes of a file; nothing has been constructed of them."""
-    node = yaml.compose(_read_text(Path(path)), Loader=yaml.SafeLoader)
+    if text is None:
+        text = _read_text(Path(path))
+    elif len(text) > MAX_BYTES:
+        raise ValueError(f"{path}: a configuration of more than {MAX_BYTES >> 20} MiB is none")
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is None:
         raise ValueError(f"{path} is empty")
     if not isinstance(node, yaml.MappingNode):

@@ -9,6 +9,7 @@ from .augmentations import (
     ResizeIndependentEdges,
     ResizeSquare,
 )
+from .convert import convert_data
 from .datasets import (
     UserDatasets,
     dataset_class_names,
@@ -18,6 +19,7 @@ from .datasets import (
     register_user_datasets,
 )
 from .images import ImageReadError, image_size, read_image
+from .layouts import open_data
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetectionMapper
 from .mosaic import Mosaic
@@ -48,9 +50,11 @@ __all__ = [
     "UserDatasets",
     "build_test_loader",
     "build_train_loader",
+    "convert_data",
     "dataset_class_names",
     "get_dataset_dicts",
     "image_size",
+    "open_data",
     "read_image",
     "register_coco_json",
     "register_user_datasets",

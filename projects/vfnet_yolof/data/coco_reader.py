@@ -54,11 +54,25 @@ _NO_BOXES = BoxColumns(
 
 
 def read_json_object(json_file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Parsed JSON object of a file in UTF-8, with or without a byte order mark.
+    """As :func:`read_json`, of a file that must hold an object, as COCO's do.
+
+    Raises:
+        FileNotFoundError, ValueError: as there, or it is not a JSON object.
+    """
+    content = read_json(json_file)
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{os.fspath(json_file)}: expected a JSON object in COCO format, got a list or a value."
+        )
+    return content
+
+
+def read_json(json_file: str | os.PathLike[str]) -> Any:
+    """Parsed JSON of a file in UTF-8, with or without a byte order mark.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no regular file, or not a JSON object; the message names it.
+        ValueError: it is no regular file, or not JSON; the message names it.
     """
     path = os.fspath(json_file)
     if not PathManager.exists(path):
@@ -70,7 +84,7 @@ def read_json_object(json_file: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} is {kind}.")
     try:
         with open(local, encoding="utf-8-sig") as file:
-            content = json.load(file, object_pairs_hook=_without_repeats)
+            return json.load(file, object_pairs_hook=_without_repeats)
     except RecursionError:
         raise ValueError(f"{path} is not usable JSON: nested too deeply.") from None
     except UnicodeDecodeError as error:
@@ -79,9 +93,6 @@ def read_json_object(json_file: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object in COCO format, got a list or a value.")
-    return content
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -126,6 +137,10 @@ class CocoReader:
         entries = [row for row in zip(ids, names, strict=True) if None not in row]
         self.faults.error("category id used twice", _repeated(n for n, _ in entries))
         self.faults.error("category name used twice", _repeated(n for _, n in entries))
+        self.faults.warn(
+            "category names that differ in case or spaces only, and are two classes",
+            _alike(sorted({name for _, name in entries})),
+        )
         return dict(sorted(entries))
 
     def _images(self) -> list[ImageEntry]:
@@ -305,6 +320,14 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
 
 def _repeated(entries: Iterable[Any]) -> list[Any]:
     return [value for value, count in Counter(entries).items() if count > 1]
+
+
+def _alike(names: Iterable[str]) -> list[str]:
+    """Groups of different names that a person would take for one, such as ``cat`` and ``Cat ``."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault("".join(name.casefold().split()), []).append(name)
+    return [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
 
 
 def _is_text(text: str) -> bool:

@@ -20,7 +20,13 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from ..utils.class_names import Classes, differences, order_in
-from .annotations import MIN_BOX_SIDE, Annotations, load_annotations, read_categories
+from .annotations import (
+    MIN_BOX_SIDE,
+    Annotations,
+    load_annotations,
+    read_annotations,
+    read_categories,
+)
 from .faults import shown
 from .records import checked_records
 from .shapes import CLASS_NAMES, SHAPES, default_folder, generate_shapes
@@ -78,6 +84,24 @@ def get_dataset_dicts(
         if classes and any(record.get("annotations") for record in records):
             print_instances_class_histogram(records, list(classes))
     return records
+
+
+def count_images(names: str | Sequence[str]) -> int:
+    """How many images the registered data set(s) have; what is wrong with them is not looked at.
+
+    Raises:
+        KeyError: a name that is not registered.
+        FileNotFoundError, ValueError: an annotation file that cannot be read at all.
+    """
+    count = 0
+    for name in [names] if isinstance(names, str) else names:
+        require_registered(name)
+        json_file = MetadataCatalog.get(name).get("json_file")
+        if json_file is None or name in SHAPES:
+            count += len(DatasetCatalog.get(name))
+        else:
+            count += len(read_annotations(json_file).images)
+    return count
 
 
 def dataset_records(name: str) -> list[dict[str, Any]]:

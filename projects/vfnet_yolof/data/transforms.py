@@ -132,7 +132,7 @@ class OpenCVResizeTransform(T.ResizeTransform):
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
         """(H, W, C) or (H, W) -> (new_h, new_w, C) or (new_h, new_w), same dtype."""
         if img.shape[:2] != (self.h, self.w):
-            raise ValueError(f"a picture of {img.shape[:2]} px came, not {(self.h, self.w)}")
+            raise ValueError(f"an image of {img.shape[:2]} px came, not {(self.h, self.w)}")
         nearest = interp == Image.Resampling.NEAREST
         resized = cv2.resize(
             np.ascontiguousarray(img),

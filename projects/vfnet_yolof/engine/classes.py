@@ -101,7 +101,7 @@ def require_resumed_classes(saved: Classes, present: Classes) -> None:
         f"--resume: {saved.owner} has {'these classes otherwise' if same else 'other classes'}: "
         f"{differences(saved, present)}. The optimizer's state cannot follow. Resume with the "
         "annotations of the first run (their category ids give the order), or start a new run in "
-        f"another train.output_dir with --init-from {saved.owner}, which goes by the names."
+        f"another train.output_dir with --weights {saved.owner}, which goes by the names."
     )
 
 
@@ -127,7 +127,7 @@ def class_lookup(model: Classes, data: Classes) -> list[int] | None:
             f"{model.owner} and {data.owner} have different classes: {differences(model, data)}. "
             "Detections are counted by class name: give the categories of the annotations the "
             "names that the model was trained with, evaluate on data that has the same classes, "
-            "or train for these with --init-from."
+            "or train for these with --weights."
         )
     logger.info(
         "%s and %s have the same classes, not alike in order or spelling (%s): detections are "
@@ -149,7 +149,7 @@ def require_same_classes(weights: Mapping[str, Tensor], source: Classes, target:
         raise ConfigError(
             f"train.init_checkpoint={source.owner} is of other classes than {target.owner}: "
             f"{differences(source, target)}. To start from it and learn the new classes, use "
-            f"--init-from {source.owner}."
+            f"--weights {source.owner}."
         )
 
 

@@ -124,6 +124,10 @@ class EvaluationRound(HookBase):
             trainer.storage.put_scalar("failed_evaluations", self.failures, smoothing_hint=False)
         else:
             trainer.storage.put_scalars(**metrics, smoothing_hint=False)
+            last = trainer.record.get("metrics", {})
+            same = last.get("iteration") == trainer.iterations_done - 1
+            iteration = {"iteration": trainer.iterations_done - 1}
+            trainer.record["metrics"] = {**(last if same else {}), **iteration, **metrics}
 
     def move(self, ratio: float) -> None:
         """Multiply numbers of iterations by ``ratio``, see ``Trainer.move_to``."""

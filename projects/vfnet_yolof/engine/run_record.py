@@ -11,12 +11,13 @@ from typing import Any
 
 import detectron2
 import torch
-from detectron2.config import CfgNode, LazyConfig
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.options import ConfigError, complete_train_options, flatten
+from ..config.saved import ENTRY, config_text
 from ..config.yacs import (
     COUNTERPARTS,
     build_yacs_model,
@@ -25,8 +26,9 @@ from ..config.yacs import (
     yacs_from_text,
 )
 from ..utils import __version__
-from ..utils.files import replacing, write_atomically
+from ..utils.files import write_atomically
 from .checkpoints import FINAL
+from .run_folder import CONFIG
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -62,21 +64,25 @@ def save_run_record(cfg: DictConfig, changes: list[str]) -> None:
         return
     folder = Path(cfg.train.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.yaml"
-    # LazyConfig writes in place and pickles what it cannot write as text, without an error.
-    with replacing(path) as scratch:
-        LazyConfig.save(cfg, str(scratch))
-        pickled = Path(f"{scratch}.pkl")
-        if pickled.exists():
-            pickled.unlink()
-            raise ConfigError(
-                "The config cannot be saved as text, so the run could not be repeated: it holds a "
-                "lambda or a local function. Use a function of a module instead."
-            )
+    path = folder / CONFIG
+    content = config_text(cfg).encode()
+    write_atomically(path, lambda file: file.write(content))
     write_yacs_record(cfg)
     text = "".join(f"{line}\n" for line in [*versions(), "", "overrides:", *changes])
     write_atomically(folder / "versions.txt", lambda file: file.write(text.encode()))
     logger.info("Config saved to %s", path)
+
+
+def run_record(cfg: DictConfig) -> dict[str, Any]:
+    """What makes a checkpoint enough by itself: its configuration as text, and all versions.
+
+    A configuration that cannot be written as text is left out, with a warning.
+    """
+    try:
+        return {ENTRY: config_text(cfg), "versions": versions()}
+    except ConfigError as error:
+        logger.warning("Checkpoints will need their config beside them. %s", error)
+        return {"versions": versions()}
 
 
 def versions() -> list[str]:

@@ -288,6 +288,7 @@ class SWAHook(AveragingHook):
             model = copy.deepcopy(model)  # the average itself is saved as it is
             refresh_batch_norm(model, agreed_batches(self._batches()))
         content = {**self.trainer.weights(), "model": model.state_dict()}
+        content.pop("metrics", None)  # of the weights that are averaged
         self._files.save(AVERAGE, {**content, "swa_parts": self.updates}, tag=False)
         self._final = model
 

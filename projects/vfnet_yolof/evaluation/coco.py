@@ -94,6 +94,12 @@ class CocoEvaluator(DatasetEvaluator):
                 f"Data set {self.dataset_name!r} has no annotations to evaluate on: give "
                 "output_dir, so that the detections can be written for submission."
             )
+        if not self.has_ground_truth:
+            logger.warning(
+                "Data set %s has images and no annotation at all: it is taken for a test set such "
+                "as COCO's test-dev, so detections are written and no AP is computed.",
+                self.dataset_name,
+            )
         self._known_ids = truth.image_ids
         self._position = {image_id: i for i, image_id in enumerate(self._known_ids)}
         self._truth = truth.boxes

@@ -16,12 +16,22 @@ from detectron2.structures import Instances
 from PIL import Image
 from torch import nn
 
-from ..checkpoint import CheckpointMismatchError, find_category_ids, find_class_names, load_into
+from ..checkpoint import (
+    CheckpointMismatchError,
+    find_category_ids,
+    find_class_names,
+    load_into,
+    load_record,
+)
 from ..config.inference import default_device, read_inference_config
 from ..config.read import ConfigSource
+from ..config.saved import require_tested_alike
 from ..config.yaml_files import Trust
 from ..data.images import pil_to_array, read_image
 from ..data.transforms import AugInput
+from ..drawing.canvas import display_scale, save_image
+from ..drawing.visualization import draw_found
+from ..engine.named_model import named_model
 from ..modeling.by_size import detect_by_size
 from ..optimization import optimize
 from ..utils.processes import require_own_threads
@@ -36,9 +46,11 @@ class Predictor:
 
     ::
 
-        predictor = Predictor("vfnet/vfnet_r50_fpn_1x.py", "vfnet_r50.pth")
+        predictor = Predictor("output/vfnet_small/001/model_best.pth")
         instances = predictor("street.jpg")             # pred_boxes, scores, pred_classes
         names = [predictor.class_names[i] for i in instances.pred_classes]
+        predictor.draw("street.jpg", instances).show()  # a PIL image
+        predictor.save("found.jpg", "street.jpg")       # detected, drawn and written
 
     The result is a Detectron2 ``Instances``. Libraries that expect the output of a Detectron2 model
     take ``{"instances": instances}``, e.g. ``supervision.Detections.from_detectron2``.
@@ -72,17 +84,19 @@ class Predictor:
         optimized: bool = True,
         allow: Sequence[str] = (),
         trust_config: bool = False,
+        other_test_settings: bool = False,
     ) -> None:
         """Build the model and load its weights.
 
         Args:
-            config: path or packaged name of a LazyConfig or yacs file, or a loaded configuration.
+            config: a checkpoint of this project, which carries its configuration; a run's folder,
+                which stands for its best or last checkpoint; path or packaged name of a LazyConfig
+                or yacs file; or a loaded configuration.
             weights: a checkpoint of this project, or one that the converter knows (file or
-                address); by default the one that the configuration names. It must fill the whole
-                model.
+                address); by default that of ``config``. It must fill the whole model.
             device: by default CUDA if there is any.
-            score_thresh: detections with lower scores are left out, in addition to the model's own
-                threshold: values below that have no effect.
+            score_thresh: detections with lower scores are left out. The model's own threshold is
+                lowered to it where it is higher.
             batch_size: images that go through the model at once.
             overrides: ``key=value`` changes of the configuration.
             use_ema: take the averaged weights of a training checkpoint that has them.
@@ -90,21 +104,28 @@ class Predictor:
                 False, ``model`` has its original modules and names of weights.
             allow: dotted prefixes of classes and functions that a YAML file ``config`` may name
                 beyond the usual ones, see :class:`vfnet_yolof.config.yaml_files.Trust`.
-            trust_config: let the YAML file name anything, i.e. run any code.
+            trust_config: let the YAML file, or the checkpoint's configuration, name anything, i.e.
+                run any code.
+            other_test_settings: resize and normalize images as ``config`` says, whatever the
+                configuration inside of ``weights`` says.
 
         Raises:
-            ValueError: no weights are given or named by the configuration, or an invalid threshold
-                or batch size.
+            ValueError: no weights are given or named by the configuration, an invalid threshold
+                or batch size, or ``config`` tests otherwise than ``weights`` was trained for.
             FileNotFoundError, CheckpointError, CheckpointMismatchError: as of
                 :func:`vfnet_yolof.checkpoint.load_into`.
             RuntimeError: see :func:`vfnet_yolof.utils.processes.require_own_threads`.
         """
         require_own_threads()
         trust = Trust(tuple(allow), trust_config)
-        self.cfg = read_inference_config(config, overrides, trust)
-        weights = weights or self.cfg.weights
+        model = named_model(config) if isinstance(config, str | os.PathLike) else None
+        self.cfg = read_inference_config(model.config if model else config, overrides, trust)
+        weights = weights or (model and model.weights()) or self.cfg.weights
         if not weights:
-            raise ValueError(f"{self.cfg.name} names no weights; pass the checkpoint to use")
+            raise ValueError(
+                f"{self.cfg.name} names no weights; pass the checkpoint to use (those that are "
+                "published for a row of the model zoo: vfnet_yolof.from_zoo)"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not 0.0 <= score_thresh <= 1.0:
@@ -114,7 +135,11 @@ class Predictor:
         self.device = default_device(device)
         self.score_thresh = score_thresh
         self.batch_size = batch_size
+        if not other_test_settings:
+            here, source = self.cfg.tested_as, self.cfg.name
+            require_tested_alike(here, source, load_record(weights), weights)
         self.model = self.cfg.build_model()
+        _lower_threshold(self.model, score_thresh)
         checkpoint, report = load_into(self.model, weights, averaged=use_ema)
         logger.info("%s: %s", weights, report.description or report.layout)
         self.model.to(self.device).eval()
@@ -224,6 +249,48 @@ class Predictor:
             )
         return self._detect(images, input_format, ("distributions",))
 
+    def draw(
+        self, image: ImageLike, instances: Instances | None = None, *, input_format: str = "BGR"
+    ) -> Image.Image:
+        """The image with boxes, class names and scores, for people to look at.
+
+        A small image is enlarged by a whole number, until its shorter side has 480 px, so that the
+        labels do not cover it. What :meth:`predict_star` and :meth:`predict_distributions` add is
+        drawn, too. For the same size, other thresholds or line widths, see
+        :func:`vfnet_yolof.drawing.visualization.draw_instances`.
+
+        Args:
+            image: one, as calling the predictor takes it.
+            instances: what was found in it; by default it is detected now.
+            input_format: channel order of an array: "BGR" or "RGB".
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError, ImageReadError: as calling the predictor.
+        """
+        if input_format not in ("RGB", "BGR"):
+            raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
+        array = to_array(image, "RGB", input_format)
+        if instances is None:
+            instances = next(self._stream([array], "RGB"))
+        scale = display_scale(*array.shape[:2])
+        return Image.fromarray(draw_found(array, instances, self.class_names, scale=scale))
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        image: ImageLike,
+        instances: Instances | None = None,
+        *,
+        input_format: str = "BGR",
+    ) -> None:
+        """Write what :meth:`draw` gives to ``path``, in the format of its suffix.
+
+        Raises:
+            ValueError: a suffix of no format; moreover as :meth:`draw`.
+            FileWriteError: the file cannot be written.
+        """
+        save_image(self.draw(image, instances, input_format=input_format), path)
+
     @property
     def extra_fields(self) -> tuple[str, ...]:
         """Names of what the model can add to its detections, e.g. ``("star",)`` of VFNet."""
@@ -293,6 +360,13 @@ def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") ->
         raise _no_image(image)
     array = _checked_array(image)
     return array if input_format == output_format else array[:, :, ::-1]
+
+
+def _lower_threshold(model: nn.Module, score_thresh: float) -> None:
+    """Let a detector give what scores ``score_thresh``, which its own threshold may hold back."""
+    postprocessor = getattr(model, "postprocessor", None)
+    if postprocessor is not None:
+        postprocessor.score_thresh = min(postprocessor.score_thresh, score_thresh)
 
 
 def _no_image(given: object) -> TypeError:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from ..checkpoint import CheckpointError
 from ..checkpoint.convert import file_sha256
-from ..utils.files import write_atomically
+from ..utils.files import cache_dir, write_atomically
 from .table import Weights
 
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -29,14 +29,6 @@ _PIECE = 1 << 20
 
 class WeightsUnavailableError(CheckpointError):
     """Published weights are neither here nor to be fetched; the message says where to put them."""
-
-
-def cache_dir() -> Path:
-    """``$VFNET_YOLOF_CACHE``, or ``vfnet_yolof`` in the user's cache folder."""
-    if own := os.environ.get("VFNET_YOLOF_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).expanduser() / "vfnet_yolof"
 
 
 def find_weights(weights: Weights, folders: Sequence[str | os.PathLike[str]] = ()) -> Path:

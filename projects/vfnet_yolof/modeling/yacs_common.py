@@ -1,5 +1,6 @@
 """Yacs keys and constructor arguments that several detectors share; see :mod:`.yacs`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,12 @@ from .assigners import ATSSAssigner, FCOSAssigner
 from .losses import ClassificationLoss, FocalLoss, QualityFocalLoss, VarifocalLoss
 from .points import PointGenerator
 from .postprocess import PostProcessor
+
+# Below MODEL, that are ours.
+_NODES = (
+    *("ATSS", "DARKNET", "FOVEABOX", "GFL", "MMDET_RETINANET", "REPPOINTS", "RES2NET", "SSD"),
+    *("VFNET", "YOLOF"),
+)
 
 
 def add_common_keys(node: CfgNode) -> None:
@@ -170,4 +177,17 @@ def register(
 
     build.__name__ = build.__qualname__ = name or detector.__name__
     build.__doc__ = detector.__doc__
-    META_ARCH_REGISTRY.register(configurable(from_config=arguments)(build))
+
+    @functools.wraps(arguments)
+    def from_config(cfg: CfgNode) -> dict[str, Any]:
+        try:
+            return arguments(cfg)
+        except AttributeError as error:
+            if error.args[:1] not in [(node,) for node in _NODES]:
+                raise
+            raise ValueError(
+                f"The config has no MODEL.{error.args[0]}: make it with vfnet_yolof.modeling.yacs."
+                "get_cfg_with_keys(), which has this project's keys, instead of get_cfg()."
+            ) from error
+
+    META_ARCH_REGISTRY.register(configurable(from_config=from_config)(build))

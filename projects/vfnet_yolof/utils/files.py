@@ -42,6 +42,17 @@ class FileWriteError(OSError):
         return self._sentence
 
 
+def cache_dir() -> Path:
+    """Of what can be made or fetched again.
+
+    ``$VFNET_YOLOF_CACHE``, or ``vfnet_yolof`` in the user's cache folder.
+    """
+    if own := os.environ.get("VFNET_YOLOF_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser() / "vfnet_yolof"
+
+
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:
     """Call ``write`` with a binary file that becomes ``path`` only once it is complete on disk.
 
