@@ -301,8 +301,8 @@ def test_choices_by_name() -> None:
     assert isinstance(model.cls_loss, FocalLoss)
     with pytest.raises(KeyError, match="MODEL.VFNET.ASSIGNER must be one of .*got 'SimOTA'"):
         small("MODEL.VFNET.ASSIGNER", "SimOTA")
-    with pytest.raises(KeyError, match="MODEL.VFNET.CLS_LOSS must be one of .*got 'QFL'"):
-        small("MODEL.VFNET.CLS_LOSS", "QFL")
+    with pytest.raises(KeyError, match="MODEL.VFNET.CLS_LOSS must be one of .*got 'GHM'"):
+        small("MODEL.VFNET.CLS_LOSS", "GHM")
 
 
 @pytest.mark.parametrize(

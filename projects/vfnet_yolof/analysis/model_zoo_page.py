@@ -19,9 +19,12 @@ SIZE = (800, 1344)
 FILE = "MODEL_ZOO.md"
 GROUPS = {
     "VFNet and VFNet-X": "vfnet/",
-    "ATSS, the baseline of VFNet's table 4": "atss/",
+    "ATSS, the baseline of VFNet's tables 4 and 5": "atss/",
     "GFL": "gfl/",
     "YOLOF": "yolof/",
+    "FoveaBox": "foveabox/",
+    "RepPoints": "reppoints/",
+    "SSD512": "ssd/",
 }
 
 # Reference implementations at 800 x 1344: millions of parameters, 10^9 multiply-adds.
@@ -43,14 +46,18 @@ REFERENCE: dict[str, tuple[float, float]] = {
     "yolof/yolof_r50_c5_1x": (44.11, 104.3),
     "yolof/yolof_r50_dc5_1x": (44.50, 218.0),
     "baselines/retinanet_r50_fpn_1x": (37.92, 245.5),
+    "baselines/retinanet_mmdet_r50_fpn_1x": (37.97, 250.5),
+    "atss/atss_r50_fpn_1x": (32.30, 214.7),
+    "foveabox/foveabox_r50_fpn_1x": (36.42, 215.8),
+    "reppoints/reppoints_r50_fpn_1x": (36.85, 225.3),
+    "ablations/vfnet_t3_vfl": (32.29, 214.7),
 }
 # What has to be known of a group's figures, below its title.
 REMARKS = {
     "atss/": """\
-The published AP is that of another model. ATSS's authors predict deltas of anchors, start from
-MSRA's weights (B, G, R) and warm up at a constant rate; these configs predict the distances to the
-sides, exp(x) strides, start from torchvision's weights (R, G, B) and warm up linearly. No AP is
-published for what they build.
+The published AP is that of other recipes. ATSS's authors start from MSRA's weights (B, G, R) and
+warm up at a constant rate; these configs start from torchvision's weights (R, G, B) and warm up
+linearly.
 """,
 }
 DESCRIBED = tuple(dict.fromkeys((*ROWS, *REFERENCE)))

@@ -40,7 +40,8 @@ def save_training_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, sample in enumerate(islice(chain.from_iterable(loader), count)):
-        image = sample["image"].permute(1, 2, 0).numpy()
+        # Distorted colours may leave the range of what can be drawn.
+        image = sample["image"].clamp(0, 255).byte().permute(1, 2, 0).numpy()
         if loader_cfg.mapper.image_format == "BGR":
             image = image[..., ::-1]
         scale = display_scale(*image.shape[:2])

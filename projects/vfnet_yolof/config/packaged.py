@@ -16,6 +16,7 @@ import os
 import re
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from .saved import is_checkpoint, load_saved_config
 from .yaml_files import Trust, load_lazy_yaml, top_keys
 
 SUFFIXES = (".py", ".yaml")
+# Files under the names that they had in earlier releases.
+RENAMED = {"vfnet_t5_fl": "ablations/vfnet_t5_vfnet_fl.py"}
 
 # LazyConfig replaces Python's import while a file runs; two threads would put back each other's.
 # Files may load others.
@@ -65,7 +68,8 @@ def find_config(name: str | os.PathLike[str]) -> str:
 
     Args:
         name: a path; or a name relative to the packaged configs (with or without a leading
-            ``configs/``, the folder and the suffix), so that commands work from any folder.
+            ``configs/``, the folder and the suffix), so that commands work from any folder. A name
+            of an earlier release is understood, with a warning.
 
     Raises:
         FileNotFoundError: there is no such file; the message names the nearest ones.
@@ -83,6 +87,9 @@ def find_config(name: str | os.PathLike[str]) -> str:
         found = [known for known in config_names() if known.rpartition("/")[2] == candidate]
         if len(found) == 1:
             return str(config_dir() / found[0])
+    if renamed := RENAMED.get(relative.rpartition("/")[2].removesuffix(".py")):
+        warnings.warn(f"config {relative} is now {renamed}", FutureWarning, stacklevel=2)
+        return str(config_dir() / renamed)
     near = difflib.get_close_matches(relative, config_names(), n=3, cutoff=0.3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise FileNotFoundError(f"config file {text!r} not found{hint}")

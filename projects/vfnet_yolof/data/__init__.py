@@ -24,6 +24,7 @@ from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetectionMapper
 from .mosaic import Mosaic
 from .sampler import GroupedBatchSampler, SampleKey
+from .ssd_augmentations import Expand, MinIoURandomCrop, PhotoMetricDistortion
 from .transforms import AugInput
 from .validate import Report, validate_coco
 
@@ -31,10 +32,13 @@ __all__ = [
     "AugInput",
     "CutOut",
     "DetectionMapper",
+    "Expand",
     "GroupedBatchSampler",
     "ImageReadError",
     "JitterCrop",
+    "MinIoURandomCrop",
     "Mosaic",
+    "PhotoMetricDistortion",
     "RandomDistort",
     "RandomShift",
     "RelativeRangeCrop",
