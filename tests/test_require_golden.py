@@ -7,7 +7,8 @@ import pytest
 pytest_plugins = ["pytester"]
 
 TEST = '@pytest.mark.golden("{0}")\ndef test_{0}(): pass\n'
-ALL = "import pytest\n" + "".join(TEST.format(name) for name in ("vfnet", "gfl", "yolof", "atss"))
+DETECTORS = ("vfnet", "gfl", "yolof", "retinanet", "atss", "foveabox", "reppoints", "ssd")
+ALL = "import pytest\n" + "".join(TEST.format(name) for name in DETECTORS)
 BLOCK = "@pytest.mark.golden\ndef test_a_building_block(): {}\n"
 
 
@@ -28,20 +29,21 @@ def run(pytester: pytest.Pytester, data_dir: Path):
 def test_every_detector(run, workers) -> None:
     result = run(ALL + BLOCK.format("pass"), "--require-golden", *workers)
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines("golden tests passed: 5 (vfnet 1, gfl 1, yolof 1, atss 1)")
+    each = ", ".join(f"{name} 1" for name in DETECTORS)
+    result.stdout.fnmatch_lines(f"golden tests passed: {len(DETECTORS) + 1} ({each})")
 
 
-@pytest.mark.parametrize("name", ["vfnet", "gfl", "yolof", "atss"])
+@pytest.mark.parametrize("name", DETECTORS)
 def test_one_detector_less(run, name: str) -> None:
     result = run(ALL.replace(TEST.format(name), "") + BLOCK.format("pass"), "--require-golden")
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=len(DETECTORS))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(f"no golden test of {name} passed")
 
 
 def test_a_skipped_one(run) -> None:
     result = run(ALL + BLOCK.format('pytest.skip("no numbers here")'), "--require-golden")
-    result.assert_outcomes(passed=4, skipped=1)
+    result.assert_outcomes(passed=len(DETECTORS), skipped=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines("skipped: *::test_a_building_block")
 
