@@ -99,9 +99,10 @@ def require_resumed_classes(saved: Classes, present: Classes) -> None:
     same = order_in(saved.names, present.names) is not None
     raise ConfigError(
         f"--resume: {saved.owner} has {'these classes otherwise' if same else 'other classes'}: "
-        f"{differences(saved, present)}. The optimizer's state cannot follow. Resume with the "
-        "annotations of the first run (their category ids give the order), or start a new run in "
-        f"another train.output_dir with --weights {saved.owner}, which goes by the names."
+        f"{differences(saved, present)}. The optimizer's state cannot follow. Name the run's "
+        "folder in place of a config, which brings its own data, or the annotations of the first "
+        "run (their category ids give the order); or start a new run in another folder with "
+        f"--weights {saved.owner}, which goes by the names."
     )
 
 
