@@ -173,7 +173,7 @@ def test_hostile_configuration(run: Path, tmp_path: Path) -> None:
 
 
 def test_without_validation_data_a_run_says_so_and_predicts(
-    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    data: Path, tmp_path: Path, capsys: Output
 ) -> None:
     folder = tmp_path / "run"
     json_file = str(data / "train.json")
@@ -181,7 +181,14 @@ def test_without_validation_data_a_run_says_so_and_predicts(
     assert main([*command, "train.max_iter=1"]) == 0
     assert "There is no validation set, so there will be no AP" in (folder / "log.txt").read_text()
     assert Predictor(folder, device="cpu")(str(data / "val" / "1.png")) is not None
+    capsys.readouterr()
     assert main(["evaluate", str(folder), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert "It was trained on as a whole." in error and "--split 0.2" not in error
+    evaluated = ["--data", str(data), "--device", "cpu"]
+    assert main(["evaluate", str(folder), *evaluated, "dataloader.test.num_workers=0"]) == 0
+    assert main(["train", str(folder), "--resume", *evaluated, "train.max_iter=2"]) == 0
+    assert (folder / "model_best.pth").is_file()
 
 
 @pytest.mark.parametrize(

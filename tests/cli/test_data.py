@@ -47,6 +47,13 @@ def test_refused(tmp_path: Path, capsys: Output) -> None:
     refused("--split parts the data that --data names", "validate-data", "--split", "0.2")
     config = "vfnet/vfnet_small.py"
     refused("no validation set. --split 0.2 takes", "evaluate", config, "--data", root)
+    refused("--data is empty", "validate-data", "--data", "")
+    refused("--data is empty", "evaluate", config, "--data", "")
+    refused("--val-json is empty", "evaluate", config, "--val-json", "", "--val-images", root)
+    refused("--split 0: give a share above 0", "train", config, "--data", root, "--split", "0")
+    refused("--epochs inf: must be a number", "train", config, "--data", root, "--epochs", "inf")
+    refused("give your own data with --data PATH", "train", config, "--epochs", "1")
+    refused("holds the data", "train", config, "--data", root, "--output", root)
     broken = str(Path(__file__).parents[1] / "data" / "own_data" / "yolo" / "broken.yaml")
     refused("short.txt, line 3", "validate-data", "--data", broken)
 

@@ -134,6 +134,14 @@ def test_evaluations_afterwards_are_no_part_of_the_run(toy):
     assert read_metrics(path, 4) == before
 
 
+def test_a_class_called_like_a_loss_has_no_loss(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text('{"iteration": 1, "bbox/AP-gloss": 20.0, "loss_cls": 1.0, "val_loss/x": 2.0}\n')
+    measured = read_metrics(path, 2)
+    assert sorted(measured.losses) == ["loss_cls", "val_loss/x"]
+    assert measured.evaluations[1]["bbox/AP-gloss"] == 20
+
+
 def test_resumed_runs_have_each_evaluation_once(toy):
     assert toy.run("train.max_iter=6") == 0
     assert toy.run("--resume", "train.max_iter=12") == 0

@@ -93,12 +93,23 @@ def claim(folder: RunFolder, cfg: DictConfig, args: argparse.Namespace, owned: E
             f"{folder.folder} holds another run, whose results this evaluation of "
             f"{cfg.train.init_checkpoint} would replace. Choose another folder with --output."
         )
+    if not args.eval_only and not args.resume:
+        _require_beside_data(folder.folder, cfg)
     if args.eval_only or not comm.is_main_process():
         require_writable(folder.folder)
         return
     owned.enter_context(folder.owned())
     if not args.resume and not args.overwrite:
         folder.require_free()
+
+
+def _require_beside_data(folder: Path, cfg: DictConfig) -> None:
+    """A run replaces files of its own names, such as drawn images in ``validation/``."""
+    data = cfg.train.data
+    keys = ("path", "train_images", "val_images")
+    named = [Path(data[key]).resolve() for key in keys if data[key]]
+    if folder.resolve() in {path if path.is_dir() else path.parent for path in named}:
+        raise ConfigError(f"--output {folder}: holds the data; name another folder.")
 
 
 def _has_weights_of(folder: RunFolder, cfg: DictConfig) -> bool:

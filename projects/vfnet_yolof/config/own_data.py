@@ -34,7 +34,10 @@ def use_own_data(cfg: DictConfig, given: dict[str, Any], *, eval_only: bool) -> 
     Raises:
         ConfigError: the data are not there or cannot be used, or are named twice.
     """
-    given = {key: value for key, value in given.items() if value}
+    given = {key: value for key, value in given.items() if value is not None}
+    for key in FILES:
+        if given.get(key) == "":
+            raise ConfigError(f"--{key.replace('_', '-')} is empty: name a path, or leave it out.")
     remembered = not given
     if remembered:
         given = {key: value for key, value in cfg.train.data.items() if value}
@@ -86,7 +89,11 @@ def _paths(given: dict[str, Any], eval_only: bool, remembered: bool) -> dict[str
         val = train  # there is no other use for it; what is remembered was trained on
     if (val if eval_only else train) is None:
         needed = "validation" if eval_only else "training"
-        hint = " --split 0.2 takes a fifth of its images." if eval_only else ""
+        hint = ""
+        if remembered:  # all of it was trained on, so no part of it can be set apart any more
+            hint = " It was trained on as a whole."
+        elif eval_only:
+            hint = " --split 0.2 takes a fifth of its images."
         raise ConfigError(f"--data {path}: has no {needed} set.{hint}")
     found = {"train": train, "val": val}
     return {
@@ -124,15 +131,18 @@ def _remember(cfg: DictConfig, given: dict[str, Any]) -> list[str]:
 
 
 def _without_test_set(cfg: DictConfig) -> list[str]:
-    """The config's test set has other classes: only what becomes of test images stays."""
-    for name in ("evaluator", "tta"):
-        cfg.dataloader.pop(name, None)
-    mapper = OmegaConf.select(cfg, "dataloader.test.mapper")
-    if mapper is not None:
-        cfg.dataloader.test = {"mapper": mapper}
-    return ["dataloader.test, dataloader.evaluator: removed, there is no validation set"]
+    """The config's test set has other classes; the rest waits for data named later."""
+    key = "dataloader.test.dataset.names"
+    names = OmegaConf.select(cfg, key)
+    if not names:
+        return []
+    OmegaConf.update(cfg, key, [])
+    return [f"{key}: {names} -> none, there is no validation set"]
 
 
 def has_test_set(cfg: DictConfig) -> bool:
     """Whether there is something to evaluate on, and not only the images' preparation."""
-    return OmegaConf.select(cfg, "dataloader.test._target_") is not None
+    if OmegaConf.select(cfg, "dataloader.test._target_") is None:
+        return False
+    names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    return names is None or len(names) > 0  # a loader of a user's own may have no names

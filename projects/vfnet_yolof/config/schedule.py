@@ -106,10 +106,10 @@ def fit_to_data(
         one line in words, and one line ``key: old -> new`` for each change.
 
     Raises:
-        ConfigError: ``epochs`` is not positive.
+        ConfigError: ``epochs`` is not positive, or has no end.
     """
-    if epochs is not None and not epochs > 0:
-        raise ConfigError(f"--epochs {epochs}: must be greater than 0.")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise ConfigError(f"--epochs {epochs:g}: must be a number greater than 0.")
     recipe = cfg.train.max_iter * cfg.train.reference_batch_size
     seen = min(max(12 * images, 6000), recipe) if epochs is None else epochs * images
     per_epoch = images / total_batch

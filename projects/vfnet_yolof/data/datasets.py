@@ -100,6 +100,7 @@ def count_images(names: str | Sequence[str]) -> int:
         if json_file is None or name in SHAPES:
             count += len(DatasetCatalog.get(name))
         else:
+            _require_file(name, json_file)
             count += len(read_annotations(json_file).images)
     return count
 
@@ -355,6 +356,6 @@ def _require_file(name: str, json_file: str) -> None:
         raise FileNotFoundError(
             f"Data set {name!r} needs {json_file}, which does not exist. Data sets are looked for "
             f"below {root}: put or link the data there, set DETECTRON2_DATASETS to its parent "
-            "folder, choose the built-in shapes_train / shapes_val, or give your own files with "
-            "--train-json, --train-images, --val-json and --val-images."
+            "folder, choose the built-in shapes_train / shapes_val, or give your own data with "
+            "--data PATH."
         )

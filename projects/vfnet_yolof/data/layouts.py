@@ -52,6 +52,8 @@ def open_data(path: str | os.PathLike[str], split: float | None = None) -> Split
             file and line or entry), or ``split`` where there is nothing to part.
         FileWriteError: the COCO files cannot be written.
     """
+    if not os.fspath(path):  # which would be the working directory
+        raise ValueError("--data is empty: name a folder or a file.")
     root = Path(os.path.abspath(path))
     if not root.exists():
         raise FileNotFoundError(f"--data {path}: there is no such file or folder.")

@@ -82,7 +82,7 @@ def _add(measured: Measured, iteration: int, values: dict[str, object]) -> None:
             continue
         if name == "time":
             measured.seconds[iteration] = value
-        elif "loss" in name:
+        elif "loss" in name.partition("-")[0]:  # behind it a class has its name, such as "gloss"
             iterations, losses = measured.losses.setdefault(name, ([], []))
             iterations.append(iteration)
             losses.append(value)
