@@ -12,8 +12,7 @@ from ..assigners import Assigner, Match
 from ..boxes import ClampedDeltaCoder
 from ..heads import AnchorPredictions
 from ..losses import FocalLoss, GIoUBoxLoss, check_nonnegative, synced_mean
-from ..postprocess import Detections
-from .base import OneStageDetector, flatten_levels, log_tensor
+from .base import DenseOutputs, OneStageDetector, flatten_levels, log_tensor
 
 
 class AnchorTargets(NamedTuple):
@@ -156,22 +155,18 @@ class AnchorDetector(OneStageDetector):
             "loss_box": self.box_weight * box / targets.num_foreground,
         }
 
-    def detections(
-        self, images: ImageList, features: list[Tensor], predictions: AnchorPredictions
-    ) -> list[Detections]:
-        """Detections of each image, in the pixels of the network's input."""
+    def dense_outputs(self, features: list[Tensor], predictions: AnchorPredictions) -> DenseOutputs:
+        """Scores and deltas of all anchors."""
         anchors = [x.tensor for x in self.anchor_generator(features)]
-        logits = flatten_anchors(predictions.logits, self.num_classes)
-        deltas = flatten_anchors(predictions.deltas, 4)
-        results = []
-        for i, image_size in enumerate(images.image_sizes):
 
-            def decode(level: int, index: Tensor, image: int = i) -> Tensor:
-                chosen = deltas[level][image, index].float()
-                return self.box_coder.decode(chosen, anchors[level][index])
+        def decode(level: int, deltas: Tensor, index: Tensor) -> Tensor:
+            return self.box_coder.decode(deltas.float(), anchors[level][index])
 
-            results.append(self.postprocessor([x[i] for x in logits], decode, image_size))
-        return results
+        return DenseOutputs(
+            flatten_anchors(predictions.logits, self.num_classes),
+            flatten_anchors(predictions.deltas, 4),
+            decode,
+        )
 
 
 class YOLOF(AnchorDetector):
