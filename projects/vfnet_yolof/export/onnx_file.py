@@ -1,0 +1,89 @@
+"""Detectors as ONNX files."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..layers.deform_conv import deform_conv_implementation
+from .graph import DetectorGraph
+from .onnx_operators import deform_by_grid_sample, suppress
+
+OPSETS = {"gridsample": 20, "deformconv": 22}
+OUTPUTS = {True: ("boxes", "scores", "classes", "count"), False: ("boxes", "scores")}
+
+
+def write_onnx(
+    graph: DetectorGraph,
+    example: Tensor,
+    path: Path,
+    metadata: str,
+    *,
+    static: bool,
+    deform: str = "gridsample",
+) -> None:
+    """Write ``graph`` as an ONNX file.
+
+    Args:
+        example: (N, 3, H, W). path: of the file. metadata: kept in the file.
+        static: the example's height and width are the only ones. The batch is always free.
+        deform: how deformable convolutions are written: "gridsample", which all programs run, or
+            "deformconv", ONNX's own operator.
+    """
+    import onnx
+
+    with quiet(), deform_conv_implementation("torchvision"), torch.no_grad():
+        program = torch.onnx.export(
+            graph.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSETS[deform],
+            input_names=["images"],
+            output_names=list(OUTPUTS[graph.suppression is not None]),
+            dynamic_shapes=(dynamic_shapes(static),),
+            custom_translation_table=_translations(deform),
+            verbose=False,
+        )
+    assert program is not None  # as it is with dynamo=True
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {"vfnet_yolof": metadata})
+    onnx.save(model, str(path))
+
+
+def dynamic_shapes(static: bool) -> dict[int, Any]:
+    """Which sizes of an (N, 3, H, W) input are free."""
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    if static:
+        return {0: batch}
+    height, width = (torch.export.Dim(x, min=1, max=16384) for x in ("height", "width"))
+    return {0: batch, 2: height, 3: width}
+
+
+class quiet(warnings.catch_warnings):
+    """Exporters' warnings about their own inside are nobody's business."""
+
+    def __enter__(self) -> None:  # type: ignore[override]  # nobody records
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        self._level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *error: object) -> None:
+        logging.disable(self._level)
+        super().__exit__(*error)
+
+
+def _translations(deform: str) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """How operators that are not torch's own are written."""
+    table: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch.ops.vfnet_yolof.suppress.default: suppress
+    }
+    if deform == "gridsample":
+        table[torch.ops.torchvision.deform_conv2d.default] = deform_by_grid_sample
+    return table
