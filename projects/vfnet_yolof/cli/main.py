@@ -27,6 +27,7 @@ COMMANDS = {
     "train": Entry("train a detector", "train", "TRAIN"),
     "evaluate": Entry("COCO's measures of a detector on a data set", "train", "EVALUATE"),
     "predict": Entry("detect in pictures, videos or from a camera", "predict", "PREDICT"),
+    "export": Entry("ONNX, OpenVINO or torch.export, checked", "export", "EXPORT"),
     "convert": Entry("another project's weights for a config of this one", "weights", "CONVERT"),
     "validate-data": Entry("faults in a data set", "data", "VALIDATE"),
     "convert-data": Entry("a data set of another format as COCO JSON", "data", "CONVERT"),

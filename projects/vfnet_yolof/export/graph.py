@@ -40,6 +40,8 @@ class DetectorGraph(nn.Module):
         ValueError: the detector is of a kind whose detections no such graph gives.
     """
 
+    score_thresh: Tensor
+
     def __init__(self, model: nn.Module, *, onnx: bool, nms: bool = True) -> None:
         super().__init__()
         if not isinstance(model, OneStageDetector):
@@ -61,6 +63,8 @@ class DetectorGraph(nn.Module):
                 post.nms.iou_threshold, post.nms.class_agnostic, post.max_detections
             )
         self.onnx = onnx
+        # A buffer, so that the check of a file can set it to 0: see `check.py`.
+        self.register_buffer("score_thresh", torch.tensor(float(post.score_thresh)))
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         fold_batch_norms(self.model)
         self.divisor = max(1, self.model.backbone.size_divisibility)
@@ -73,7 +77,8 @@ class DetectorGraph(nn.Module):
             and then 0, classes (N, D) int64, and how many there are, (N,) int64. Without NMS:
             boxes (N, L, 4) and scores (N, L, K), 0 where a candidate does not count.
         """
-        model, post = self.model, self.model.postprocessor
+        model, post = self.model, copy.copy(self.model.postprocessor)
+        post.score_thresh = self.score_thresh
         height, width = images.shape[-2:]
         x = (images - model.pixel_mean) / model.pixel_std
         # Written so that the sizes behind it stay simple expressions: exporting is slow otherwise.
@@ -149,9 +154,7 @@ def suppressed(
     group = image if class_agnostic else image * scores.shape[-1] + number
     chosen = scores[image, row, number]
     keep = nms(wide[image, row] + (group * step)[:, None], chosen.double(), iou_threshold)
-    return torch.zeros_like(scores).index_put(
-        (image[keep], row[keep], number[keep]), chosen[keep]
-    )
+    return torch.zeros_like(scores).index_put((image[keep], row[keep], number[keep]), chosen[keep])
 
 
 @torch.library.custom_op("vfnet_yolof::suppress", mutates_args=())

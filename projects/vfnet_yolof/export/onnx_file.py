@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,19 +19,18 @@ OPSETS = {"gridsample": 20, "deformconv": 22}
 OUTPUTS = {True: ("boxes", "scores", "classes", "count"), False: ("boxes", "scores")}
 
 
-def write_onnx(
+def onnx_model(
     graph: DetectorGraph,
     example: Tensor,
-    path: Path,
     metadata: str,
     *,
     static: bool,
     deform: str = "gridsample",
-) -> None:
-    """Write ``graph`` as an ONNX file.
+) -> Any:
+    """``graph`` as an ``onnx.ModelProto``.
 
     Args:
-        example: (N, 3, H, W). path: of the file. metadata: kept in the file.
+        example: (N, 3, H, W). metadata: kept in the file.
         static: the example's height and width are the only ones. The batch is always free.
         deform: how deformable convolutions are written: "gridsample", which all programs run, or
             "deformconv", ONNX's own operator.
@@ -53,7 +52,19 @@ def write_onnx(
     assert program is not None  # as it is with dynamo=True
     model = program.model_proto
     onnx.helper.set_model_props(model, {"vfnet_yolof": metadata})
-    onnx.save(model, str(path))
+    return model
+
+
+def with_threshold(model: Any, threshold: float) -> Any:
+    """A copy of an ``onnx.ModelProto`` of :func:`onnx_model` with another score threshold."""
+    import onnx
+    from onnx import numpy_helper
+
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    (entry,) = (x for x in changed.graph.initializer if x.name == "score_thresh")
+    entry.CopyFrom(numpy_helper.from_array(np.array(threshold, np.float32), entry.name))
+    return changed
 
 
 def dynamic_shapes(static: bool) -> dict[int, Any]:

@@ -90,9 +90,7 @@ def deform_by_grid_sample(
         axes.append(op.Unsqueeze(op.Sub(op.Div(doubled, size), _one(op)), _ints(op, 4)))
     grid = op.Reshape(op.Concat(axes[1], axes[0], axis=4), _ints(op, 0, taps, -1, 2))
 
-    pixels = op.Reshape(
-        input, op.Concat(_ints(op, -1, channels // offset_groups), in_size, axis=0)
-    )
+    pixels = op.Reshape(input, op.Concat(_ints(op, -1, channels // offset_groups), in_size, axis=0))
     columns = op.GridSample(pixels, grid, align_corners=0, mode="linear", padding_mode="zeros")
     if use_mask:
         places = op.ReduceProd(out_size, keepdims=1)

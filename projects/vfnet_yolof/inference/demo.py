@@ -21,10 +21,10 @@ from detectron2.structures import Instances
 from PIL import Image
 from tqdm import tqdm
 
-from ..data.images import ImageReadError
 from ..drawing.visualization import draw_distributions, draw_instances, draw_star
 from ..utils.class_names import order_in
 from ..utils.files import replacing
+from ..utils.images import ImageReadError
 from .predictor import Predictor, to_array
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
