@@ -81,8 +81,12 @@ class DetectorGraph(nn.Module):
         post.score_thresh = self.score_thresh
         height, width = images.shape[-2:]
         x = (images - model.pixel_mean) / model.pixel_std
-        # Written so that the sizes behind it stay simple expressions: exporting is slow otherwise.
-        below, right = (-(-side // self.divisor) * self.divisor - side for side in (height, width))
+        # Without negative numbers, which ONNX divides otherwise than Python, and without a modulo,
+        # behind which sizes become expressions that make exporting slow.
+        below, right = (
+            (side + self.divisor - 1) // self.divisor * self.divisor - side
+            for side in (height, width)
+        )
         x = F.pad(x, (0, right, 0, below))
         maps = model.backbone(x)
         features = [maps[name] for name in model.head_in_features]
