@@ -45,7 +45,9 @@ def onnx_model(
             opset_version=OPSETS[deform],
             input_names=["images"],
             output_names=list(OUTPUTS[graph.suppression is not None]),
-            dynamic_shapes=(dynamic_shapes(static),),
+            # Names, not ranges: a range that reaches down to 1 makes torch.export fail, after which
+            # the exporter tries slower ways. The file itself takes all sizes.
+            dynamic_shapes=({0: "batch"} if static else {0: "batch", 2: "height", 3: "width"},),
             custom_translation_table=_translations(deform),
             verbose=False,
         )
@@ -65,15 +67,6 @@ def with_threshold(model: Any, threshold: float) -> Any:
     (entry,) = (x for x in changed.graph.initializer if x.name == "score_thresh")
     entry.CopyFrom(numpy_helper.from_array(np.array(threshold, np.float32), entry.name))
     return changed
-
-
-def dynamic_shapes(static: bool) -> dict[int, Any]:
-    """Which sizes of an (N, 3, H, W) input are free."""
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    if static:
-        return {0: batch}
-    height, width = (torch.export.Dim(x, min=1, max=16384) for x in ("height", "width"))
-    return {0: batch, 2: height, 3: width}
 
 
 class quiet(warnings.catch_warnings):

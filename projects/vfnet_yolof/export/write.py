@@ -23,7 +23,7 @@ from ..utils import __version__
 from ..utils.files import replacing
 from .check import Check, checked
 from .graph import DetectorGraph
-from .onnx_file import dynamic_shapes, onnx_model, quiet, with_threshold
+from .onnx_file import onnx_model, quiet, with_threshold
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 _EXAMPLE = (224, 288)  # px; no size of it equals another, so that none is taken for a constant
@@ -132,9 +132,9 @@ def _write_torch(
     graph: DetectorGraph, example: Tensor, path: Path, trial: Path, text: str, static: bool
 ) -> None:
     with quiet(), torch.no_grad(), deform_conv_implementation("torchvision"):
-        program = torch.export.export(
-            graph, (example,), dynamic_shapes=(dynamic_shapes(static),), strict=False
-        )
+        free = (0,) if static else (0, 2, 3)
+        shapes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
+        program = torch.export.export(graph, (example,), dynamic_shapes=(shapes,), strict=False)
         torch.export.save(program, path, extra_files={KEY: text})
         program.state_dict["score_thresh"].zero_()
         torch.export.save(program, trial, extra_files={KEY: text})
