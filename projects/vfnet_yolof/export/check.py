@@ -15,6 +15,7 @@ from ..runtime.metadata import Metadata
 from .graph import DetectorGraph, suppressed
 
 SIZES = ((256, 320), (203, 331), (50, 90))  # px; none is the example's
+TORCH_SIZES = ((256, 320), (203, 331), (150, 190))  # above the deepest stride, see docs/export.md
 BATCHES = (1, 3)
 MAX_BOX_ERROR = 0.01  # px
 MAX_SCORE_ERROR = 1e-4
@@ -70,7 +71,9 @@ def checked(model: nn.Module, path: Path, trial: Path, metadata: Metadata) -> li
     lowered = copy.copy(model)
     lowered.postprocessor = copy.copy(model.postprocessor)
     lowered.postprocessor.score_thresh = 0.0
-    sizes = SIZES if metadata.static_size is None else (tuple(metadata.static_size),)
+    sizes = SIZES if path.suffix != ".pt2" else TORCH_SIZES
+    if metadata.static_size is not None:
+        sizes = (tuple(metadata.static_size),)
     generator = torch.Generator().manual_seed(0)
     run = open_graph(trial)[0]
     checks = [
