@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(__file__).resolve().parent / "data"
 
 # Each has tests marked ``golden("<name>")``; ``--require-golden`` asks for all of them.
-GOLDEN_DETECTORS = ("vfnet", "gfl", "yolof", "atss")
+GOLDEN_DETECTORS = ("vfnet", "gfl", "yolof", "retinanet", "atss", "foveabox", "reppoints", "ssd")
 
 
 @pytest.fixture(scope="session")

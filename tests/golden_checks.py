@@ -1,6 +1,7 @@
 """Checks of a converted detector against reference numbers, shared by all detectors' tests."""
 
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
-from golden_recipe import batch
+from golden_recipe import Images, batch
 from torch import Tensor, nn
 from vfnet_yolof.checkpoint.convert import convert_state_dict
 from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.modeling.losses import ClassificationLoss
 from vfnet_yolof.modeling.meta_arch.base import feature_sizes
 
 CASES = ("main", "img1_empty", "all_empty", "uneven")
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
+UNITS = Path(__file__).parent / "data" / "units"
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,11 @@ class Reference:
     rules: str  # by which its parameters are made, of ``recipe.json``
     numbers: dict[str, str]  # {source: file}; the first file has all numbers
     losses: dict[str, str]  # {name there: name here}
+    maps: dict[str, str]  # {name of the head's output here: name there}
     # Values of the post-processor's ``candidates`` that give the detections of these numbers.
     candidates: tuple[str, ...] = ("pair", "location")
+    levels: tuple[str, ...] = LEVELS
+    images: Images = Images()
 
 
 REFERENCES = {
@@ -40,6 +46,11 @@ REFERENCES = {
         rules="mmdet_models",
         numbers={"mmdet3": "vfnet_r50_fpn.npz", "mmdet2": "vfnet_r50_fpn_mmdet2.npz"},
         losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box_init", "loss_bbox_rf": "loss_box"},
+        maps={
+            "logits": "cls_logits",
+            "ltrb_init": "bbox_pred_init",
+            "sides": "bbox_pred_refine",
+        },
     ),
     "gfl": Reference(
         config="gfl/gfl_r50_fpn_1x.py",
@@ -47,6 +58,7 @@ REFERENCES = {
         rules="mmdet_models",
         numbers={"mmdet3": "gfl_r50_fpn.npz", "mmdet2": "gfl_r50_fpn_mmdet2.npz"},
         losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box", "loss_dfl": "loss_dfl"},
+        maps={"logits": "cls_logits", "sides": "reg_dist_logits"},
     ),
     "yolof": Reference(
         config="yolof/yolof_r50_c5_1x.py",
@@ -54,7 +66,64 @@ REFERENCES = {
         rules="yolof_models",
         numbers={"authors": "yolof_r50_c5.npz"},
         losses={"loss_cls": "loss_cls", "loss_box_reg": "loss_box"},
+        maps={},  # theirs are in test_yolof.py
         candidates=("pair",),
+    ),
+    "retinanet": Reference(
+        config="baselines/retinanet_mmdet_r50_fpn_1x.py",
+        name="retinanet_r50_fpn",
+        rules="peer_models",
+        numbers={"fl": "retinanet_r50_fpn.npz", "qfl": "retinanet_qfl_r50_fpn.npz"},
+        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box"},
+        maps={"logits": "cls_logits", "deltas": "bbox_deltas"},
+        candidates=("pair",),
+        images=Images(boxes="retinanet_r50_fpn.npz"),
+    ),
+    "atss": Reference(
+        config="atss/atss_r50_fpn_1x.py",
+        name="atss_r50_fpn",
+        rules="peer_models",
+        numbers={"fl": "atss_r50_fpn.npz", "qfl": "atss_qfl_r50_fpn.npz"},
+        losses={
+            "loss_cls": "loss_cls",
+            "loss_bbox": "loss_box",
+            "loss_centerness": "loss_quality",
+        },
+        maps={"logits": "cls_logits", "sides": "bbox_deltas", "quality_logits": "centerness"},
+        candidates=("pair",),
+    ),
+    "foveabox": Reference(
+        config="foveabox/foveabox_r50_fpn_1x.py",
+        name="fovea_r50_fpn",
+        rules="peer_models",
+        numbers={"fl": "fovea_r50_fpn.npz", "qfl": "fovea_qfl_r50_fpn.npz"},
+        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box"},
+        maps={"logits": "cls_logits", "sides": "bbox_pred"},
+        candidates=("pair",),
+    ),
+    "reppoints": Reference(
+        config="reppoints/reppoints_r50_fpn_1x.py",
+        name="reppoints_r50_fpn",
+        rules="peer_models",
+        numbers={"fl": "reppoints_r50_fpn.npz", "qfl": "reppoints_qfl_r50_fpn.npz"},
+        losses={
+            "loss_cls": "loss_cls",
+            "loss_pts_init": "loss_box_init",
+            "loss_pts_refine": "loss_box",
+        },
+        maps={"logits": "cls_logits", "sides_init": "pts_init", "sides": "pts_refine"},
+        candidates=("pair",),
+    ),
+    "ssd": Reference(
+        config="ssd/ssd512_vgg16.py",
+        name="ssd512_vgg16",
+        rules="peer_models",
+        numbers={"softmax": "ssd512_vgg16.npz"},
+        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box"},
+        maps={"logits": "cls_logits", "deltas": "bbox_deltas"},
+        candidates=("pair",),
+        levels=tuple(f"F{i}" for i in range(7)),
+        images=Images(boxes="ssd512_vgg16.npz", size=(288, 320)),
     ),
 }
 
@@ -74,9 +143,10 @@ def detectors(*names: str, **choices: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("reference", *choices), params, indirect=["reference"])
 
 
-def converted_model(config_name: str, source: dict[str, Tensor]) -> nn.Module:
-    """The full model of a packaged config with the reference's weights, converted."""
-    model = instantiate(load_config(config_name).model)
+def converted_model(reference: Reference, source: dict[str, Tensor]) -> nn.Module:
+    """The full model of the reference's config with the reference's weights, converted."""
+    model = instantiate(load_config(reference.config).model)
+    model.reference = reference
     converted, report = convert_state_dict(source, model)
     missing, unexpected = model.load_state_dict(converted, strict=False)
     assert not missing and not unexpected, (missing, unexpected, report)
@@ -99,7 +169,7 @@ def check_checkpointer(
 
 def inputs(model: nn.Module, golden: Path, case: str) -> list[dict]:
     """The images and boxes of a case, in the model's order of channels."""
-    return batch(golden, case, rgb=model.input_format == "RGB")
+    return batch(golden, case, rgb=model.input_format == "RGB", images=model.reference.images)
 
 
 def train_with_running_statistics(model: nn.Module) -> None:
@@ -119,12 +189,13 @@ def check_input(model: nn.Module, golden: Path, numbers: dict[str, np.ndarray]) 
 def check_features(model: nn.Module, golden: Path, numbers: dict[str, np.ndarray]) -> None:
     features = pyramid(model, golden)
     full = 0
-    for level in LEVELS:
+    for level in model.reference.levels:
         got = features[level.lower()].double()
-        want = numbers[f"neck/{level}/mean_absmean_sum_abssum"]
+        key = f"neck/{level}"
+        want = numbers[f"{key}/mean_absmean_sum_abssum"]
         np.testing.assert_allclose(got.abs().mean().item(), want[1], rtol=1e-4)
-        if f"neck/{level}" in numbers:
-            assert_close(got.numpy(), numbers[f"neck/{level}"])
+        if key in numbers or f"{key}/every_4th_channel" in numbers:
+            check_map(got, numbers, key)
             full += 1
     assert full >= 3
 
@@ -161,6 +232,62 @@ def check_assignment(
         np.testing.assert_array_equal(valid.numpy(), want != -2)
 
 
+class RecordedAssigner:
+    """An assigner that keeps what it answers, as the reference numbers have it.
+
+    ``seen``: (R,) of each image, the box of each row, -1 background, -2 outside of the image's own
+    padded size, -3 ignored. ``level_sizes``: of the last call.
+    """
+
+    def __init__(self, rule: Any) -> None:
+        self.rule = rule
+        self.seen: list[Tensor] = []
+        self.level_sizes: list[int] = []
+
+    def __call__(self, *args: Any, valid: Tensor | None = None, **options: Any) -> Any:
+        match = self.rule(*args, valid=valid, **options)
+        self.level_sizes = options["level_sizes"]
+        ignored = match.ignored_anchors & (match.assigned < 0)
+        rows = match.assigned.masked_fill(ignored, -3)
+        self.seen.append(rows if valid is None else rows.masked_fill(~valid, -2))
+        return match
+
+
+class RecordedLoss(ClassificationLoss):
+    """Keeps the rows and the quality of the positives."""
+
+    def __call__(self, logits: Tensor, pos_idx: Tensor, _: Any, quality: Tensor, *__: Any) -> Any:
+        self.rows, self.quality = pos_idx, quality
+        return logits.sum()
+
+
+def assigned(model: nn.Module, golden: Path, case: str) -> list[np.ndarray]:
+    """:class:`RecordedAssigner`'s answers for all images (N, R), of each stage."""
+    names = [x for x in ("init_assigner", "assigner") if hasattr(model, x)]
+    rules = {name: getattr(model, name) for name in names}
+    try:
+        for name, rule in rules.items():
+            setattr(model, name, RecordedAssigner(rule))
+        training_losses(model, golden, case)
+        return [torch.stack(getattr(model, name).seen).numpy() for name in names]
+    finally:
+        for name, rule in rules.items():
+            setattr(model, name, rule)
+
+
+def qualities(model: nn.Module, golden: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """What the classification loss is given, level by level, images in turn, row by row."""
+    loss, assigner = RecordedLoss(), RecordedAssigner(model.assigner)
+    monkeypatch.setattr(model, "cls_loss", loss)
+    monkeypatch.setattr(model, "assigner", assigner)
+    training_losses(model, golden, "main")
+    number = sum(assigner.level_sizes)
+    ends = torch.tensor(assigner.level_sizes).cumsum(0)
+    level = torch.bucketize(loss.rows % number, ends, right=True)
+    order = torch.argsort(level * 2 + loss.rows // number, stable=True)
+    return loss.quality[order].numpy()
+
+
 @torch.no_grad()
 def training_losses(model: nn.Module, golden: Path, case: str) -> dict[str, float]:
     train_with_running_statistics(model)
@@ -178,13 +305,17 @@ def check_losses(
 
 
 def check_gradients(
-    model: nn.Module, source: dict[str, Tensor], golden: Path, numbers: dict[str, np.ndarray]
+    model: nn.Module,
+    source: dict[str, Tensor],
+    golden: Path,
+    numbers: dict[str, np.ndarray],
+    at_least: int = 14,
 ) -> None:
-    """Of every parameter that the reference numbers name."""
+    """Of every parameter that the reference numbers name, which are ``at_least`` so many."""
     train_with_running_statistics(model)
     by_theirs = gradients(model, source, golden)
     names = gradient_names(numbers, "grad")
-    assert len(names) >= 14
+    assert len(names) >= at_least
     for name in names:
         grad = by_theirs[name]
         want = float(numbers[f"grad/{name}/norm"])
@@ -229,7 +360,7 @@ def check_detections(
     for i, output in enumerate(outputs):
         got = output["instances"]
         scores = numbers[f"{case}/det/{i}/scores"]
-        assert len(got) == len(scores) == 100
+        assert len(got) == len(scores) == model.postprocessor.max_detections
         np.testing.assert_allclose(got.scores.numpy(), scores, atol=1e-4)
         classes = numbers[f"{case}/det/{i}/labels"]
         np.testing.assert_array_equal(got.pred_classes.numpy(), classes)
@@ -240,21 +371,42 @@ def check_detections(
 def check_map(got: Tensor, numbers: dict[str, np.ndarray], key: str) -> None:
     """Compare the map (N, C, H, W) with the whole reference, or with what is kept of a large one.
 
-    Every 4th channel is kept as it is, and of all channels the mean of each location over the
-    channels and of each channel over the locations. A difference in a channel that is not kept
-    moves both means. They are compared more closely: the rounding of many values cancels out.
+    Every n-th channel is kept as it is, and of all channels the mean of each location over the
+    channels and of each channel over the locations, or of each channel over the batch. A difference
+    in a channel that is not kept moves the means. They are compared more closely: the rounding of
+    many values cancels out.
     """
     if key in numbers:
         assert_close(got.numpy(), numbers[key])
         return
-    channels = numbers[f"{key}/every_4th_channel"]
-    assert_close(got[:, ::4].numpy(), channels)
+    (kept,) = (k for k in numbers if k.startswith(f"{key}/every_"))
+    step = int(re.search(r"every_(\d+)th_channel$", kept)[1])
+    channels = numbers[kept]
+    assert_close(got[:, ::step].numpy(), channels)
     atol = 2e-6 * np.abs(channels).max()
-    for name, axes in (("channels", (1,)), ("locations", (2, 3))):
-        want = numbers[f"{key}/mean_over_{name}"]
-        mean = got.double().mean(axes).numpy()
-        np.testing.assert_allclose(mean, want, rtol=0, atol=atol, err_msg=key)
+    means = (("over_channels", (1,)), ("over_locations", (2, 3)), ("by_channel", (0, 2, 3)))
+    for name, axes in means:
+        if (want := numbers.get(f"{key}/mean_{name}")) is not None:
+            mean = got.double().mean(axes).numpy()
+            np.testing.assert_allclose(mean, want, rtol=0, atol=atol, err_msg=key)
 
 
 def assert_close(got: np.ndarray, want: np.ndarray) -> None:
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+
+
+def cases(name: str) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """The cases of a unit file: name and arrays."""
+    arrays = np.load(UNITS / f"{name}.npz")
+    names = list(dict.fromkeys(key.split("/")[0] for key in arrays.files))
+    return [
+        (c, {k.split("/", 1)[1]: arrays[k] for k in arrays.files if k.startswith(c + "/")})
+        for c in names
+    ]
+
+
+def params(name: str) -> pytest.MarkDecorator:
+    """Run a test with the ``numbers`` of each case."""
+    return pytest.mark.parametrize(
+        "numbers", [pytest.param(arrays, id=case) for case, arrays in cases(name)]
+    )

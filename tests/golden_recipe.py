@@ -7,12 +7,22 @@ import json
 import math
 import re
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which images a reference saw, where they are not those of ``recipe.json``."""
+
+    boxes: str = "inputs.npz"  # the file with their boxes
+    size: tuple[int, int] | None = None  # height, width
+    seed: int | None = None
 
 
 def make_parameter(key: str, shape: list[int], rules: list[dict]) -> np.ndarray | None:
@@ -52,30 +62,29 @@ def reference_state_dict(golden: Path, name: str, rules_name: str) -> dict[str, 
     return state
 
 
-def make_images(golden: Path) -> np.ndarray:
-    """The images of all reference numbers: uint8, shape (2, 3, 256, 320), channels B, G, R.
+def make_images(golden: Path, images: Images = Images()) -> np.ndarray:
+    """The images of the reference numbers: uint8, shape (2, 3, H, W), channels B, G, R.
 
     Patches of 16 x 16 pixels of one random colour each, with noise of up to 24 on every value.
     """
     rule = json.loads((golden / "recipe.json").read_text())["images"]
-    number, height, width = rule["n"], rule["h"], rule["w"]
-    rng = np.random.default_rng(rule["img_seed"])
+    number, (height, width) = rule["n"], images.size or (rule["h"], rule["w"])
+    rng = np.random.default_rng(rule["img_seed"] if images.seed is None else images.seed)
     colors = rng.integers(0, 256, (number, 3, math.ceil(height / 16), math.ceil(width / 16)))
     patches = colors.repeat(16, axis=2).repeat(16, axis=3)[:, :, :height, :width]
     noise = rng.integers(-24, 25, (number, 3, height, width))
     return (patches + noise).clip(0, 255).astype(np.uint8)
 
 
-def batch(golden: Path, case: str, *, rgb: bool) -> list[dict]:
+def batch(golden: Path, case: str, *, rgb: bool, images: Images = Images()) -> list[dict]:
     """Detectron2's batched inputs for a case: ``main``, ``img1_empty``, ``all_empty``, ``uneven``.
 
     ``uneven`` crops image 1 to its top left 200 x 250 pixels.
     """
-    inputs = np.load(golden / "inputs.npz")
-    images = torch.from_numpy(make_images(golden))
+    inputs = np.load(golden / images.boxes)
     with_boxes = {"img1_empty": (0,), "all_empty": ()}.get(case, (0, 1))
     items = []
-    for i, image in enumerate(images):
+    for i, image in enumerate(torch.from_numpy(make_images(golden, images))):
         if case == "uneven" and i == 1:
             image = image[:, :200, :250]
         if rgb:

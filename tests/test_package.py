@@ -23,6 +23,19 @@ def test_the_configs_of_this_checkout_are_found(repository: Path) -> None:
     assert config_dir() in (repository / "configs", Path(vfnet_yolof.__file__).parent / "_configs")
 
 
+def test_what_the_package_offers_can_be_seen_and_used() -> None:
+    """In a new process, since names that were used once are there anyway."""
+    code = (
+        "import vfnet_yolof\n"
+        "assert set(vfnet_yolof.__all__) <= set(dir(vfnet_yolof)), dir(vfnet_yolof)\n"
+        "for name in ('Predictor', 'from_zoo', 'model_zoo', 'optimize'):\n"
+        "    assert name in vfnet_yolof.__all__ and getattr(vfnet_yolof, name)\n"
+        "assert vfnet_yolof.model_zoo.ROWS\n"
+        "assert not hasattr(vfnet_yolof, 'predictor')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_every_module_and_every_config(tmp_path: Path, repository: Path) -> None:
     """Installed without the repository, the package still has its experiments beside it."""

@@ -86,6 +86,47 @@ def tiny_yolof(**options: Any) -> nn.Module:
     return tiny_model("yolof/yolof_small_shapes.py", shrink=shrink_yolof, **options)
 
 
+def shrink_peer(config: DictConfig) -> DictConfig:
+    """RetinaNet, ATSS, FoveaBox or RepPoints of MMDetection, made small as by :func:`shrink`."""
+    model = shrink_bottom_up(config)
+    model.backbone.out_channels = model.head.conv_channels = 64
+    for name in ("num_convs", "num_cls_convs", "num_reg_convs"):
+        if name in model.head:
+            model.head[name] = 1
+    if model.backbone.top_block.in_feature == "res5":
+        model.backbone.top_block.in_channels = 64
+    return config
+
+
+def shrink_ssd(config: DictConfig) -> DictConfig:
+    """SSD512 with a narrow VGG16; its pictures need more than 256 pixels on both sides."""
+    config.model.num_classes = NUM_CLASSES
+    config.model.backbone.bottom_up.width = 4
+    config.model.backbone.extra_channels = [16] * 5
+    config.model.head.in_channels = [32, 64, *[16] * 5]
+    return config
+
+
+def tiny_retinanet(**options: Any) -> nn.Module:
+    return tiny_model("baselines/retinanet_mmdet_r50_fpn_1x.py", shrink=shrink_peer, **options)
+
+
+def tiny_published_atss(**options: Any) -> nn.Module:
+    return tiny_model("atss/atss_r50_fpn_1x.py", shrink=shrink_peer, **options)
+
+
+def tiny_foveabox(**options: Any) -> nn.Module:
+    return tiny_model("foveabox/foveabox_r50_fpn_1x.py", shrink=shrink_peer, **options)
+
+
+def tiny_reppoints(**options: Any) -> nn.Module:
+    return tiny_model("reppoints/reppoints_r50_fpn_1x.py", shrink=shrink_peer, **options)
+
+
+def tiny_ssd(**options: Any) -> nn.Module:
+    return tiny_model("ssd/ssd512_vgg16.py", shrink=shrink_ssd, **options)
+
+
 def picture(
     boxes: Sequence[Sequence[float]] | Tensor = BOXES,
     classes: Sequence[int] | None = None,

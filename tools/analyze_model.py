@@ -8,9 +8,8 @@ G are 10^9 multiply-adds of convolutions (deformable ones and their offsets' amo
 products for one image. The affine part of frozen batch norms is not among the parameters.
 """
 
-import sys
-
+from vfnet_yolof.cli.main import console
 from vfnet_yolof.cli.reports import analyze_tool
 
 if __name__ == "__main__":
-    sys.exit(analyze_tool(__doc__))
+    console(lambda: analyze_tool(__doc__))

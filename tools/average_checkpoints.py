@@ -8,9 +8,8 @@ dicts. The files are read one at a time and summed in float64.
 """
 
 import argparse
-import sys
 
-from vfnet_yolof.cli.main import told
+from vfnet_yolof.cli.main import console, told
 from vfnet_yolof.cli.weights import average
 
 
@@ -25,4 +24,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console(main)

@@ -7,12 +7,12 @@ What is measured and how: docs/performance.md.
 """
 
 import os
-import sys
 
 # The profiler, which counts the memory, is talkative; it reads this when torch is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 from benchmarks.cli import main
+from vfnet_yolof.cli.main import console
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console(main)

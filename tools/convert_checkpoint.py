@@ -14,9 +14,8 @@ head. The same files may be named in train.init_checkpoint without converting th
 """
 
 import argparse
-import sys
 
-from vfnet_yolof.cli.main import told
+from vfnet_yolof.cli.main import console, told
 from vfnet_yolof.cli.weights import convert
 from vfnet_yolof.config.yaml_files import add_trust_arguments, trust_from
 
@@ -42,4 +41,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console(main)

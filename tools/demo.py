@@ -7,9 +7,8 @@ Exit code 1: some inputs could not be read (they are listed, the others are done
 """
 
 import argparse
-import sys
 
-from vfnet_yolof.cli.main import told
+from vfnet_yolof.cli.main import console, told
 from vfnet_yolof.cli.predict import add_options, add_webcam, predict
 
 
@@ -25,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         dest="operands",
         metavar="INPUT",
-        help="pictures, videos, folders or patterns",
+        help="images, videos, folders or patterns",
     )
     add_webcam(source)
     parser.add_argument(
@@ -46,4 +45,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console(main)

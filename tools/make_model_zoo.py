@@ -5,9 +5,8 @@ python tools/make_model_zoo.py            # takes about a minute
 python tools/make_model_zoo.py --check    # exit status 1 if it is not current
 """
 
-import sys
-
-from vfnet_yolof.analysis.model_zoo_page import command_line
+from vfnet_yolof.cli.main import console
+from vfnet_yolof.cli.reports import model_zoo_tool
 
 if __name__ == "__main__":
-    sys.exit(command_line(__doc__))
+    console(lambda: model_zoo_tool(__doc__))

@@ -9,9 +9,8 @@ Figure 6 of YOLOF's paper, with predictions at initialisation and after training
 the rule that ignores positives of little overlap. A table, a plot and all counts are written.
 """
 
-import sys
-
-from vfnet_yolof.analysis.matching_report import command_line
+from vfnet_yolof.cli.main import console
+from vfnet_yolof.cli.reports import matching_tool
 
 if __name__ == "__main__":
-    sys.exit(command_line(__doc__))
+    console(lambda: matching_tool(__doc__))

@@ -7,9 +7,9 @@ Exit status: 0 when it can be trained on (there may be warnings), 1 when not.
 from __future__ import annotations
 
 import argparse
-import sys
 
 from vfnet_yolof.cli.data import add_decode, validate
+from vfnet_yolof.cli.main import console
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,4 +22,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console(main)

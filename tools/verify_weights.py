@@ -8,9 +8,8 @@ The exit status is 0 if the AP is within 0.3 of the published one, 1 if it is no
 could not be told. Weights are looked for as vfnet_yolof.model_zoo does.
 """
 
-import sys
-
-from vfnet_yolof.model_zoo.verify import command_line
+from vfnet_yolof.cli.main import console
+from vfnet_yolof.cli.zoo import verify_tool
 
 if __name__ == "__main__":
-    sys.exit(command_line(__doc__))
+    console(lambda: verify_tool(__doc__))

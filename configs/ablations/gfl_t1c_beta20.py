@@ -6,4 +6,3 @@ Published AP on val2017, not measured here: 39.9. Schedule: 1x.
 from .gfl_t1a_joint import dataloader, lr_multiplier, model, optimizer, train
 
 model.cls_loss.beta = 2.0
-train.output_dir = "./output/ablations/gfl_t1c_beta20"

@@ -8,4 +8,3 @@ from ..common.models.gfl_parts import fcos_regions as _fcos_regions
 from .gfl_t2a_general_dfl import dataloader, lr_multiplier, model, optimizer, train
 
 _fcos_regions(model)
-train.output_dir = "./output/ablations/gfl_t2a_fcos_general_dfl"

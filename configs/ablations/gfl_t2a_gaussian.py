@@ -14,4 +14,3 @@ from ..gfl.gfl_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, tr
 
 model.head.representation = L(GaussianDistribution)()
 _quality_branch(model, _CenternessTarget)
-train.output_dir = "./output/ablations/gfl_t2a_gaussian"

@@ -10,4 +10,3 @@ from ..common.models.gfl_parts import quality_branch as _quality_branch
 from ..gfl.gfl_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 _quality_branch(model, _CenternessTarget)
-train.output_dir = "./output/ablations/gfl_t2a_general_dfl"

@@ -6,4 +6,3 @@ Published AP on val2017, not measured here: 40.1. Schedule: 1x.
 from ..gfl.gfl_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.head.representation.reg_max = 12
-train.output_dir = "./output/ablations/gfl_t2b_n12"

@@ -7,4 +7,3 @@ from ..gfl.gfl_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, tr
 
 model.head.representation.reg_max = 16
 model.head.representation.interval = 1.0
-train.output_dir = "./output/ablations/gfl_t2c_interval1"

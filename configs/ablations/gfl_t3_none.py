@@ -12,4 +12,3 @@ from ..gfl.gfl_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, tr
 
 _dirac_delta(model)
 _quality_branch(model, _CenternessTarget)
-train.output_dir = "./output/ablations/gfl_t3_none"

@@ -8,4 +8,3 @@ from ..common.models.gfl_parts import dirac_delta as _dirac_delta
 from ..gfl.gfl_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 _dirac_delta(model)
-train.output_dir = "./output/ablations/gfl_t3_qfl"

@@ -7,4 +7,3 @@ from ..common.models.gfl_parts import fcos_regions as _fcos_regions
 from ..vfnet.vfnet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 _fcos_regions(model)
-train.output_dir = "./output/ablations/vfnet_fcos_regions"

@@ -7,4 +7,3 @@ from ..vfnet.vfnet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer
 
 model.cls_loss.alpha = 0.5
 model.cls_loss.gamma = 1.0
-train.output_dir = "./output/ablations/vfnet_t2_a050_g10"

@@ -8,4 +8,3 @@ from ..vfnet.vfnet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer
 model.cls_loss.alpha = 0.75
 model.cls_loss.gamma = 2.0
 model.cls_loss.iou_weighted = False
-train.output_dir = "./output/ablations/vfnet_t2_a075_g20_no_q"

@@ -9,5 +9,3 @@ here sides are exp(x) strides from a point, as the row's name says.
 
 from ..common.models.atss import model
 from ..vfnet.vfnet_r50_fpn_1x import dataloader, lr_multiplier, optimizer, train
-
-train.output_dir = "./output/ablations/vfnet_t3_fcos_atss"

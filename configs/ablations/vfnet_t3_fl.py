@@ -9,4 +9,3 @@ from vfnet_yolof.modeling.losses import FocalLoss
 from .vfnet_t3_vfl import dataloader, lr_multiplier, model, optimizer, train
 
 model.cls_loss = L(FocalLoss)(alpha=0.25, gamma=2.0)
-train.output_dir = "./output/ablations/vfnet_t3_fl"

@@ -11,4 +11,3 @@ from ..vfnet.vfnet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer
 model.head = _atss.head
 model.head.representation.unit = 8.0  # strides: the 64 to 1024 pixels
 model.head.quality = False
-train.output_dir = "./output/ablations/vfnet_t3_vfl"

@@ -7,4 +7,3 @@ with the weight of the final box's loss; star features serve the classification.
 from ..vfnet.vfnet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.head.refine = False
-train.output_dir = "./output/ablations/vfnet_t3_vfl_star"

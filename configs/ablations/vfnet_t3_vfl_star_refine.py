@@ -4,5 +4,3 @@ Published AP on val2017, not measured here: 41.6. Schedule: 1x.
 """
 
 from ..vfnet.vfnet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
-
-train.output_dir = "./output/ablations/vfnet_t3_vfl_star_refine"

@@ -5,5 +5,3 @@ each location. The other encoders are in yolof_fig1_simo.py, yolof_fig1_miso.py,
 """
 
 from ..baselines.retinanet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
-
-train.output_dir = "./output/ablations/yolof_fig1_mimo"

@@ -14,4 +14,3 @@ model.backbone = _L(_MiSoEncoder)(
     bottom_up=model.backbone.bottom_up, in_features=["res3", "res4", "res5"], out_channels=256
 )
 _single_level(model)
-train.output_dir = "./output/ablations/yolof_fig1_miso"

@@ -16,4 +16,3 @@ model.backbone = _L(_SiMoEncoder)(
     top_block=model.backbone.top_block,
 )
 model.backbone.bottom_up.out_features = ["res5"]
-train.output_dir = "./output/ablations/yolof_fig1_simo"

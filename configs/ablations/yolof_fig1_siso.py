@@ -11,4 +11,3 @@ model.backbone.bottom_up.out_features = ["res5"]
 model.backbone.in_features = ["res5"]
 model.backbone.top_block = None
 _single_level(model)
-train.output_dir = "./output/ablations/yolof_fig1_siso"

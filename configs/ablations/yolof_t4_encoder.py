@@ -7,4 +7,3 @@ from ..common.models.yolof_parts import max_iou as _max_iou
 from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 _max_iou(model)
-train.output_dir = "./output/ablations/yolof_t4_encoder"

@@ -7,4 +7,3 @@ from ..common.models.yolof_parts import no_blocks as _no_blocks
 from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 _no_blocks(model)
-train.output_dir = "./output/ablations/yolof_t4_matcher"

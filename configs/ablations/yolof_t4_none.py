@@ -10,4 +10,3 @@ from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer,
 
 _no_blocks(model)
 _max_iou(model)
-train.output_dir = "./output/ablations/yolof_t4_none"

@@ -6,4 +6,3 @@ Published AP on val2017, not measured here: 33.8. Schedule: 1x. The projector al
 from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.dilations = []
-train.output_dir = "./output/ablations/yolof_t5a_n0"

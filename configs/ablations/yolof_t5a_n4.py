@@ -6,4 +6,3 @@ Published AP on val2017, not measured here: 35.5. Schedule: 1x. None of them is 
 from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.dilations = [1, 1, 1, 1]
-train.output_dir = "./output/ablations/yolof_t5a_n4"

@@ -6,4 +6,3 @@ Published AP on val2017, not measured here: 37.4. Schedule: 1x.
 from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.dilations = [1, 2, 3, 4]
-train.output_dir = "./output/ablations/yolof_t5b_1_2_3_4"

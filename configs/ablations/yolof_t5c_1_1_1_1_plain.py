@@ -7,4 +7,3 @@ from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer,
 
 model.backbone.dilations = [1, 1, 1, 1]
 model.backbone.shortcut = False
-train.output_dir = "./output/ablations/yolof_t5c_1_1_1_1_plain"

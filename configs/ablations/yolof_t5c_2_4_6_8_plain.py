@@ -6,4 +6,3 @@ Published AP on val2017, not measured here: 34.1. Schedule: 1x.
 from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.shortcut = False
-train.output_dir = "./output/ablations/yolof_t5c_2_4_6_8_plain"

@@ -6,4 +6,3 @@ Published AP on val2017, not measured here: 35.9. Schedule: 1x.
 from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.assigner.topk = 1
-train.output_dir = "./output/ablations/yolof_t5d_top1"

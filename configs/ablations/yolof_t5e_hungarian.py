@@ -12,4 +12,3 @@ from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer,
 model.assigner = _L(_HungarianAssigner)(
     cls_weight=1.0, l1_weight=5.0, giou_weight=2.0, box_scale=1000.0
 )
-train.output_dir = "./output/ablations/yolof_t5e_hungarian"

@@ -4,5 +4,3 @@ Published AP on val2017, not measured here: 37.7. Schedule: 1x. The full model.
 """
 
 from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
-
-train.output_dir = "./output/ablations/yolof_t7_sizes1_ratios1"

@@ -8,4 +8,3 @@ from ..common.models.yolof_parts import anchors as _anchors
 from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 _anchors(model, ratios=(0.5, 1.0, 2.0))
-train.output_dir = "./output/ablations/yolof_t7_sizes1_ratios3"

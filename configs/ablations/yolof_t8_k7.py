@@ -8,4 +8,3 @@ from ..common.models.yolof_parts import atss as _atss
 from ..yolof.yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 _atss(model, topk=7)
-train.output_dir = "./output/ablations/yolof_t8_k7"

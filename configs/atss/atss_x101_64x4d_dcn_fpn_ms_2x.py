@@ -1,7 +1,7 @@
 """ATSS, ResNeXt-101-64x4d with DCNv2, 2x multi-scale: a baseline of VFNet's table 4.
 
 Published AP, not measured here: 47.7 on test-dev; no AP on val2017 is published.
-It belongs to another model than this one, see atss_r101_fpn_ms_2x.
+Its recipe differs in the weights to start from, see atss_r101_fpn_ms_2x.
 24 epochs, steps at 16 and 22; the shorter side is drawn from 640 to 800.
 DCNv2 in c3-c5 and as the last convolution of each tower, as ATSS has it.
 
@@ -15,4 +15,3 @@ from .atss_r101_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, tr
 
 _resnext101(model, groups=64, width=4)
 _deformable(model, head=True)
-train.output_dir = "./output/atss_x101_64x4d_dcn_fpn_ms_2x"

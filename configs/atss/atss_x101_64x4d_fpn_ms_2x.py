@@ -1,7 +1,7 @@
 """ATSS, ResNeXt-101-64x4d, 2x multi-scale: a baseline of VFNet's table 4.
 
 Published AP, not measured here: 45.6 on test-dev; no AP on val2017 is published.
-It belongs to another model than this one, see atss_r101_fpn_ms_2x.
+Its recipe differs in the weights to start from, see atss_r101_fpn_ms_2x.
 24 epochs, steps at 16 and 22; the shorter side is drawn from 640 to 800.
 
     python tools/train_net.py --config-file atss/atss_x101_64x4d_fpn_ms_2x.py --num-gpus 8 \\
@@ -12,4 +12,3 @@ from ..common.models.variants import resnext101 as _resnext101
 from .atss_r101_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 
 _resnext101(model, groups=64, width=4)
-train.output_dir = "./output/atss_x101_64x4d_fpn_ms_2x"

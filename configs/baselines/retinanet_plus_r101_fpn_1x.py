@@ -9,4 +9,3 @@ Published AP on val2017, not measured here: 40.0. Schedule: 1x, 16 images a batc
 from .retinanet_plus_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.bottom_up.depth = 101
-train.output_dir = "./output/baselines/retinanet_plus_r101_fpn_1x"

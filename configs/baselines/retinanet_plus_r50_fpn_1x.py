@@ -11,4 +11,3 @@ from ..common.models.yolof_parts import retinanet_plus as _retinanet_plus
 from .retinanet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 _retinanet_plus(model)
-train.output_dir = "./output/baselines/retinanet_plus_r50_fpn_1x"

@@ -19,7 +19,6 @@ _max_iter = 90000
 
 optimizer.lr = 0.01
 optimizer.params.lr_factors = {}
-train.output_dir = "./output/baselines/retinanet_r50_fpn_1x"
 train.max_iter = _max_iter
 lr_multiplier = _step_schedule(
     [60000, 80000], _max_iter, _max_iter, warmup_iters=1000, warmup_factor=0.001

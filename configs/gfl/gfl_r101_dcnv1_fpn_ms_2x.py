@@ -13,4 +13,3 @@ from .gfl_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, trai
 
 model.backbone.bottom_up.depth = 101
 _deformable(model, version=1)
-train.output_dir = "./output/gfl_r101_dcnv1_fpn_ms_2x"

@@ -12,4 +12,3 @@ from .gfl_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, trai
 
 model.backbone.bottom_up.depth = 101
 _deformable(model)
-train.output_dir = "./output/gfl_r101_dcnv2_fpn_ms_2x"

@@ -10,4 +10,3 @@ MMDetection's training of the same model: 44.7 on val2017.
 from .gfl_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.bottom_up.depth = 101
-train.output_dir = "./output/gfl_r101_fpn_ms_2x"

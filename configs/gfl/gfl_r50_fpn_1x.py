@@ -15,6 +15,5 @@ from ..common.schedule import max_iter_1x as _max_iter
 from ..common.schedule import step_schedule as _step_schedule
 from ..common.train import train
 
-train.output_dir = "./output/gfl_r50_fpn_1x"
 train.max_iter = _max_iter
 lr_multiplier = _step_schedule([8, 11], 12, _max_iter, warmup_factor=1 / 3)

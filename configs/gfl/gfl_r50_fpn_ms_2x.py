@@ -14,6 +14,5 @@ from ..common.schedule import step_schedule as _step_schedule
 from .gfl_r50_fpn_1x import dataloader, model, optimizer, train
 
 _multi_scale(dataloader, 480, 800)
-train.output_dir = "./output/gfl_r50_fpn_ms_2x"
 train.max_iter = _max_iter
 lr_multiplier = _step_schedule([16, 22], 24, _max_iter, warmup_factor=1 / 3)

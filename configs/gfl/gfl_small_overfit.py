@@ -6,5 +6,3 @@
 
 from ..common.models.gfl_small import model
 from ..vfnet.vfnet_small_overfit import dataloader, lr_multiplier, optimizer, train
-
-train.output_dir = "./output/gfl_small_overfit"

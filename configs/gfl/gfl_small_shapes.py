@@ -7,4 +7,3 @@ from ..common.models.gfl_small import model
 from ..common.shapes_run import dataloader, lr_multiplier, optimizer, train
 
 model.num_classes = 6
-train.output_dir = "./output/gfl_small_shapes"

@@ -14,4 +14,3 @@ from .gfl_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, trai
 
 _resnext101(model, groups=32, width=4)
 _deformable(model, stages=(4, 5), version=1)
-train.output_dir = "./output/gfl_x101_32x4d_dcnv1_fpn_ms_2x"

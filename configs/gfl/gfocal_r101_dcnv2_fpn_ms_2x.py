@@ -12,4 +12,3 @@ from ..common.models.gfl_parts import first_release as _first_release
 from .gfl_r101_dcnv2_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 
 _first_release(model)
-train.output_dir = "./output/gfocal_r101_dcnv2_fpn_ms_2x"

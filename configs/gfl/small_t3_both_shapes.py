@@ -4,5 +4,3 @@ The full model. All four rows with several seeds: docs/gfl.md.
 """
 
 from .gfl_small_shapes import dataloader, lr_multiplier, model, optimizer, train
-
-train.output_dir = "./output/small_t3_both_shapes"

@@ -10,4 +10,3 @@ from ..common.models.gfl_parts import quality_branch as _quality_branch
 from .gfl_small_shapes import dataloader, lr_multiplier, model, optimizer, train
 
 _quality_branch(model, _CenternessTarget)
-train.output_dir = "./output/small_t3_dfl_shapes"

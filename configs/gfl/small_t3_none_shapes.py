@@ -11,4 +11,3 @@ from .gfl_small_shapes import dataloader, lr_multiplier, model, optimizer, train
 
 _dirac_delta(model)
 _quality_branch(model, _CenternessTarget)
-train.output_dir = "./output/small_t3_none_shapes"

@@ -7,4 +7,3 @@ from ..common.models.gfl_parts import dirac_delta as _dirac_delta
 from .gfl_small_shapes import dataloader, lr_multiplier, model, optimizer, train
 
 _dirac_delta(model)
-train.output_dir = "./output/small_t3_qfl_shapes"

@@ -14,4 +14,3 @@ from .vfnet_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, tr
 
 model.backbone.bottom_up.depth = 101
 _deformable(model, head=True)
-train.output_dir = "./output/vfnet_r101_dcn_fpn_ms_2x"

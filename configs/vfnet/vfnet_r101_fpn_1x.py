@@ -10,4 +10,3 @@ Published AP, not measured here: 43.0 on val2017, 43.6 on test-dev.
 from .vfnet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.bottom_up.depth = 101
-train.output_dir = "./output/vfnet_r101_fpn_1x"

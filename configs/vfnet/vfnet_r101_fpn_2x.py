@@ -12,4 +12,3 @@ from ..common.schedule import max_iter_2x as _max_iter
 from .vfnet_r101_fpn_1x import dataloader, model, optimizer, train
 
 train.max_iter = _max_iter
-train.output_dir = "./output/vfnet_r101_fpn_2x"

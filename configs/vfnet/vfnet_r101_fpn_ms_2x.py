@@ -11,4 +11,3 @@ vfnet_r50_fpn_ms_2x.py.
 from .vfnet_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.bottom_up.depth = 101
-train.output_dir = "./output/vfnet_r101_fpn_ms_2x"

@@ -12,4 +12,3 @@ from ..common.models.variants import res2net101 as _res2net101
 from .vfnet_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 
 _res2net101(model)
-train.output_dir = "./output/vfnet_r2_101_fpn_ms_2x"

@@ -13,4 +13,3 @@ from ..common.models.variants import deformable as _deformable
 from .vfnet_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 
 _deformable(model, head=True)
-train.output_dir = "./output/vfnet_r50_dcn_fpn_ms_2x"

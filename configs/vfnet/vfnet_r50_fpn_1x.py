@@ -12,5 +12,3 @@ from ..common.models.vfnet import model
 from ..common.optim import optimizer
 from ..common.schedule import lr_multiplier_1x as lr_multiplier
 from ..common.train import train
-
-train.output_dir = "./output/vfnet_r50_fpn_1x"

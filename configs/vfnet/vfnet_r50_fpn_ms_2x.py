@@ -20,5 +20,4 @@ from ..common.schedule import max_iter_2x as _max_iter
 from .vfnet_r50_fpn_1x import dataloader, model, optimizer, train
 
 _multi_scale(dataloader, 480, 960)
-train.output_dir = "./output/vfnet_r50_fpn_ms_2x"
 train.max_iter = _max_iter

@@ -7,5 +7,3 @@
 from ..common.data.small import dataloader
 from ..common.models.vfnet_small import model
 from ..common.small_run import lr_multiplier, optimizer, train
-
-train.output_dir = "./output/vfnet_small"

@@ -13,4 +13,3 @@ from ..common.overfit_run import resize as _resize
 _resize(dataloader, short_edge_length=256, max_size=427)
 dataloader.train.mapper.augmentations.pop()  # no flips
 optimizer.params.bias_lr_factor = 2.0  # when overfitting, biases may run ahead
-train.output_dir = "./output/vfnet_small_overfit"

@@ -6,7 +6,7 @@ the training before is too short for a best. ``tools/compare_runs.py --average``
 average with its parts.
 
     python tools/train_net.py --config-file vfnet/vfnet_small_swa_shapes.py \\
-        train.init_checkpoint=output/vfnet_small_shapes/model_final.pth
+        train.init_checkpoint=output/vfnet_small_shapes/001/model_final.pth
 """
 
 from ..common.schedule import cyclic_schedule as _cyclic_schedule
@@ -14,8 +14,7 @@ from .vfnet_small_shapes import dataloader, model, optimizer, train
 
 _cycles = 10
 
-train.output_dir = "./output/vfnet_small_swa_shapes"
-train.init_checkpoint = "./output/vfnet_small_shapes/model_final.pth"
+train.init_checkpoint = "./output/vfnet_small_shapes/001/model_final.pth"
 train.max_iter = 50 * _cycles
 train.eval_period = 0
 train.checkpointer.period = 100

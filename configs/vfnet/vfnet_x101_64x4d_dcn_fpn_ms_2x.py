@@ -15,4 +15,3 @@ from .vfnet_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, tr
 
 _resnext101(model, groups=64, width=4)
 _deformable(model, head=True)
-train.output_dir = "./output/vfnet_x101_64x4d_dcn_fpn_ms_2x"

@@ -12,4 +12,3 @@ from ..common.models.variants import resnext101 as _resnext101
 from .vfnet_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 
 _resnext101(model, groups=64, width=4)
-train.output_dir = "./output/vfnet_x101_64x4d_fpn_ms_2x"

@@ -18,7 +18,6 @@ from ..common.train import train
 
 _epochs, _cycles = 41, 18
 
-train.output_dir = "./output/vfnetx_r2_101_800"
 train.max_iter = (_epochs + _cycles) * _ITERATIONS_PER_EPOCH
 train.swa.enabled = True
 train.swa.start = _epochs / (_epochs + _cycles)

@@ -7,4 +7,3 @@ from ..common.models.yolof_parts import max_iou as _max_iou
 from .yolof_small_shapes import dataloader, lr_multiplier, model, optimizer, train
 
 _max_iou(model)
-train.output_dir = "./output/small_t4_encoder_shapes"

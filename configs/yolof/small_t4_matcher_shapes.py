@@ -7,4 +7,3 @@ from ..common.models.yolof_parts import no_blocks as _no_blocks
 from .yolof_small_shapes import dataloader, lr_multiplier, model, optimizer, train
 
 _no_blocks(model)
-train.output_dir = "./output/small_t4_matcher_shapes"

@@ -9,4 +9,3 @@ from .yolof_small_shapes import dataloader, lr_multiplier, model, optimizer, tra
 
 _no_blocks(model)
 _max_iou(model)
-train.output_dir = "./output/small_t4_none_shapes"

@@ -17,5 +17,4 @@ from ..common.train import train
 
 optimizer.lr = 0.04
 optimizer.params.lr_factors = {}
-train.output_dir = "./output/yolof_csp_d53_dc5_3x"
 lr_multiplier = _train_for(3, train, dataloader)

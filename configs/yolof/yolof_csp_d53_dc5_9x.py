@@ -10,5 +10,4 @@ As yolof_csp_d53_dc5_3x.py with 202,500 iterations, steps at 187,500 and 197,500
 from ..common.schedule_yolof import train_for as _train_for
 from .yolof_csp_d53_dc5_3x import dataloader, model, optimizer, train
 
-train.output_dir = "./output/yolof_csp_d53_dc5_9x"
 lr_multiplier = _train_for(9, train, dataloader)

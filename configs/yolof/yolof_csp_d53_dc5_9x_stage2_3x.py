@@ -10,5 +10,4 @@ It starts from the model of yolof_csp_d53_dc5_9x.py; a prediction is no negative
 from .yolof_csp_d53_dc5_3x import dataloader, lr_multiplier, model, optimizer, train
 
 model.assigner.max_iou = 0.8
-train.init_checkpoint = "./output/yolof_csp_d53_dc5_9x/model_final.pth"
-train.output_dir = "./output/yolof_csp_d53_dc5_9x_stage2_3x"
+train.init_checkpoint = "./output/yolof_csp_d53_dc5_9x/001/model_final.pth"

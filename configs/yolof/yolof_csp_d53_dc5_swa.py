@@ -14,8 +14,7 @@ from .yolof_csp_d53_dc5_9x_stage2_3x import dataloader, model, optimizer, train
 
 _cycles = 12
 
-train.init_checkpoint = "./output/yolof_csp_d53_dc5_9x_stage2_3x/model_best.pth"
-train.output_dir = "./output/yolof_csp_d53_dc5_swa"
+train.init_checkpoint = "./output/yolof_csp_d53_dc5_9x_stage2_3x/001/model_best.pth"
 train.swa.enabled = True
 train.swa.cycles = _cycles
 lr_multiplier = _cyclic_schedule(_cycles)

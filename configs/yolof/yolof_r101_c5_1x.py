@@ -9,4 +9,3 @@ Published AP on val2017, not measured here: 39.8. 64 images a batch, 22,500 iter
 from .yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.bottom_up.depth = 101
-train.output_dir = "./output/yolof_r101_c5_1x"

@@ -11,5 +11,4 @@ from ..common.data.coco_yolof_ms import dataloader
 from ..common.schedule_yolof import train_for as _train_for
 from .yolof_r101_c5_1x import model, optimizer, train
 
-train.output_dir = "./output/yolof_r101_c5_ms_6x"
 lr_multiplier = _train_for(6, train, dataloader)

@@ -12,5 +12,4 @@ from .yolof_r50_dc5_1x import dataloader, model, optimizer, train
 
 model.backbone.bottom_up.depth = 101
 optimizer.lr = 0.06
-train.output_dir = "./output/yolof_r101_dc5_1x"
 lr_multiplier = _train_for(1, train, dataloader, batch_size=32)

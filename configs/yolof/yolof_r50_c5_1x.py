@@ -16,5 +16,4 @@ from ..common.optim_yolof import optimizer
 from ..common.schedule_yolof import train_for as _train_for
 from ..common.train import train
 
-train.output_dir = "./output/yolof_r50_c5_1x"
 lr_multiplier = _train_for(1, train, dataloader)

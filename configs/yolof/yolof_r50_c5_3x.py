@@ -9,5 +9,4 @@ The paper has no such row; it is a longer run of the 1x model: 64 images a batch
 from ..common.schedule_yolof import train_for as _train_for
 from .yolof_r50_c5_1x import dataloader, model, optimizer, train
 
-train.output_dir = "./output/yolof_r50_c5_3x"
 lr_multiplier = _train_for(3, train, dataloader)

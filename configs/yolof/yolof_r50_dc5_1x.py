@@ -13,4 +13,3 @@ from ..common.models.yolof_parts import dc5 as _dc5
 from .yolof_r50_c5_1x import dataloader, lr_multiplier, model, optimizer, train
 
 _dc5(model)
-train.output_dir = "./output/yolof_r50_dc5_1x"

@@ -17,4 +17,3 @@ from ..common.overfit_run import resize as _resize
 
 _resize(dataloader, short_edge_length=200, max_size=333)
 dataloader.train.mapper.augmentations.append(L(RandomShift)(max_shift=8, prob=0.5))
-train.output_dir = "./output/yolof_small_overfit"

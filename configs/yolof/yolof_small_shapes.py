@@ -12,5 +12,4 @@ from ..common.small_run import last_for as _last_for
 
 model.num_classes = 6
 dataloader.train.mapper.augmentations.append(L(RandomShift)(max_shift=8, prob=0.5))
-train.output_dir = "./output/yolof_small_shapes"
 lr_multiplier = _last_for(train, 1200)

@@ -14,5 +14,4 @@ from .yolof_r50_c5_1x import dataloader, model, optimizer, train
 _resnext101(model, groups=64, width=4)
 model.backbone.bottom_up.stride_in_1x1 = False
 optimizer.lr = 0.06
-train.output_dir = "./output/yolof_x101_64x4d_c5_1x"
 lr_multiplier = _train_for(1, train, dataloader, batch_size=32)

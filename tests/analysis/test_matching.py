@@ -14,7 +14,8 @@ from vfnet_yolof.analysis.matching import (
     count_positives,
     matching_statistics,
 )
-from vfnet_yolof.analysis.matching_report import as_table, command_line, draw, size_names
+from vfnet_yolof.analysis.matching_report import as_table, draw, size_names
+from vfnet_yolof.cli.reports import matching_tool
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.modeling.assigners import MaxIoUAssigner, PairMatch, SingleMatch, UniformAssigner
 from vfnet_yolof.modeling.meta_arch import AnchorDetector
@@ -166,10 +167,10 @@ def test_command(data, tmp_path, capsys) -> None:
     torch.save({"model": instantiate(config.model).state_dict()}, weights)
     prefix = tmp_path / "new" / "fig6"
     arguments = ["--config-file", CONFIG, *data, "--weights", str(weights)]
-    assert command_line("", [*arguments, "--output", str(prefix), *SMALL]) == 0
+    assert matching_tool("", [*arguments, "--output", str(prefix), *SMALL]) == 0
     assert "| after training" in capsys.readouterr().out
     content = json.loads(prefix.with_suffix(".json").read_text())
-    assert content["pictures"] == 2
+    assert content["images"] == 2
     fresh, trained = content["predictions"].values()
     assert fresh["Max-IoU"] == trained["Max-IoU"]
     assert fresh["Max-IoU"]["boxes"] == [2, 1, 0]
@@ -189,6 +190,6 @@ def test_command(data, tmp_path, capsys) -> None:
 def test_mistakes_end_with_one_line(data, arguments, says: str, tmp_path, capsys) -> None:
     output = ["--output", str(tmp_path / "out")]
     config, rest = arguments[:2], arguments[2:]
-    assert command_line("", [*config, *data, *output, *rest]) == 1
+    assert matching_tool("", [*config, *data, *output, *rest]) == 1
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()

@@ -77,8 +77,11 @@ def test_it_predicts_by_itself(run: Path, data: Path, tmp_path: Path, capsys: Ou
     with_config = Predictor(run / "config.yaml", alone, score_thresh=0.0, device="cpu")
     assert by_itself.class_names == ["square"]
     ours, theirs = by_itself(picture), with_config(picture)
+    assert len(ours) > 0
     assert torch.equal(ours.pred_boxes.tensor, theirs.pred_boxes.tensor)
-    assert torch.equal(Predictor(run, score_thresh=0.0)(picture).scores, ours.scores)
+    of_run = Predictor(run, score_thresh=0.0, device="cpu")(picture)
+    best = Predictor(run / "model_best.pth", score_thresh=0.0, device="cpu")(picture)
+    assert torch.equal(of_run.scores, best.scores)
     output = ["--output", str(tmp_path / "drawn")]
     assert main(["predict", str(alone), picture, *output]) == 0
     assert "in 1 " in capsys.readouterr().out
@@ -176,7 +179,7 @@ def test_without_validation_data_a_run_says_so_and_predicts(
     json_file = str(data / "train.json")
     command = ["train", CONFIG, "--data", json_file, "--output", str(folder), *SMALL]
     assert main([*command, "train.max_iter=1"]) == 0
-    assert "there will be no AP and no best checkpoint" in (folder / "log.txt").read_text()
+    assert "There is no validation set, so there will be no AP" in (folder / "log.txt").read_text()
     assert Predictor(folder, device="cpu")(str(data / "val" / "1.png")) is not None
     assert main(["evaluate", str(folder), "--device", "cpu"]) == 2
 
@@ -244,3 +247,21 @@ def test_batch_auto(prepared: Callable, data: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(batch_size, "_free_memory", lambda: 0)
     assert batch_size.largest_batch(cfg) == 1
     assert cfg == before
+
+
+def test_other_commands_take_the_data_and_the_run(
+    run: Path, data: Path, tmp_path: Path, capsys: Output
+) -> None:
+    small = ["--size", "64", "64"]
+    assert main(["analyze", "gfl/gfl_small.py", "--data", str(data), *small]) == 0
+    printed = capsys.readouterr().out
+    assert "at the size of the test images, 96 % of the boxes are" in printed
+    output = ["--output", str(tmp_path / "drawn"), "--count", "2"]
+    assert main(["show-augmentations", CONFIG, "--data", str(data), *output]) == 0
+    assert main(["show-augmentations", str(run), *output]) == 0  # with the run's own data
+    assert len(list((tmp_path / "drawn").iterdir())) >= 2
+    assert main(["analyze", str(run / "model_final.pth"), *small]) == 0
+    averaged = tmp_path / "averaged.pth"
+    both = [str(run / "model_final.pth"), str(run / "model_final.pth")]
+    assert main(["average", *both, "--output", str(averaged)]) == 0
+    assert Predictor(averaged, device="cpu").class_names == ["square"]

@@ -12,6 +12,7 @@ import torch
 from vfnet_yolof.cli import doctor, training
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import find_config
+from vfnet_yolof.data import images as image_files
 
 CONFIG = "vfnet/vfnet_small_shapes.py"
 TOY = str(Path(__file__).resolve().parents[1] / "engine" / "toy_config.py")
@@ -44,9 +45,10 @@ def test_train_evaluate_and_resume_a_run(tmp_path: Path, capfd: Output) -> None:
     trusted = ["--allow", "engine_toy", *common]
     assert main(["train", str(moved), "--resume", "train.max_iter=4", *trusted]) == 0
     assert torch.load(moved / "model_final.pth", weights_only=False)["iteration"] == 3
-    before = len((moved / "metrics.json").read_text().splitlines())
+    before = (moved / "metrics.json").read_text()
     assert main(["evaluate", str(moved), *trusted]) == 0
-    assert len((moved / "metrics.json").read_text().splitlines()) == before + 1
+    assert (moved / "metrics.json").read_text() == before
+    assert "toy/score" in (moved / "evaluation" / "001" / "metrics.json").read_text()
     assert not run.exists()
 
 
@@ -91,6 +93,23 @@ def test_names_that_messages_advise(command: list[str]) -> None:
     assert command == advised
 
 
+def test_train_net_takes_the_same_names() -> None:
+    parsed = [
+        training.argument_parser().parse_args(["--config-file", CONFIG, *names])
+        for names in (
+            ["--init-from", "w.pth", "--output-dir", "out"],
+            ["--weights", "w.pth", "--output", "out"],
+        )
+    ]
+    assert parsed[0] == parsed[1]
+
+
+def test_weights_to_start_from_are_not_to_be_evaluated(capsys: Output) -> None:
+    arguments = ["--config-file", TOY, "--eval-only", "--weights", "w.pth", "--num-gpus", "0"]
+    assert training.command_line(arguments) == 2
+    assert "to evaluate weights: train.init_checkpoint=w.pth" in capsys.readouterr().err
+
+
 def test_evaluate_takes_the_best_of_a_run(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("train: {}\n")
     assert main(["evaluate", str(tmp_path)]) == 2  # no checkpoint yet
@@ -111,12 +130,12 @@ def test_predict(weights: Path, picture: Path, tmp_path: Path, capsys: Output) -
     arguments = [CONFIG, str(picture), "--weights", str(weights), "--device", "cpu", *results]
     assert main(["predict", *arguments, "--score-threshold", "0.1"]) == 0
     found = len(json.loads((tmp_path / "found.json").read_text()))
-    assert f"{found} detections in 1 pictures" in capsys.readouterr().out
+    assert f"{found} detections in 1 images" in capsys.readouterr().out
     assert (tmp_path / "out" / picture.name).is_file()
     assert main(["predict", *arguments, "model.num_classes=3"]) == 2
     assert "6 classes" in capsys.readouterr().err
     assert main(["predict", CONFIG, "--output", "out"]) == 2
-    assert "Name pictures" in capsys.readouterr().err
+    assert "Name images" in capsys.readouterr().err
 
 
 def test_a_bare_checkpoint_is_answered_with_the_command(
@@ -270,6 +289,8 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     assert main(["doctor"]) == 0
     report = capsys.readouterr().out
     assert f"torch {torch.__version__}" in report and "training can work" in report
+    assert re.search(r"^ok +images: JPEG, PNG, BMP, GIF, TIFF, PNM, WebP", report, re.MULTILINE)
+    monkeypatch.setattr(image_files, "_reads_heic", False)
     monkeypatch.setattr(doctor, "find_installed", lambda: None)
     monkeypatch.setattr(doctor, "OPTIONAL", [("no_such_module", "no-such", "nothing works")])
     monkeypatch.setattr(doctor, "TORCH", (99, 0))
@@ -277,5 +298,8 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     report = capsys.readouterr().out
     assert re.search(r"^PROBLEM +detectron2: not installed; run: vfnet-yolof", report, re.MULTILINE)
     assert re.search(r"^note +no-such: not installed. nothing works", report, re.MULTILINE)
+    assert re.search(
+        r"^note +images: HEIC is not read \(pip install pillow-heif\)", report, re.MULTILINE
+    )
     assert re.search(r"^PROBLEM +torch .*: 99\.0 or newer is needed", report, re.MULTILINE)
     assert "2 problems: training cannot work" in report

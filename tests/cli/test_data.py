@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import data_formats as formats
@@ -20,27 +21,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VFNET_YOLOF_CACHE", str(tmp_path / "cache"))
 
 
-def paths(*arguments: str, needed: str = "") -> dict[str, str]:
-    splits = ("train", "val") if needed != "val" else ("val",)
-    command = Command("", "", lambda parser: add_data(parser, splits), lambda args: 0)
-    return data_paths(command.parsed("test", arguments), splits, needed)
+def paths(*arguments: str) -> dict[str, str]:
+    command = Command("", "", add_data, lambda args: 0)
+    return data_paths(command.parsed("test", arguments))
 
 
-def test_validate_data_tells_what_it_found(tmp_path: Path, capsys: Output) -> None:
+def test_validate_data_tells_what_it_found(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("detectron2"), "handlers", [])  # of other tests' runs
     root = formats.write_voc(tmp_path / "data", formats.pictures(20))
     assert main(["validate-data", "--data", str(root), "--split", "0.25", "--decode"]) == 0
     out, err = capsys.readouterr()
     assert f"{root}: Pascal VOC, 15 images with " in err and "in train, 5 images with" in err
     assert "train.json: 15 images" in out and "val.json: 5 images" in out
-
-
-@pytest.mark.parametrize("needed", ["", "train", "val"])
-def test_one_set_without_a_name_stands_for_what_is_needed(tmp_path: Path, needed: str) -> None:
-    root = formats.write_labelme(tmp_path / "data", formats.pictures(4))
-    found = paths("--data", str(root), needed=needed)
-    assert found.keys() == {f"{needed or 'train'}_json", f"{needed or 'train'}_images"}
-    train, val = (paths("--data", str(root), "--split", "0.5", needed=n) for n in ("train", "val"))
-    assert len(train) == 4 and len(val) == 2 and val.items() <= train.items()
 
 
 def test_refused(tmp_path: Path, capsys: Output) -> None:
@@ -50,11 +44,22 @@ def test_refused(tmp_path: Path, capsys: Output) -> None:
         assert message in error
 
     root = str(formats.write_coco(tmp_path / "data", formats.pictures(4)))
-    refused("--split parts what --data names", "validate-data", "--split", "0.2")
+    refused("--split parts the data that --data names", "validate-data", "--split", "0.2")
     config = "vfnet/vfnet_small.py"
-    refused("no annotations for val. --split 0.2 takes", "evaluate", config, "--data", root)
+    refused("no validation set. --split 0.2 takes", "evaluate", config, "--data", root)
     broken = str(Path(__file__).parents[1] / "data" / "own_data" / "yolo" / "broken.yaml")
     refused("short.txt, line 3", "validate-data", "--data", broken)
+
+
+@pytest.mark.slow
+def test_train_and_evaluate(tmp_path: Path) -> None:
+    root = str(formats.write_yolo(tmp_path / "data", formats.pictures(8)))
+    out = str(tmp_path / "run")
+    loaders = [f"dataloader.{name}.num_workers=0" for name in ("train", "test")]
+    changes = ["train.max_iter=1", "dataloader.train.total_batch_size=2", *loaders]
+    shared = ["--data", root, "--split", "0.25", "--device", "cpu"]
+    assert main(["train", "vfnet/vfnet_small.py", *shared, "--output", out, *changes]) == 0
+    assert main(["evaluate", out, *shared, "--output", str(tmp_path / "results")]) == 0
 
 
 @pytest.mark.parametrize("name", formats.ALL)
@@ -88,7 +93,7 @@ def test_convert_data_replaces_nothing_unasked(tmp_path: Path, capsys: Output) -
     assert len(json.loads((out / "train.json").read_text())["images"]) == 8
     assert not (out / "val.json").exists()  # else it would be taken for this set's
     assert main(["convert-data", str(out), "--output", str(out), "--overwrite"]) == 2
-    assert "has the data itself" in capsys.readouterr().err
+    assert "lies in the data itself" in capsys.readouterr().err
     assert all(path.is_symlink() for path in (out / "train").iterdir())
 
 

@@ -114,6 +114,7 @@ def test_an_argument_that_is_an_empty_dict_takes_any_key(cfg):
         ("data.steps.1.size=3", "list of 1 elements"),
         ("train.max_iter.x=3", "train.max_iter is the value 90000"),
         ("train.max_iter", "form key=value"),
+        ("=5", r"^Override '=5': has no key before the '='; write key=value\.$"),
         ("+train.oops=1", "cannot be added"),
         ("~train.max_iter=1", "cannot be added or deleted"),
         ("train.max_iter=[1", "Cannot understand"),

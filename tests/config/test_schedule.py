@@ -162,6 +162,7 @@ def test_a_resume_below_the_iterations_done_is_refused(toy, capsys):
     assert toy.run("--resume", "train.max_iter=4", "train.eval_period=0") == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == (
         "error: train.max_iter=4, but the checkpoint was written after 6 iterations: nothing is "
-        "left to train. Set train.max_iter above 6, or evaluate the checkpoint with --eval-only."
+        "left to train. Set train.max_iter above 6, or evaluate the checkpoint with vfnet-yolof "
+        "evaluate."
     )
     assert toy.load()["iteration"] == 5

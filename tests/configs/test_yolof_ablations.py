@@ -118,7 +118,13 @@ def file(row: str) -> str:
 
 def test_every_row_is_described_here() -> None:
     found = {Path(n).stem for n in config_names() if n.startswith("ablations/yolof_")}
-    assert found == set(ROWS) | {f"yolof_fig1_{kind}" for kind in ("mimo", "simo", "miso", "siso")}
+    figure_1 = {f"yolof_fig1_{kind}" for kind in ("mimo", "simo", "miso", "siso")}
+    assert found == set(ROWS) | figure_1 | {"yolof_fig3_siso_512"}
+
+
+def test_the_wide_single_level_of_figure_3() -> None:
+    wide = {"model.backbone.out_channels": 512, "model.head.conv_channels": 512}
+    assert changes("ablations/yolof_fig1_siso.py", "ablations/yolof_fig3_siso_512.py") == wide
 
 
 @pytest.mark.parametrize("row", ROWS)

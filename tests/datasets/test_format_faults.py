@@ -10,7 +10,7 @@ from pathlib import Path
 import data_formats as formats
 import pytest
 from data_formats import Box, Picture
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from vfnet_yolof.data import validate_coco
@@ -102,6 +102,9 @@ def yolo_line(line: str) -> Callable[[Path], Path]:
 VOC, CVAT, CSV = "Annotations/a b.xml", "annotations.xml", "_annotations.csv"
 ML, ME, LS = "_annotations.createml.json", "a b.json", "project-1.json"
 
+# Twelve lists, each of nine times the one before.
+BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 1}]\n" for i in range(12))
+
 REFUSED = {
     "yolo class beyond": (yolo_line("3 0.5 0.5 0.1 0.1"), r"a b.txt, line 2: class 3 .* 0 to 2"),
     "yolo class text": (yolo_line("cat 0.5 0.5 0.1 0.1"), "a b.txt, line 2: the class .*'cat'"),
@@ -120,6 +123,10 @@ REFUSED = {
     "yolo same": (
         broken(formats.write_yolo, "data.yaml", ": cat", ": dog"),
         "'dog' is listed twice",
+    ),
+    "yolo bomb": (
+        broken(formats.write_yolo, "data.yaml", "names:", f"{BOMB}names: [*a11]\nother:"),
+        "name 0 is a list; write a name",
     ),
     "yolo nc": (broken(formats.write_yolo, "data.yaml", "names", "nc: 4\nnames"), "nc is 4, but"),
     "yolo folder": (
@@ -220,12 +227,20 @@ def test_images_that_are_not_there(
         path.unlink()
         Image.new("RGB", (4, 4)).save(path.with_name("new.png"))
     assert len(load_annotations(opened(root).json_file).images) == 2
-    assert re.search(r"whose image is not there, left out: .*\(image_000.png\)", caplog.text)
-    assert re.search(r"that no annotation names, left out: .*new.png", caplog.text)
+    assert re.search(r"image is not there, left out; the first: .*\(image_000.png\)", caplog.text)
+    assert re.search(r"that no annotation names, left out; the first: .*new.png", caplog.text)
     for path in tmp_path.rglob("*.png"):
         path.unlink()
     with pytest.raises(ValueError, match=r"image was found. Not there: .*image_000.png"):
         open_data(root)
+
+
+def test_another_sets_image_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder in ("train", "valid"):
+        formats.write_csv(tmp_path / folder, formats.pictures(3))
+    (tmp_path / "train" / "image_000.png").unlink()
+    assert rows(tmp_path).keys() == {"image_001.png", "image_002.png"}
+    assert "1 annotations whose image is not there" in caplog.text
 
 
 def test_yolo_images_without_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -234,11 +249,17 @@ def test_yolo_images_without_labels(tmp_path: Path, caplog: pytest.LogCaptureFix
     (labels / "image_000.txt").rename(labels / "gone.txt")
     assert rows(root)["image_000.png"] == []
     assert re.search(r"without a label file, used as .*image_000.png", caplog.text)
-    assert re.search(r"label files whose image is not there, left out: .*gone.txt", caplog.text)
+    assert re.search(r"1 label files whose image is not there.* first: .*gone.txt", caplog.text)
     for path in labels.iterdir():
         path.unlink()
     with pytest.raises(ValueError, match=r"neither this nor any .*labels.train.image_000.txt"):
         open_data(root)
+
+
+def test_yolo_rounding_at_the_border(tmp_path: Path) -> None:
+    root = yolo_line("1.0 0.5 0.5 1.004 1")(tmp_path)
+    assert rows(root)["a b.png"][1] == ("cat", pytest.approx([-0.08, 0, 40.16, 30]), False)
+    assert not validate_coco(*opened(root)).errors
 
 
 def test_keypoints_are_not_an_outline(tmp_path: Path) -> None:
@@ -256,11 +277,11 @@ def test_voc_counted_from_0(corner: str, tmp_path: Path, caplog: pytest.LogCaptu
     given = [*ONE, Picture("b.png", 40, 30, [Box("dog", 0.0, 3.0, 20.0, 15.0)])]
     root = formats.write_voc(tmp_path, given)
     assert rows(root)["a b.png"] == [("cat", [4, 3, 20, 15], False)]
-    assert "counted from 0" not in caplog.text
+    assert "corner below 1" not in caplog.text
     path = root / "Annotations" / "b.xml"
     path.write_text(path.read_text().replace("<xmin>1<", corner))
     assert rows(root)["a b.png"] == [("cat", [5, 4, 19, 14], False)]
-    assert "counted from 0" in caplog.text
+    assert "1 boxes with a corner below 1" in caplog.text
 
 
 def test_outlines_and_turned_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -274,8 +295,8 @@ def test_outlines_and_turned_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixt
         ("cat", pytest.approx([6.5, 0.5, 15, 20]), False),
         ("dog", [1.5, 2, 5.5, 7], False),
     ]
-    assert re.search("outlines or turned boxes.*line 5, .*line 6", caplog.text)
-    assert re.search("points, lines, masks and the like, left out: .*line 6", caplog.text)
+    assert re.search("2 outlines or turned boxes.*line 5", caplog.text)
+    assert re.search("1 points, lines, masks and the like, .* first: .*line 6", caplog.text)
 
     root = formats.write_labelme(tmp_path / "labelme", ONE)
     path = root / "a b.json"
@@ -308,6 +329,54 @@ def test_turned_photographs(name: str, tmp_path: Path) -> None:
         path.write_text(path.read_text().replace(">40<", ">0<"))
     assert rows(root)["a b.png"][0][1] == pytest.approx([4, 3, 20, 15])
     assert validate_coco(*opened(root)).ok
+
+
+MUTABLE = {
+    "YOLO": ["labels/train/a b.txt", "data.yaml"],
+    "Pascal VOC": [VOC],
+    "CVAT": [CVAT],
+    "CreateML": [ML],
+    "LabelMe": [ME],
+    "Label Studio": [LS],
+    "CSV": [CSV],
+}
+
+
+@pytest.mark.parametrize("name", MUTABLE)
+def test_damaged_files_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    """Whatever bytes stand there, the data are read or a ValueError says where it is wrong."""
+    root = formats.ALL[name](tmp_path / "data", ONE)
+    for file in MUTABLE[name]:
+        path = root / file
+        intact = path.read_bytes()
+
+        @settings(max_examples=40, deadline=None, derandomize=True)
+        @given(
+            st.integers(0, len(intact)),
+            st.integers(0, 12),
+            st.one_of(
+                st.sampled_from([b"null", b"-1", b"[]", b"{}", b"\xff", b"1e999"]),
+                st.binary(max_size=4),
+            ),
+        )
+        def damage(start: int, length: int, new: bytes) -> None:
+            path.write_bytes(intact[:start] + new + intact[start + length :])  # noqa: B023
+            message = str(tmp_path)
+            try:
+                open_data(root)
+            except ValueError as error:
+                message = str(error)
+            assert str(tmp_path) in message and len(message.splitlines()) == 1
+
+        damage()
+        path.write_bytes(intact)
+
+
+def test_masks_alone_are_no_boxes(tmp_path: Path) -> None:
+    root = broken(formats.write_cvat, CVAT, "<box", "<mask")(tmp_path)
+    (root / CVAT).write_text((root / CVAT).read_text().replace("</box", "</mask"))
+    with pytest.raises(ValueError, match="no image has a box. 1 points, lines, masks"):
+        open_data(root)
 
 
 class TestSplit:
@@ -347,6 +416,12 @@ class TestSplit:
     def test_neither_side_is_empty(self, classes: list[set[str]], share: float) -> None:
         chosen = self.chosen(self.NAMES[: len(classes)], classes, share)
         assert 0 < len(chosen) < len(classes)
+        groups = len({*map(frozenset, classes)})
+        assert -1 < len(chosen) - share * len(classes) < groups + 1 or share > 0.5
+
+    def test_each_class_in_one_image(self) -> None:
+        chosen = self.chosen(self.NAMES[:20], [{str(i)} for i in range(20)])
+        assert len(chosen) == 4
 
     def test_refused(self, tmp_path: Path) -> None:
         root = formats.write_csv(tmp_path / "one", ONE)

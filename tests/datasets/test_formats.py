@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import data_formats as formats
@@ -128,6 +129,16 @@ def test_again_gives_the_same_files_and_the_log_says_what_they_are(
     assert first.images == str(root)
 
 
+def test_processes_may_open_at_once(tmp_path: Path) -> None:
+    root = formats.write_yolo(tmp_path / "data", formats.pictures(5))
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: open_data(root, 0.4), range(16)))
+    assert len(found) == 1
+    (splits,) = found
+    assert splits.val and len(load_annotations(splits.val.json_file).images) == 2
+    assert len(list(Path(splits.val.json_file).parent.iterdir())) == 2
+
+
 class TestOwnOrder:
     """Classes come in the format's order, and of all that are listed, used or not."""
 
@@ -190,7 +201,7 @@ class TestLayouts:
             file.write("val: ../valid/images\n")
         splits = open_data(root)
         assert splits.train and splits.val is None
-        assert "not there, left out: ../valid/images of" in caplog.text
+        assert "not there, left out; the first: ../valid/images of" in caplog.text
         assert open_data(root, 0.5).val
 
     @pytest.mark.parametrize("place", [".", "labels"])
@@ -210,11 +221,18 @@ class TestLayouts:
         (tmp_path / "classes.txt").write_text("bird\ncat\ndog\n")
         assert len(load_annotations(opened(tmp_path).json_file).images) == 3
 
+    def test_darknet_files_of_cvat(self, tmp_path: Path) -> None:
+        formats.draw(tmp_path / "obj_train_data", formats.pictures(3))
+        formats.write_labels(tmp_path / "obj_train_data", formats.pictures(3))
+        (tmp_path / "obj.names").write_text("bird\ncat\ndog\n")
+        assert len(load_annotations(opened(tmp_path).json_file).images) == 3
+
     def test_yolo_lists_of_images(self, tmp_path: Path) -> None:
         formats.write_yolo(tmp_path / "data", formats.pictures(4))
         root = tmp_path / "data"
         for name, numbers in (("train", (0, 1, 2)), ("val", (3,))):
-            lines = [f"./images/train/image_{i:03}.png\n" for i in numbers]
+            prefix = "./" if name == "train" else "data/"
+            lines = [f"{prefix}images/train/image_{i:03}.png\n" for i in numbers]
             (root / f"{name}.txt").write_text("".join(lines))
         yaml = "path: /not/here\ntrain: train.txt\nval: val.txt\nnames: [bird, cat, dog]\n"
         (root / "data.yaml").write_text(yaml)
@@ -238,6 +256,16 @@ class TestLayouts:
         with pytest.raises(ValueError, match=r"val.txt, line 2: there is no image_009.xml"):
             open_data(tmp_path)
 
+    @pytest.mark.parametrize("suffix", [".json", ".csv", ".xml", ".yaml"])
+    def test_other_files_do_not_matter(self, tmp_path: Path, suffix: str) -> None:
+        for folder in ("train", "valid"):
+            formats.write_createml(tmp_path / folder, formats.pictures(3))
+        for folder in (tmp_path, tmp_path / "train"):
+            content = "<other/>" if suffix == ".xml" else '{"other": 1}'
+            (folder / f"a{suffix}").write_text(content)
+        splits = open_data(tmp_path)
+        assert splits.train and splits.val
+
     def test_voc_beside_the_images(self, tmp_path: Path) -> None:
         for folder in ("train", "valid"):
             formats.draw(tmp_path / folder, formats.pictures(3))
@@ -258,6 +286,34 @@ class TestLayouts:
         splits = open_data(tmp_path)
         assert splits.train and len(load_annotations(splits.train.json_file).images) == 3
         assert splits.val and len(load_annotations(splits.val.json_file).images) == 1
+
+    @pytest.mark.parametrize(
+        ("header", "row"),
+        [
+            ("image;label;x;y;width;height", "a b.png;cat;4.5;3;20;15"),
+            ("Image Path,Class Name,X,Y,W,H,width,height", "else/a b.png,cat,4.5,3,20,15,40,30"),
+            (
+                "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name",
+                "cat,4.5,3,20,15,a b.png",
+            ),
+            ("path, class, x1, y1, x2, y2", "/a/a b.png, cat, 4.5, 3, 24.5, 18"),
+            ("\ufefffile,category,left,top,right,bottom,score", "a b.png,cat,4.5,3,24.5,18,"),
+        ],
+    )
+    def test_columns_of_tables(self, header: str, row: str, tmp_path: Path) -> None:
+        formats.draw(tmp_path, [Picture("a b.png", 40, 30, [])])
+        (tmp_path / "boxes.csv").write_text(f"{header}\r\n{row}\r\n", encoding="utf-8")
+        found = load_annotations(opened(tmp_path).json_file)
+        assert boxes_of(found) == {"a b.png": [("cat", [4.5, 3, 20, 15])]}
+
+    def test_createml_of_labelimg(self, tmp_path: Path) -> None:
+        formats.write_createml(tmp_path, formats.pictures(3))
+        file = tmp_path / "_annotations.createml.json"
+        for entry in json.loads(file.read_text()):
+            path = (tmp_path / entry["image"]).with_suffix(".json")
+            path.write_text(json.dumps([entry | {"verified": False}]))
+        file.unlink()
+        assert len(load_annotations(opened(tmp_path).json_file).images) == 3
 
     def test_subsets_of_a_cvat_project(self, tmp_path: Path) -> None:
         formats.write_cvat(tmp_path, formats.pictures(4))
@@ -316,6 +372,12 @@ class TestLayouts:
         formats.draw(tmp_path / "masks", formats.pictures(2))
         with pytest.raises(ValueError, match=r"known layouts \(.*YOLO: data.yaml.*It has images"):
             open_data(tmp_path / "masks")
+        root = formats.write_coco(tmp_path / "coco", formats.pictures(2)) / "train"
+        content = (root / "_annotations.coco.json").read_text()
+        (root / "_annotations.coco.json").rename(root / "a.json")
+        (root / "b_train.json").write_text(content)
+        with pytest.raises(ValueError, match="annotations of train, and others of no set"):
+            open_data(root)
         root = formats.write_voc(tmp_path / "both", formats.pictures(2))
         formats.write_csv(root, formats.pictures(2))
         with pytest.raises(ValueError, match="several layouts .*Pascal VOC, by .*; CSV, by"):

@@ -57,6 +57,21 @@ def batches(source, count):
     ]
 
 
+def test_a_worker_computes_with_one_thread():
+    """Whatever the main process has: all of them share the cores."""
+
+    def mapper(record):
+        return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        made = build_test_loader([{"file_name": "a"}], mapper, num_workers=1)
+        assert list(made) == [[1]]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_workers_and_restarts_do_not_change_the_batches(records):
     whole = batches(loader(records), 9)
     assert whole == batches(loader(records), 9)
@@ -149,7 +164,7 @@ class TestCheckOfPictures:
         (tmp_path / "3.png").write_bytes(b"broken")
         (tmp_path / "5.png").unlink()
         records[7]["width"] = 31
-        with pytest.raises(DataLoadingError, match=r"^3 of 10 pictures cannot be") as error:
+        with pytest.raises(DataLoadingError, match=r"^3 of 10 images cannot be") as error:
             self.check(records)
         text = str(error.value)
         assert f"{tmp_path / '3.png'} (record 3)" in text

@@ -9,15 +9,16 @@ import torch
 from detectron2.structures import Boxes, Instances
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from PIL import Image
 from vfnet_yolof.drawing import fonts
+from vfnet_yolof.drawing.canvas import class_color, display_scale, place_labels, save_image
 from vfnet_yolof.drawing.visualization import (
-    DISTRIBUTION_BOX_COLOR,
-    DISTRIBUTION_COLOR,
     INITIAL_BOX_COLOR,
     REFINED_BOX_COLOR,
+    SIDE_COLORS,
     STAR_POINT_COLOR,
-    class_color,
     draw_distributions,
+    draw_ground_truth,
     draw_instances,
     draw_star,
 )
@@ -80,6 +81,8 @@ def test_names_and_images_are_checked(image):
         draw_instances(image, detections([[0, 0, 9, 9]], [3], [0.9]), NAMES)
     with pytest.raises(ValueError, match="got float64"):
         draw_instances(image / 255, detections([], [], []), NAMES)
+    with pytest.raises(ValueError, match="scale must be at least 1, got 0"):
+        draw_instances(image, detections([], [], []), NAMES, scale=0)
 
 
 def test_colors_are_fixed_and_differ():
@@ -87,6 +90,118 @@ def test_colors_are_fixed_and_differ():
     assert len(set(colors)) == 80
     assert colors[:2] == [class_color(0), class_color(1)]
     assert all(0 <= value <= 255 for color in colors for value in color)
+
+
+def test_the_first_colours_suit_the_colour_blind():
+    """Those of Okabe and Ito, without black; the next seven are shades of them."""
+    assert class_color(0) == (0, 114, 178)
+    assert class_color(6) == (240, 228, 66)
+    assert class_color(7) != class_color(0)
+
+
+class TestLabels:
+    """They do not hide what they name, nor each other, where there is room."""
+
+    LIMITS = (160, 120)
+
+    def place(self, boxes: list[list[float]], sizes: list[tuple[float, float]]) -> np.ndarray:
+        return place_labels(np.array(boxes, float), np.array(sizes, float), self.LIMITS)
+
+    def overlaps(self, strips: np.ndarray) -> int:
+        corner = np.minimum(strips[:, None, 2:], strips[None, :, 2:])
+        common = (corner - np.maximum(strips[:, None, :2], strips[None, :, :2])).clip(0)
+        return int(np.triu(common.prod(-1), 1).astype(bool).sum())
+
+    def test_one_lies_above_its_box(self):
+        assert self.place([[40, 50, 100, 90]], [(30, 12)]).tolist() == [[40, 38, 70, 50]]
+
+    def test_at_the_top_it_lies_below(self):
+        (strip,) = self.place([[40, 5, 60, 25]], [(30, 12)])
+        assert strip.tolist() == [40, 25, 70, 37]
+
+    def test_where_a_box_fills_the_image_it_lies_inside(self):
+        (strip,) = self.place([[0, 0, 160, 120]], [(30, 12)])
+        assert strip[:2].min() >= 0
+        assert strip[2] <= 160
+        assert strip[3] <= 120
+
+    def test_equal_boxes_have_labels_apart(self):
+        strips = self.place([[40, 50, 100, 90]] * 6, [(30, 12)] * 6)
+        assert self.overlaps(strips) == 0
+
+    def test_a_crowd_has_labels_apart(self):
+        boxes = [[x, y, x + 24, y + 22] for y in (20, 48, 76) for x in range(4, 150, 30)]
+        strips = self.place(boxes, [(22, 10)] * 15)
+        assert self.overlaps(strips) == 0
+        for strip in strips:
+            touched = [
+                x0 <= strip[2] and x1 >= strip[0] and y0 <= strip[3] and y1 >= strip[1]
+                for x0, y0, x1, y1 in boxes
+            ]
+            assert any(touched)
+
+    def test_a_neighbour_is_not_hidden(self):
+        """Above the second box is the first one, so its label goes below."""
+        strips = self.place([[40, 20, 70, 40], [40, 41, 70, 61]], [(30, 12)] * 2)
+        assert strips.tolist() == [[40, 8, 70, 20], [40, 61, 70, 73]]
+
+    def test_a_thousand_are_all_there(self, image):
+        rng = np.random.default_rng(0)
+        corner = rng.random((1000, 2)) * (140, 100)
+        boxes = np.concatenate([corner, corner + rng.random((1000, 2)) * 20], axis=1)
+        found = detections(boxes.tolist(), [i % 3 for i in range(1000)], [0.5] * 1000)
+        assert (draw_instances(image, found, NAMES) != image).mean() > 0.9
+
+    def test_no_object_is_hidden_in_an_enlarged_image(self, image):
+        scale = display_scale(120, 160)
+        box = [40.0, 50.0, 60.0, 70.0]
+        drawn = draw_instances(image, detections([box], [1], [0.9]), NAMES, scale=scale)
+        assert scale == 4
+        assert drawn.shape == (480, 640, 3)
+        assert (drawn[205:275, 165:235] == 128).all()
+        assert tuple(drawn[240, 160]) == class_color(1)
+
+    def test_small_boxes_have_smaller_labels(self):
+        image = np.full((480, 640, 3), 128, np.uint8)
+
+        def rows(width: float) -> int:
+            found = detections([[300.0, 200, 300 + width, 240]], [0], [0.9])
+            drawn = draw_instances(image, found, ["a long class name"])
+            return int((drawn[:200, 310] != 128).any(-1).sum())
+
+        assert 9 <= rows(20) < rows(300)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [((120, 160), 4), ((480, 640), 1), ((479, 640), 2), ((1, 3000), 1), ((8, 400), 4)],
+)
+def test_scale_for_display(size: tuple[int, int], scale: int):
+    assert display_scale(*size) == scale
+
+
+def test_ground_truth(image):
+    truth = Instances((120, 160))
+    truth.gt_boxes = Boxes(torch.tensor([[40.0, 50, 100, 90]]))
+    truth.gt_classes = torch.tensor([2])
+    drawn = draw_ground_truth(image, truth, NAMES, scale=2)
+    assert drawn.shape == (240, 320, 3)
+    assert tuple(drawn[140, 80]) == class_color(2)
+
+
+def test_jpegs_keep_thin_lines(image, tmp_path):
+    found = detections([[40, 50, 100, 90]], [4], [0.9])
+    drawn = draw_instances(image, found, NAMES + ["d", "e"], line_width=1)
+    save_image(Image.fromarray(drawn), tmp_path / "a.JPG")
+    save_image(Image.fromarray(drawn), tmp_path / "a.png")
+    assert (np.asarray(Image.open(tmp_path / "a.png")) == drawn).all()
+    with Image.open(tmp_path / "a.JPG") as written:
+        assert [layer[1:3] for layer in written.layer] == [(1, 1)] * 3  # no subsampling
+        line = np.asarray(written)[60:85, 40].astype(int)
+    assert abs(line - class_color(4)).max() < 25
+    with pytest.raises(ValueError, match="unknown file extension"):
+        save_image(Image.fromarray(drawn), tmp_path / "a.nothing")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.JPG", "a.png"]
 
 
 def test_star(image):
@@ -128,9 +243,9 @@ def sure(bins: list[int], count: int = 9) -> torch.Tensor:
     return torch.eye(count)[torch.tensor(bins)][None]
 
 
-def orange(drawn: np.ndarray) -> np.ndarray:
+def lines(drawn: np.ndarray) -> np.ndarray:
     """(H, W) bool: lines of the curves."""
-    return (drawn == DISTRIBUTION_COLOR).all(-1)
+    return np.any([(drawn == color).all(-1) for color in SIDE_COLORS], axis=0)
 
 
 class TestDistributions:
@@ -144,17 +259,25 @@ class TestDistributions:
 
     def test_certain_sides_are_peaks_at_the_sides(self, image):
         drawn = self.draw(image, sure([4, 3, 4, 3]))
-        peaks = orange(drawn)
+        peaks = lines(drawn)
         for x in (48, 112):  # they rise from the middle of the side; the lines at 56 are bases
             assert peaks[60 - 19, x - 1 : x + 2].any()
             assert not peaks[60 - 19, [x - 5, x + 5]].any()
         assert peaks[83:86, 80 + 19].any()
-        assert tuple(drawn[70, 48]) == DISTRIBUTION_BOX_COLOR
+        assert tuple(drawn[70, 48]) == class_color(0)
+
+    def test_each_side_has_a_colour(self, image):
+        drawn = self.draw(image, sure([4, 3, 4, 3]))
+        peaks = ((60 - 19, 48), (36, 80 + 19), (60 - 19, 112), (84, 80 + 19))
+        for color, (y, x) in zip(SIDE_COLORS, peaks, strict=True):
+            near = drawn[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3)
+            assert (near == color).all(1).any()
+        assert len(set(SIDE_COLORS)) == 4
 
     def test_an_unclear_side_is_low_and_broad(self, image):
         unclear = sure([4, 3, 4, 3])
         unclear[0, 0] = 1 / 9  # the mean is bin 4, as before
-        drawn = orange(self.draw(image, unclear))
+        drawn = lines(self.draw(image, unclear))
         assert not drawn[60 - 19 : 60 - 5, :80].any()
         columns = np.flatnonzero(drawn[57:60, :80].any(0))
         assert columns.min() == 80 - 8 * STEP  # bin 8
@@ -164,7 +287,7 @@ class TestDistributions:
         half = sure([4, 3, 4, 3])
         half[0, 0] = 0
         half[0, 0, [3, 5]] = 0.5
-        drawn = orange(self.draw(image, half))
+        drawn = lines(self.draw(image, half))
         for x in (40, 56):
             assert drawn[60 - 10, x - 1 : x + 2].any()
             assert not drawn[: 60 - 11, x].any()
@@ -173,7 +296,7 @@ class TestDistributions:
         probabilities = sure([4, 3, 4, 3])
         found = with_distributions([[-12.0, 36, 52, 84]], (20, 60), probabilities)
         assert found.pred_boxes.tensor[0, 0] == 0
-        drawn = orange(draw_distributions(image, found, NAMES, line_width=1, curve_height=20))
+        drawn = lines(draw_distributions(image, found, NAMES, line_width=1, curve_height=20))
         assert drawn[60 - 19, 51:54].any()
         assert not drawn[60 - 19, :20].any()  # the cut side peaks outside
 
@@ -181,7 +304,7 @@ class TestDistributions:
         """As in a picture that was not resized equally."""
         found = with_distributions([[64.0, 36, 96, 84]], (80, 60), sure([4, 3, 4, 3]))
         found.side_intervals = torch.tensor([[4.0, 8.0, 4.0, 8.0]])
-        drawn = orange(draw_distributions(image, found, NAMES, line_width=1, curve_height=20))
+        drawn = lines(draw_distributions(image, found, NAMES, line_width=1, curve_height=20))
         assert drawn[60 - 19, 63:66].any()
         assert drawn[60 - 19, 95:98].any()
         assert drawn[83:86, 80 + 19].any()

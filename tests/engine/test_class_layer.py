@@ -47,6 +47,21 @@ def test_rows_follow_names_for_all_anchors(anchors, source, target):
     assert model.cls_logits.bias[0] == 1000.0  # the model is not changed here
 
 
+@pytest.mark.parametrize("anchors", [1, 4])
+def test_background_follows_the_classes(anchors: int) -> None:
+    """The last of each anchor, as in SSD."""
+    saved, model = nn.Module(), nn.Module()
+    saved.head, model.head = Head(anchors, 2 + 1, 0.0), Head(anchors, 3 + 1, 1000.0)
+    model.head.has_background = True
+    weights = follow_names(
+        model, saved.state_dict(), Classes(["a", "b"], "old.pth"), Classes(["b", "c", "a"], "new")
+    )
+    for anchor in range(anchors):
+        of_old = 3 * anchor
+        got = weights["head.cls_logits.bias"][4 * anchor : 4 * anchor + 4].tolist()
+        assert got == [of_old + 1, 1000.0 + 4 * anchor + 1, of_old, of_old + 2]
+
+
 @pytest.mark.parametrize("build", [tiny_vfnet, tiny_atss, tiny_gfl, tiny_yolof])
 def test_a_detector_finds_the_same_names_in_another_order(build, tmp_path, caplog):
     old, new = build(seed=1).eval(), build(seed=2).eval()
@@ -120,7 +135,7 @@ def test_other_anchors_are_not_taken_for_other_classes(tmp_path, caplog):
 )
 def test_init_checkpoint_must_have_the_same_classes(tmp_path, target):
     path, _ = saved(tmp_path, NAMES)
-    with pytest.raises(ConfigError, match=r"init_checkpoint=.*other classes.*only .*--init-from"):
+    with pytest.raises(ConfigError, match=r"init_checkpoint=.*other classes.*only .*--weights"):
         load_initial_weights(ToyDetector(len(target)), path, Classes(target, "data set 'new'"))
 
 

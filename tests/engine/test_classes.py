@@ -202,7 +202,7 @@ def test_resuming_with_another_order_is_refused(tmp_path, two_orders, capsys):
     assert train(tmp_path, turned, "--resume", "train.max_iter=2") == 2
     message = capsys.readouterr().err
     assert "has these classes otherwise: class 0 is 'red'" in message
-    assert f"--init-from {tmp_path / 'out' / 'model_final.pth'}" in message
+    assert f"--weights {tmp_path / 'out' / 'model_final.pth'}" in message
     assert train(tmp_path, two_orders, "--resume", "train.max_iter=2") == 0
 
 

@@ -42,7 +42,7 @@ def test_init_from_on_the_command_line(toy, checkpoint):
 
 def test_init_checkpoint_must_fit(checkpoint):
     path, _ = checkpoint
-    with pytest.raises(ConfigError, match=r"cls_score\.weight.*--init-from"):
+    with pytest.raises(ConfigError, match=r"cls_score\.weight.*--weights"):
         load_initial_weights(ToyDetector(num_classes=3), path)
     assert len(load_initial_weights(ToyDetector(num_classes=7), path).loaded) == 11
 
@@ -73,7 +73,8 @@ def test_eval_only(toy, capsys):
     lines = (toy.output_dir / "metrics.json").read_text().splitlines()
     last = json.loads(lines[-1])
     assert last["iteration"] == 3
-    assert set(last) == {"iteration", "toy/score"}
+    assert set(last) == {"iteration", "evaluated", "toy/score"}
+    assert last["evaluated"] == str(toy.output_dir / "model_best.pth")
     log = (toy.output_dir / "log.txt").read_text()
     assert "Evaluating the averaged weights of" in log
     assert "model_best.pth" in log

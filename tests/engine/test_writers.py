@@ -92,3 +92,19 @@ def test_a_line_that_cannot_be_written_names_the_file_and_the_cause(tmp_path):
     (tmp_path / "metrics.json").mkdir()
     with pytest.raises(OutputError, match=r"Cannot write .*metrics\.json: Is a directory"):
         append_metrics(tmp_path / "metrics.json", {"a": 1})
+
+
+def test_the_console_shows_epoch_and_present_ap_but_not_those_of_classes(lines):
+    writer = ConsoleWriter(max_iter=100, iterations_per_epoch=2.0)
+    with EventStorage(0) as storage:
+        for storage.iter, measured in enumerate((9.0, 5.0, None)):
+            storage.put_scalars(total_loss=2.0)
+            if measured is not None:
+                metrics = {"bbox/AP": measured, "bbox/AP-disc": 7.0, "swa/bbox/AP": measured + 1}
+                storage.put_scalars(**metrics, smoothing_hint=False)
+            writer.write()
+    assert lines == [
+        "eta: N/A  iter: 0  epoch: 0.5  total_loss: 2  bbox/AP: 9  swa/bbox/AP: 10",
+        "eta: N/A  iter: 1  epoch: 1  total_loss: 2  bbox/AP: 5  swa/bbox/AP: 6",
+        "eta: N/A  iter: 2  epoch: 1.5  total_loss: 2",
+    ]

@@ -46,7 +46,7 @@ def test_nothing_but_the_weights_differs_from_the_packaged_config(name):
     before = loaded(packaged.dump())
     text = record(config=f"{name}.yaml")
     after = loaded(text)
-    assert after.MODEL.WEIGHTS.endswith(f"{name.split('/')[1]}_yaml/model_final.pth")
+    assert after.MODEL.WEIGHTS.endswith("/output/model_final.pth")
     after.MODEL.WEIGHTS = before.MODEL.WEIGHTS
     assert after == before
     assert not listed(text)

@@ -363,7 +363,7 @@ def test_pictures_of_a_configuration_without_training_data(tmp_path):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--output-dir=", "--output-dir is empty"),
+        ("--output-dir=", "--output is empty"),
         ("train.output_dir=", "train.output_dir is empty"),
         ("train.output_dir=${nope}", "train.output_dir cannot be resolved"),
     ],

@@ -109,7 +109,7 @@ class TestEvaluationFails:
         monkeypatch.setenv("TOY_BROKEN", "toy_4.png")
         assert toy.run("dataloader.train.dataset.size=4") == 2
         message = error_line(capsys)
-        assert "dataloader.test: 1 of 6 pictures cannot be evaluated on: toy_4.png" in message
+        assert "dataloader.test: 1 of 6 images cannot be evaluated on: toy_4.png" in message
         assert not list(toy.output_dir.glob("*.pth"))
 
     def test_an_evaluator_that_cannot_be_built_is_refused_at_the_start(

@@ -27,4 +27,4 @@ def source(golden: Path, reference: Reference) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def model(reference: Reference, source: dict[str, torch.Tensor]) -> torch.nn.Module:
-    return checks.converted_model(reference.config, source)
+    return checks.converted_model(reference, source)

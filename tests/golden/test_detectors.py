@@ -9,24 +9,17 @@ from pathlib import Path
 import golden_checks as checks
 import numpy as np
 import pytest
-from golden_checks import CASES, LEVELS, REFERENCES, detectors
+from golden_checks import CASES, LEVELS, detectors
 
-MAPS = {
-    "vfnet_r50_fpn": {
-        "logits": "cls_logits",
-        "ltrb_init": "bbox_pred_init",
-        "sides": "bbox_pred_refine",
-    },
-    "gfl_r50_fpn": {"logits": "cls_logits", "sides": "reg_dist_logits"},
-}
+AUTHORS = ("vfnet", "gfl", "yolof")
 
 
-@detectors(*REFERENCES)
+@detectors(*AUTHORS)
 def test_checkpointer_leaves_nothing_missing(reference, model, source, tmp_path: Path) -> None:
     checks.check_checkpointer(model, reference.config, source, tmp_path)
 
 
-@detectors(*REFERENCES)
+@detectors(*AUTHORS)
 def test_normalised_input(model, golden: Path, numbers: dict) -> None:
     checks.check_input(model, golden, numbers)
 
@@ -39,7 +32,7 @@ def test_features(model, golden: Path, numbers: dict) -> None:
 @detectors("vfnet", "gfl")
 def test_head_outputs(reference, model, golden: Path, numbers: dict) -> None:
     got = checks.predictions(model, golden)
-    for ours, theirs in MAPS[reference.name].items():
+    for ours, theirs in reference.maps.items():
         for level, of_level in zip(LEVELS, getattr(got, ours), strict=True):
             checks.check_map(of_level, numbers, f"head/{theirs}/{level}")
 
@@ -72,13 +65,13 @@ def test_losses_of_gfl(reference, model, golden: Path, case: str, source_name: s
     checks.check_losses(losses, numbers, case, reference.losses)
 
 
-@detectors(*REFERENCES)
+@detectors(*AUTHORS)
 def test_gradients(model, source, golden: Path, numbers: dict) -> None:
     checks.check_gradients(model, source, golden, numbers)
 
 
 @pytest.mark.parametrize("case", ["main", "uneven"])
-@detectors(*REFERENCES, source_name="numbers", candidates="candidates")
+@detectors(*AUTHORS, source_name="numbers", candidates="candidates")
 def test_detections(
     reference, model, golden: Path, case: str, source_name: str, candidates: str
 ) -> None:

@@ -1,10 +1,9 @@
 """Losses, coders, assigners and NMS against the reference implementations' own numbers."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from golden_checks import cases, params
 from torchvision.ops import box_convert
 from vfnet_yolof.layers.nms import HardNMS
 from vfnet_yolof.modeling.assigners import ATSSAssigner, UniformAssigner
@@ -26,23 +25,6 @@ from vfnet_yolof.modeling.losses import (
 from vfnet_yolof.modeling.representations import GeneralDistribution, integral
 
 pytestmark = pytest.mark.golden
-UNITS = Path(__file__).parents[1] / "data" / "units"
-
-
-def cases(name: str) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """The cases of a unit file: name and arrays."""
-    arrays = np.load(UNITS / f"{name}.npz")
-    names = list(dict.fromkeys(key.split("/")[0] for key in arrays.files))
-    return [
-        (c, {k.split("/", 1)[1]: arrays[k] for k in arrays.files if k.startswith(c + "/")})
-        for c in names
-    ]
-
-
-def params(name: str):
-    return pytest.mark.parametrize(
-        "numbers", [pytest.param(arrays, id=case) for case, arrays in cases(name)]
-    )
 
 
 def reduce_as_reference(loss: torch.Tensor, numbers: dict[str, np.ndarray]) -> torch.Tensor:

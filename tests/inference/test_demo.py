@@ -2,73 +2,15 @@
 
 import errno
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import demo as tool
 import numpy as np
 import pytest
-import torch
-from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
+from demo_inputs import CONFIG, NAMES, write_picture, write_video
 from PIL import Image
 from vfnet_yolof import Predictor
-from vfnet_yolof.config.packaged import load_config
-from vfnet_yolof.inference.demo import (
-    InputError,
-    category_ids,
-    collect_inputs,
-    run_on_camera,
-    run_on_files,
-)
-
-CONFIG = "vfnet/vfnet_small_shapes.py"
-NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    model = instantiate(load_config(CONFIG).model)
-    torch.nn.init.normal_(model.head.cls_logits.weight, std=0.3)
-    torch.nn.init.zeros_(model.head.cls_logits.bias)  # so that every picture has detections
-    path = tmp_path_factory.mktemp("weights") / "vfnet.pth"
-    torch.save({"model": model.state_dict(), "class_names": NAMES}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def predictor(weights) -> Predictor:
-    return Predictor(CONFIG, weights, device="cpu", score_thresh=0.1, batch_size=3)
-
-
-def write_picture(path: Path, height: int = 64, width: int = 64) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
-    return path
-
-
-def write_video(path: Path, frames: int, fps: float = 12.5) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (96, 64))
-    for _ in range(frames):
-        writer.write(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8))
-    writer.release()
-    return path
-
-
-def read_video(path: Path) -> tuple[int, float, tuple[int, int]]:
-    """Number of frames, frames per second, (width, height)."""
-    capture = cv2.VideoCapture(str(path))
-    fps, count, size = capture.get(cv2.CAP_PROP_FPS), 0, (0, 0)
-    while True:
-        success, frame = capture.read()
-        if not success:
-            return count, fps, size
-        count, size = count + 1, (frame.shape[1], frame.shape[0])
+from vfnet_yolof.inference.demo import InputError, collect_inputs, run_on_files
 
 
 def test_folder_with_a_broken_picture(weights, tmp_path: Path, capsys):
@@ -93,9 +35,10 @@ def test_folder_with_a_broken_picture(weights, tmp_path: Path, capsys):
     assert f"detections: {listing}" in captured.out
     files = sorted(p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file())
     assert files == ["a.png", "deep/b.jpg"]
-    assert Image.open(output / "deep" / "b.jpg").size == (96, 64)
+    assert Image.open(output / "deep" / "b.jpg").size == (8 * 96, 8 * 64)  # enlarged
     original, drawn = Image.open(folder / "a.png"), Image.open(output / "a.png")
-    assert (np.asarray(original) != np.asarray(drawn)).any()
+    plain = original.resize(drawn.size, Image.Resampling.BICUBIC)
+    assert (np.asarray(plain) != np.asarray(drawn)).any()
 
     records = json.loads(listing.read_text())
     assert {r["file_name"] for r in records} == {str(folder / "a.png"), str(folder / "deep/b.jpg")}
@@ -156,12 +99,12 @@ class TestNoInputEndsTheRun:
         }
 
     def test_drawing(self, predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch):
-        def fail_on_wide(image, *_):
+        def fail_on_wide(image, *_, **__):
             if image.shape[1] > 64:
                 raise ValueError("cannot be drawn")
             return image
 
-        monkeypatch.setattr("vfnet_yolof.inference.demo.draw_instances", fail_on_wide)
+        monkeypatch.setattr("vfnet_yolof.inference.predictor.draw_found", fail_on_wide)
         result = run_on_files(predictor, collect_inputs([folder]), tmp_path / "out")
         assert result.failures == [(str(folder / "4.png"), "ValueError: cannot be drawn")]
         assert len(result.written) == result.num_images == 6
@@ -201,18 +144,6 @@ class TestNoInputEndsTheRun:
             run_on_files(predictor, collect_inputs([folder]), tmp_path / "out")
 
 
-def test_records_are_the_predictors_detections(predictor: Predictor, tmp_path: Path):
-    path = write_picture(tmp_path / "a.png")
-    result = run_on_files(predictor, collect_inputs([path]), tmp_path / "out")
-    expected = predictor(path)
-    assert not result.failures
-    assert len(result.records) == len(expected) > 0
-    boxes = torch.tensor([r["bbox"] for r in result.records])
-    boxes[:, 2:] += boxes[:, :2]
-    assert torch.allclose(boxes, expected.pred_boxes.tensor, atol=0.01)
-    assert [r["category_id"] for r in result.records] == expected.pred_classes.tolist()
-
-
 def test_star_pictures_differ_from_plain_ones(predictor: Predictor, tmp_path: Path, monkeypatch):
     sources = collect_inputs([write_picture(tmp_path / "a.png")])
     run_on_files(predictor, sources, tmp_path / "plain")
@@ -225,66 +156,6 @@ def test_star_pictures_differ_from_plain_ones(predictor: Predictor, tmp_path: Pa
     monkeypatch.setattr(type(predictor.model), "extra_fields", {})
     with pytest.raises(InputError, match="no star points"):
         run_on_files(predictor, sources, tmp_path / "star", star=True)
-
-
-def test_video(predictor: Predictor, tmp_path: Path):
-    video = write_video(tmp_path / "street.avi", frames=5)
-    result = run_on_files(predictor, collect_inputs([video]), tmp_path / "out")
-    assert result.written == [tmp_path / "out" / "street.mp4"]
-    assert read_video(result.written[0]) == (5, pytest.approx(12.5), (96, 64))
-    assert result.num_images == 5
-    assert {r["frame"] for r in result.records} == set(range(5))
-    assert {r["file_name"] for r in result.records} == {"street.avi"}
-    assert list((tmp_path / "out").iterdir()) == result.written
-
-
-def test_video_stops_after_max_frames(predictor: Predictor, tmp_path: Path):
-    video = write_video(tmp_path / "street.mp4", frames=5)
-    result = run_on_files(predictor, collect_inputs([video]), tmp_path / "out", max_frames=4)
-    assert read_video(result.written[0])[0] == 4
-
-
-def test_broken_video_is_named(predictor: Predictor, tmp_path: Path):
-    video = tmp_path / "broken.mp4"
-    video.write_bytes(b"no video")
-    result = run_on_files(predictor, collect_inputs([video]), tmp_path / "out")
-    assert result.failures == [
-        (str(video), "cannot open broken.mp4: not a video that OpenCV reads")
-    ]
-    assert not result.written
-
-
-class Camera:
-    """Three frames, then Ctrl-C."""
-
-    def __init__(self, number):
-        self.frames = [np.zeros((64, 96, 3), np.uint8)] * 3 if number == 7 else []
-        self.opened = number == 7
-
-    def isOpened(self):
-        return self.opened
-
-    def get(self, _):
-        return 0.0
-
-    def read(self):
-        if not self.frames:
-            raise KeyboardInterrupt
-        return True, self.frames.pop()
-
-    def release(self):
-        self.opened = False
-
-
-def test_camera_is_recorded_until_interrupted(predictor: Predictor, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    monkeypatch.setattr(predictor, "batch_size", 1)
-    result = run_on_camera(predictor, 7, tmp_path)
-    with pytest.raises(InputError, match="cannot open camera 5"):
-        run_on_camera(predictor, 5, tmp_path)
-    monkeypatch.undo()
-    assert result.num_images == 3
-    assert read_video(tmp_path / "camera_7.mp4") == (3, pytest.approx(25.0), (96, 64))
 
 
 def test_inputs(tmp_path: Path):
@@ -312,8 +183,8 @@ def test_links_that_lead_nowhere_are_inputs_too(tmp_path: Path):
     [
         ("absent.png", "absent.png does not exist"),
         ("*.tiff", "tiff does not exist"),
-        ("empty", "has no pictures"),
-        ("notes.txt", "neither a picture nor a video"),
+        ("empty", "has no images or videos"),
+        ("notes.txt", "neither an image nor a video"),
     ],
 )
 def test_wrong_inputs_are_named(name: str, message: str, tmp_path: Path, capsys):
@@ -359,47 +230,3 @@ def test_inputs_are_never_overwritten(predictor: Predictor, tmp_path: Path):
     with pytest.raises(InputError, match="would be overwritten"):
         run_on_files(predictor, collect_inputs([tmp_path]), tmp_path)
     assert picture.read_bytes() == before
-
-
-@pytest.fixture
-def data_set() -> Iterator[str]:
-    """Name of a data set in which a has the category id 90 and b 17."""
-    metadata = MetadataCatalog.get("demo_test_set")
-    metadata.thing_classes = ["a", "b"]
-    metadata.thing_dataset_id_to_contiguous_id = {17: 1, 90: 0}
-    yield "demo_test_set"
-    MetadataCatalog.remove("demo_test_set")
-
-
-@pytest.mark.parametrize(
-    ("names", "trained_on", "ids"),
-    [
-        (["a", "b"], None, [90, 17]),
-        (["b", "a"], None, [17, 90]),
-        (["b", "a"], [1, 2], [17, 90]),
-        (["a", "c"], None, [0, 1]),
-        (["a", "c"], [5, 7], [5, 7]),
-        (["b"], [3], [3]),
-        (["a", "a"], None, [0, 1]),
-    ],
-)
-def test_category_ids_follow_names(data_set: str, names, trained_on, ids):
-    assert category_ids(names, data_set, trained_on) == ids
-
-
-def test_category_ids_without_a_data_set():
-    assert category_ids(["a", "b"], None) == [0, 1]
-    assert category_ids(["a", "b"], "no such data set", [4, 2]) == [4, 2]
-
-
-def test_records_have_the_ids_that_the_model_was_trained_on(weights, tmp_path: Path):
-    content = torch.load(weights, weights_only=True)
-    path = tmp_path / "own.pth"
-    torch.save({**content, "category_ids": [11, 22, 33, 44, 55, 66]}, path)
-    predictor = Predictor(CONFIG, path, device="cpu", score_thresh=0.1)
-    result = run_on_files(
-        predictor, collect_inputs([write_picture(tmp_path / "a.png")]), tmp_path / "out"
-    )
-    assert result.records
-    for record in result.records:
-        assert record["category_id"] == 11 * (NAMES.index(record["category_name"]) + 1)

@@ -11,7 +11,7 @@ from detectron2.structures import Instances
 from PIL import Image
 from vfnet_yolof import Predictor
 from vfnet_yolof.config.packaged import load_config
-from vfnet_yolof.drawing.visualization import DISTRIBUTION_COLOR, draw_distributions
+from vfnet_yolof.drawing.visualization import SIDE_COLORS, draw_distributions
 from vfnet_yolof.inference.demo import InputError, collect_inputs, run_on_files
 
 CONFIG = "gfl/gfl_small_shapes.py"
@@ -80,10 +80,12 @@ def test_the_distributions_are_those_of_the_boxes(found: Instances):
 
 
 def test_the_drawing_shows_them(picture: np.ndarray, found: Instances):
-    drawn = draw_distributions(picture, found, NAMES)
-    assert drawn.shape == picture.shape
-    assert (drawn == DISTRIBUTION_COLOR).all(-1).any()
-    assert not (picture == DISTRIBUTION_COLOR).all(-1).any()
+    drawn = draw_distributions(picture, found, NAMES, scale=6)
+    assert drawn.shape == (6 * 80, 6 * 112, 3)
+    assert draw_distributions(picture, found, NAMES).shape == picture.shape
+    for color in SIDE_COLORS:
+        assert (drawn == color).all(-1).any()
+        assert not (picture == color).all(-1).any()
 
 
 def test_the_demo_draws_them(weights: Path, picture: np.ndarray, tmp_path: Path):
@@ -93,8 +95,9 @@ def test_the_demo_draws_them(weights: Path, picture: np.ndarray, tmp_path: Path)
     for folder, option in (("plain", []), ("drawn", ["--draw-distributions"])):
         assert tool.main([*arguments, "--output", str(tmp_path / folder), *option]) == 0
     plain, drawn = (np.asarray(Image.open(tmp_path / f / "a.png")) for f in ("plain", "drawn"))
-    assert (drawn == DISTRIBUTION_COLOR).all(-1).any()
-    assert not (plain == DISTRIBUTION_COLOR).all(-1).any()
+    for color in SIDE_COLORS:
+        assert (drawn == color).all(-1).any()
+        assert not (plain == color).all(-1).any()
 
 
 def test_star_and_distributions_exclude_each_other(predictor: Predictor, tmp_path: Path, capsys):

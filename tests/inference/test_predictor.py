@@ -93,7 +93,7 @@ def test_reference_checkpoint_gives_the_reference_detections(golden: Path, tmp_p
     torch.save({"state_dict": source, "meta": {"CLASSES": names}}, path)
     as_is = ["dataloader.test.mapper.augmentations=[]"]
     predictor = Predictor(
-        "vfnet/vfnet_r50_fpn_1x.py", path, device="cpu", score_thresh=0.0, overrides=as_is
+        "vfnet/vfnet_r50_fpn_1x.py", path, device="cpu", score_thresh=0.05, overrides=as_is
     )
     images = make_images(golden).transpose(0, 2, 3, 1)
     reference = np.load(golden / "vfnet_r50_fpn.npz")
@@ -214,6 +214,19 @@ def test_score_threshold(predictor: Predictor, config, weights):
     threshold = float(everything.median())
     strict = Predictor(config, weights, device="cpu", score_thresh=threshold)
     assert torch.equal(strict(image).scores, everything[everything >= threshold])
+
+
+def test_the_models_own_threshold_does_not_hold_up_a_lower_one(config, weights):
+    image = picture(64, 96)
+    own = ["model.postprocessor.score_thresh=0.12", "model.postprocessor.max_detections=1000"]
+    at = {
+        score: Predictor(config, weights, device="cpu", score_thresh=score, overrides=own)(image)
+        for score in (0.02, 0.12, 0.2)
+    }
+    lowest = at[0.02].scores
+    assert 0.02 <= lowest.min() < 0.12
+    for score in (0.12, 0.2):
+        assert torch.equal(at[score].scores, lowest[lowest >= score])
 
 
 def test_exif_orientation(predictor: Predictor, tmp_path: Path):

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import vfnet_yolof
 from omegaconf import DictConfig
+from PIL import Image
 from tiny import shrink
 from torch import nn
 from vfnet_yolof import model_zoo
 from vfnet_yolof.checkpoint import CheckpointError
+from vfnet_yolof.cli.main import main
 from vfnet_yolof.config import read as config_reader
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.model_zoo import files
@@ -261,3 +264,56 @@ class TestUnreachableHosts:
 
         monkeypatch.setattr(files.urllib.request, "urlopen", refuse)
         assert self.fails(cache) < 3
+
+
+class TestPredictors:
+    """A row's name is enough to predict with its published weights."""
+
+    SMALL = "dataloader.test.mapper.augmentations=[]"
+
+    @pytest.fixture
+    def here(self, published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+        """The published file is in the working directory; it wants another threshold."""
+        content, digest, model = published
+        wanted = ("model.postprocessor.max_detections=7",)
+        use(monkeypatch, Weights("made.pth", digest, (), PAGE, MMDETECTION, overrides=wanted))
+        (tmp_path / "made.pth").write_bytes(content)
+        return model
+
+    def test_as_published(self, here: nn.Module) -> None:
+        predictor = vfnet_yolof.from_zoo(NAME, optimized=False, overrides=[self.SMALL])
+        state = predictor.model.state_dict()
+        assert all(torch.equal(v, state[k]) for k, v in here.state_dict().items())
+        assert predictor.class_names == ["a", "b", "c"]
+        assert predictor.model.postprocessor.max_detections == 7
+        assert len(predictor.cfg.augmentations.augs) == 0
+
+    def test_with_weights_of_ones_own(self, here: nn.Module, tmp_path: Path) -> None:
+        own = {key: value + 1 for key, value in here.state_dict().items()}
+        torch.save({"model": own}, tmp_path / "own.pth")
+        predictor = vfnet_yolof.from_zoo(NAME, tmp_path / "own.pth", device="cpu")
+        assert predictor.model.postprocessor.max_detections == 100
+
+    def test_the_name_is_a_configs_too(self, here: nn.Module, tmp_path: Path) -> None:
+        assert vfnet_yolof.Predictor(NAME, tmp_path / "made.pth").class_names == ["a", "b", "c"]
+
+    def test_what_is_not_to_be_had(self, published, cache: Path, monkeypatch) -> None:
+        use(monkeypatch, Weights("made.pth", "12345678", (), PAGE, MMDETECTION))
+        with pytest.raises(model_zoo.WeightsUnavailableError, match=f"{PAGE}.*{cache}"):
+            vfnet_yolof.from_zoo(NAME)
+        with pytest.raises(KeyError, match="did you mean"):
+            vfnet_yolof.from_zoo("vfnet_r50_1x")
+
+    def test_on_the_command_line(self, here, tmp_path: Path, monkeypatch, capsys) -> None:
+        Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+        arguments = ["predict", NAME, "a.png", "--output", "out", "--device", "cpu", self.SMALL]
+        assert main(arguments) == 0
+        assert "published weights: made.pth" in capsys.readouterr().out
+        assert left_in(tmp_path / "out") == ["a.png"]
+        use(monkeypatch, Weights("other.pth", "12345678", (), PAGE, MMDETECTION))
+        assert main(arguments) == 2
+        assert f"Get it from {PAGE}" in capsys.readouterr().err
+        assert main([*arguments, "train.init_checkpoint=made.pth"]) == 0
+        use(monkeypatch, None)
+        assert main(arguments) == 2
+        assert f"no weights are published for {ROW}" in capsys.readouterr().err

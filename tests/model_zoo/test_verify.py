@@ -15,10 +15,11 @@ from omegaconf import DictConfig
 from PIL import Image
 from tiny import shrink_yolof
 from vfnet_yolof import model_zoo
+from vfnet_yolof.cli.zoo import verify_tool
 from vfnet_yolof.config import read as config_reader
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.model_zoo.table import ROWS
-from vfnet_yolof.model_zoo.verify import Verification, command_line, pipeline_of
+from vfnet_yolof.model_zoo.verify import Verification, pipeline_of
 from vfnet_yolof.modeling.meta_arch import YOLOF
 
 CONFIG = "vfnet/vfnet_small.py"
@@ -61,7 +62,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(coco: Path, *options: str) -> int:
-    return command_line(verify_weights.__doc__, [CONFIG, "--coco", str(coco), *options])
+    return verify_tool(verify_weights.__doc__, [CONFIG, "--coco", str(coco), *options])
 
 
 def test_converts_evaluates_and_compares(coco, weights, tmp_path, capsys):
@@ -106,7 +107,7 @@ def test_the_limit_is_inclusive():
     ],
 )
 def test_what_stands_in_the_way(arguments, message, weights, capsys):
-    assert command_line(None, arguments) == 2
+    assert verify_tool(None, arguments) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
@@ -161,7 +162,7 @@ class TestWeightsOfOtherCodeThanTheRows:
 
     def verify(self, coco: Path, weights: Path) -> None:
         options = ["--coco", str(coco), "--weights", str(weights), "--device", "cpu"]
-        assert command_line(None, [self.ROW, *options, "--expected", "50"]) == 1
+        assert verify_tool(None, [self.ROW, *options, "--expected", "50"]) == 1
 
     def test_verify_brings_pictures_as_they_were_in_training(self, coco, published, seen) -> None:
         self.verify(coco, published)

@@ -9,7 +9,7 @@ import pytest
 import show_augmentations
 from PIL import Image
 from vfnet_yolof.data import register_coco_json
-from vfnet_yolof.drawing.visualization import class_color
+from vfnet_yolof.drawing.canvas import class_color
 
 CONFIG = "vfnet/vfnet_small.py"
 PLAIN = [
@@ -43,13 +43,13 @@ def test_boxes_are_drawn_in_red_green_blue(dataset: str, tmp_path: Path, capsys)
     for order in ("RGB", "BGR"):
         options = [*PLAIN, dataset, f"dataloader.train.mapper.image_format={order}"]
         assert show_augmentations.main([CONFIG, "-o", str(tmp_path), "-n", "3", *options]) == 0
-        assert "3 pictures" in capsys.readouterr().out
+        assert "3 images" in capsys.readouterr().out
         files = sorted(tmp_path.iterdir())
         assert [f.name[:5] for f in files] == ["0000_", "0001_", "0002_"]
         drawn = np.asarray(Image.open(files[0]))
-        assert drawn.shape == (60, 80, 3)
-        assert tuple(drawn[40, 20]) == class_color(1)
-        assert tuple(drawn[40, 35]) == (200, 30, 30)
+        assert drawn.shape == (8 * 60, 8 * 80, 3)  # enlarged, for people to look at
+        assert tuple(drawn[8 * 40, 8 * 20]) == class_color(1)
+        assert tuple(drawn[8 * 40, 8 * 35]) == (200, 30, 30)
 
 
 def test_the_seed_tells_the_pictures(dataset: str, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_mistakes_end_with_one_line(dataset: str, tmp_path: Path, capsys, monkey
         ([CONFIG, "dataloader.train.dataset.names=nothing"], "nothing"),
         ([CONFIG, "-n", "0", dataset], "count must be at least 1"),
     ):
-        assert show_augmentations.main([*arguments, "-o", str(tmp_path / "out")]) == 1
+        assert show_augmentations.main([*arguments, "-o", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert message in error

@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-
-from . import data_measures, measures
-from .measures import Report, Settings
-from .report import as_markdown, as_text, machine, replace_table, write_json
-from .table import GROUPS, measure_table, table_rows
+if TYPE_CHECKING:
+    from .measures import Report, Settings
 
 _EPILOG = """examples:
   %(prog)s inference --config-file vfnet/vfnet_r50_fpn_1x.py
@@ -53,9 +50,9 @@ def _arguments(command: argparse.ArgumentParser, name: str) -> None:
     add("--json", metavar="FILE", required=name == "table", help="write all figures here")
     if name in WITH_CONFIG:
         add("--config-file", required=True, help="file or name of a packaged config")
-        add("--batch", type=int, default=1, help="pictures")
+        add("--batch", type=int, default=1, help="images")
         add("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help="pixels")
-        add("--boxes", type=int, default=10, help="of the ground truth of each picture")
+        add("--boxes", type=int, default=10, help="of the ground truth of each image")
     if name == "inference":
         add("--compiled", action="store_true", help="measure torch.compile as well")
         add("--no-peer", action="store_true", help="leave MMDetection out")
@@ -63,12 +60,14 @@ def _arguments(command: argparse.ArgumentParser, name: str) -> None:
         add("--images", type=int, default=5000)
     if name == "table":
         add("--markdown", metavar="FILE", help="put the table between the marks in this document")
-        add("--only", nargs="+", metavar="GROUP", help=f"of: {', '.join(GROUPS)}")
+        add("--only", nargs="+", metavar="GROUP", help="such as star; a wrong one lists all")
         add("--again", action="store_true", help="measure what the JSON file has, too")
 
 
 def measure(args: argparse.Namespace, settings: Settings) -> Report:
     """The report of any command but ``table``."""
+    from . import data_measures, measures
+
     if args.command == "inference":
         return measures.inference(
             args.config_file, settings, compiled=args.compiled, peer=not args.no_peer
@@ -92,6 +91,8 @@ def measure(args: argparse.Namespace, settings: Settings) -> Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; returns the exit status."""
     args = argument_parser().parse_args(arguments)
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
@@ -101,6 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from .measures import Settings
+    from .report import as_markdown, as_text, machine, replace_table, write_json
+    from .table import measure_table, table_rows
+
     settings = Settings(device=args.device, repeats=args.repeats, warmup=args.warmup)
     if args.command in WITH_CONFIG:
         settings = Settings(

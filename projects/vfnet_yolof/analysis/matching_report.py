@@ -1,21 +1,20 @@
-"""``tools/matching_statistics.py``: figure 6 of YOLOF's paper on a data set in COCO's format."""
+"""Figure 6 of YOLOF's paper on a data set in COCO's format."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from ..checkpoint import CheckpointError, load_into
+from ..checkpoint import load_into
 from ..config.inference import InferenceConfig, read_inference_config
-from ..config.yaml_files import add_trust_arguments, trust_from
-from ..data import DetectionMapper, ImageReadError, get_dataset_dicts, register_user_datasets
+from ..config.yaml_files import trust_from
+from ..data import DetectionMapper, get_dataset_dicts, register_user_datasets
 from ..modeling.meta_arch import AnchorDetector
 from ..utils.files import write_atomically
 from ..utils.state import seed_everything
@@ -46,7 +45,7 @@ def as_table(statistics: Statistics, sizes: Sequence[str]) -> str:
     return tabulate(rows, ["predictions", "rule", *headers], "pipe", disable_numparse=True)
 
 
-def as_json(statistics: Statistics, sizes: Sequence[str], num_pictures: int) -> str:
+def as_json(statistics: Statistics, sizes: Sequence[str], num_images: int) -> str:
     """All counts as they are."""
     content = {
         origin: {
@@ -55,7 +54,7 @@ def as_json(statistics: Statistics, sizes: Sequence[str], num_pictures: int) -> 
         }
         for origin, rules in statistics.items()
     }
-    record = {"pictures": num_pictures, "sizes": list(sizes), "predictions": content}
+    record = {"images": num_images, "sizes": list(sizes), "predictions": content}
     return json.dumps(record, indent=2) + "\n"
 
 
@@ -137,42 +136,14 @@ def study(args: argparse.Namespace) -> tuple[Statistics, int]:
     return statistics, len(batches.records)
 
 
-def command_line(description: str, argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``tools/matching_statistics.py``; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--config-file", required=True, help="file or name of a packaged config")
-    add("--weights", help="checkpoint of a trained model, for a second set of predictions")
-    add("--json", required=True, help="annotations in COCO's format")
-    add("--images", required=True, help="folder of the images")
-    add("--output", required=True, metavar="PREFIX", help="writes PREFIX.png, .json and .md")
-    add(
-        "--sides",
-        type=float,
-        nargs="+",
-        default=[32.0, 96.0],
-        help="square roots of the areas between classes of sizes, px (default: COCO's, 32 96)",
-    )
-    add("--batch-size", type=int, default=4, help="pictures that the model sees at once")
-    add("--seed", type=int, default=0, help="of the weights at initialisation")
-    add("overrides", nargs="*", metavar="key=value", help="changes to the config")
-    add_trust_arguments(parser)
-    args = parser.parse_args(argv)
-    if args.batch_size < 1 or sorted(set(args.sides)) != args.sides or args.sides[0] <= 0:
-        parser.error("--batch-size must be positive, --sides positive and ascending")
-    try:
-        statistics, num_pictures = study(args)
-        sizes = size_names(args.sides)
-        table = as_table(statistics, sizes)
-        write_text(f"{args.output}.json", as_json(statistics, sizes, num_pictures))
-        write_text(f"{args.output}.md", table + "\n")
-        picture = io.BytesIO()
-        draw(statistics, sizes).savefig(picture, format="png", dpi=120)
-        write_atomically(f"{args.output}.png", lambda file: file.write(picture.getvalue()))
-    except (CheckpointError, ImageReadError, OSError, TypeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table)
-    return 0
+def write_study(args: argparse.Namespace) -> str:
+    """:func:`study`, with ``args.output`` + ``.png``, ``.json`` and ``.md`` written; the table."""
+    statistics, num_images = study(args)
+    sizes = size_names(args.sides)
+    table = as_table(statistics, sizes)
+    write_text(f"{args.output}.json", as_json(statistics, sizes, num_images))
+    write_text(f"{args.output}.md", table + "\n")
+    plot = io.BytesIO()
+    draw(statistics, sizes).savefig(plot, format="png", dpi=120)
+    write_atomically(f"{args.output}.png", lambda file: file.write(plot.getvalue()))
+    return table

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import OmegaConf
@@ -22,9 +19,12 @@ SIZE = (800, 1344)
 FILE = "MODEL_ZOO.md"
 GROUPS = {
     "VFNet and VFNet-X": "vfnet/",
-    "ATSS, the baseline of VFNet's table 4": "atss/",
+    "ATSS, the baseline of VFNet's tables 4 and 5": "atss/",
     "GFL": "gfl/",
     "YOLOF": "yolof/",
+    "FoveaBox": "foveabox/",
+    "RepPoints": "reppoints/",
+    "SSD512": "ssd/",
 }
 
 # Reference implementations at 800 x 1344: millions of parameters, 10^9 multiply-adds.
@@ -46,14 +46,18 @@ REFERENCE: dict[str, tuple[float, float]] = {
     "yolof/yolof_r50_c5_1x": (44.11, 104.3),
     "yolof/yolof_r50_dc5_1x": (44.50, 218.0),
     "baselines/retinanet_r50_fpn_1x": (37.92, 245.5),
+    "baselines/retinanet_mmdet_r50_fpn_1x": (37.97, 250.5),
+    "atss/atss_r50_fpn_1x": (32.30, 214.7),
+    "foveabox/foveabox_r50_fpn_1x": (36.42, 215.8),
+    "reppoints/reppoints_r50_fpn_1x": (36.85, 225.3),
+    "ablations/vfnet_t3_vfl": (32.29, 214.7),
 }
 # What has to be known of a group's figures, below its title.
 REMARKS = {
     "atss/": """\
-The published AP is that of another model. ATSS's authors predict deltas of anchors, start from
-MSRA's weights (B, G, R) and warm up at a constant rate; these configs predict the distances to the
-sides, exp(x) strides, start from torchvision's weights (R, G, B) and warm up linearly. No AP is
-published for what they build.
+The published AP is that of other recipes. ATSS's authors start from MSRA's weights (B, G, R) and
+warm up at a constant rate; these configs start from torchvision's weights (R, G, B) and warm up
+linearly.
 """,
 }
 DESCRIBED = tuple(dict.fromkeys((*ROWS, *REFERENCE)))
@@ -69,7 +73,7 @@ millions; G are 10^9 multiply-adds of convolutions and products (deformable ones
 image of {SIZE[0]} x {SIZE[1]}. Weights without a link are fetched with a browser, from the page
 named.
 
-"pictures" says how those weights were trained, and so how they have to be used: interpolation of
+"images" says how those weights were trained, and so how they have to be used: interpolation of
 the resizing, multiple of px that height and width are padded to, order of the channels. A row's
 config has it, but for the weights below.
 
@@ -121,7 +125,7 @@ def document(figures: Mapping[str, Figures]) -> str:
     parts = [_HEAD.format(others=_others())]
     for title, prefix in GROUPS.items():
         rows = [_line(name, ROWS[name], figures[name]) for name in ROWS if name.startswith(prefix)]
-        headers = ["config", "M", "G", "AP val", "AP test-dev", "pictures", "weights", "SHA-256"]
+        headers = ["config", "M", "G", "AP val", "AP test-dev", "images", "weights", "SHA-256"]
         remark = f"{REMARKS[prefix]}\n" if prefix in REMARKS else ""
         parts.append(f"## {title}\n\n{remark}{_table(rows, headers)}\n")
     rows = [
@@ -145,12 +149,12 @@ def _line(name: str, row: Row, figures: Figures) -> list[str]:
         val += f" [{row.weights.val:.1f}]"
     test_dev = "" if row.test_dev is None else f"{row.test_dev:.1f}"
     weights, digest = "", ""
-    pictures = "" if row.weights is None else str(row.weights.pipeline)
+    images = "" if row.weights is None else str(row.weights.pipeline)
     if row.weights is not None and row.weights.addresses:
         weights, digest = f"[{row.weights.file}]({row.weights.addresses[0]})", row.weights.sha256
     elif row.weights is not None:
         weights = f"{row.weights.file} from [this page]({row.weights.page})"
-    return [f"[{name}]({name}.py)", *figures, val, test_dev, pictures, weights, digest]
+    return [f"[{name}]({name}.py)", *figures, val, test_dev, images, weights, digest]
 
 
 def _others() -> str:
@@ -167,19 +171,12 @@ def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
     return tabulate(rows, headers, "pipe", disable_numparse=True)
 
 
-def command_line(description: str | None, argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``tools/make_model_zoo.py``; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true", help="only tell whether it is current")
-    args = parser.parse_args(argv)
+def write_page() -> None:
+    """Write the document anew; takes about a minute."""
+    write_text(config_dir() / FILE, document(measure()))
+
+
+def is_current() -> bool:
+    """Whether the document is what :func:`write_page` would write."""
     path = config_dir() / FILE
-    text = document(measure())
-    if not args.check:
-        write_text(Path(path), text)
-        return 0
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{path} is out of date; run python tools/make_model_zoo.py", file=sys.stderr)
-    return 1
+    return path.is_file() and path.read_text(encoding="utf-8") == document(measure())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from PIL import Image
 
 from ..config.parts import built, config_errors
 from ..data import dataset_class_names
+from ..drawing.canvas import display_scale, save_image
 from ..drawing.visualization import draw_ground_truth
-from ..utils.files import write_atomically
 
 
 def save_training_pictures(
@@ -20,6 +19,7 @@ def save_training_pictures(
 ) -> list[Path]:
     """Write the first ``count`` samples of ``dataloader.train`` as PNG files; returns their paths.
 
+    Small ones are enlarged, see :func:`.canvas.display_scale`.
     They are those of a training with this ``seed``, in its order, augmentations, mosaic and all.
     The config is changed: its loader gets the seed and works in this process.
 
@@ -40,11 +40,13 @@ def save_training_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, sample in enumerate(islice(chain.from_iterable(loader), count)):
-        image = sample["image"].permute(1, 2, 0).numpy()
+        # Distorted colours may leave the range of what can be drawn.
+        image = sample["image"].clamp(0, 255).byte().permute(1, 2, 0).numpy()
         if loader_cfg.mapper.image_format == "BGR":
             image = image[..., ::-1]
-        drawn = Image.fromarray(draw_ground_truth(image, sample["instances"], class_names))
+        scale = display_scale(*image.shape[:2])
+        drawn = draw_ground_truth(image, sample["instances"], class_names, scale=scale)
         path = folder / f"{number:04d}_{Path(sample['file_name']).stem}.png"
-        write_atomically(path, partial(drawn.save, format="PNG"))
+        save_image(Image.fromarray(drawn), path)
         paths.append(path)
     return paths

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from .mmdet import deep_stem_conv
+from .mmdet import VGG_RULES, deep_stem_conv
 from .rules import NORM, Rule, conv_and_norm
 
 _OURS = "backbone.bottom_up"
@@ -26,6 +26,18 @@ RES2NET_STEM_RULES: tuple[Rule, ...] = (
         r"backbone\.conv1\.", "(?P<index>[036])", "(?P<index>[14])", deep_stem_conv, "weight"
     ),
     Rule(rf"backbone\.bn1\.({NORM})", rf"{_OURS}.stem.conv3.norm.\1"),
+)
+
+# torchvision's VGG16, whose fully connected layers make SSD's fc6 and fc7 (:mod:`.backbones`), and
+# MMDetection's copy of Caffe's, in which they are convolutions already.
+VGG_CLASSIFIER = {"0": "fc6", "3": "fc7"}
+TORCHVISION_VGG_RULES: tuple[Rule, ...] = (
+    *(rule for rule in VGG_RULES if ".fc" not in str(rule.replacement)),
+    Rule(
+        r"backbone\.classifier\.([03])\.(weight|bias)",
+        lambda m: f"{_OURS}.{VGG_CLASSIFIER[m[1]]}.{m[2]}",
+    ),
+    Rule(r"backbone\.classifier\.6\.(?:weight|bias)", None, _CLASSIFIER),
 )
 
 # Caffe2, as in MSRA's ResNets and Facebook's ResNeXts: `res2_0_branch2a_w`, `..._bn_s`.

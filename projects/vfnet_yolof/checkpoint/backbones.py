@@ -1,8 +1,9 @@
 """ImageNet backbones of other projects for the detectors here.
 
-Read are torchvision's ResNets and ResNeXts, open-mmlab's (Res2Net, too), the MSRA and Facebook
-ResNets of Caffe2, Detectron2's ``.pkl`` files and the CSPDarkNet of YOLOF's authors. As for whole
-detectors, every source tensor is accounted for, and every tensor of the backbone gets a value.
+Read are torchvision's ResNets, ResNeXts and VGG16, open-mmlab's (Res2Net and Caffe's VGG16, too),
+the MSRA and Facebook ResNets of Caffe2, Detectron2's ``.pkl`` files and the CSPDarkNet of YOLOF's
+authors. As for whole detectors, every source tensor is accounted for, and every tensor of the
+backbone gets a value.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .backbone_tables import (
     CLASSIFIER_RULES,
     DETECTRON2_RULES,
     RES2NET_STEM_RULES,
+    TORCHVISION_VGG_RULES,
 )
 from .convert import save_converted
 from .describe import describe
@@ -36,6 +38,8 @@ BACKBONE_PATH = "backbone.bottom_up."
 FOLDED_EPS = 1e-5
 
 _CAFFE2 = "Caffe2 ResNet"
+_CAFFE_VGG = "open-mmlab VGG16 (Caffe)"
+_VGG = "torchvision VGG16"
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
         project="Res2Net",
@@ -54,6 +58,18 @@ LAYOUTS: tuple[Layout, ...] = (
         detector="",
         signature=(r"backbone\.layer1\.0\.conv1\.weight",),
         rules=mmdet.RESNET_RULES + CLASSIFIER_RULES,
+    ),
+    Layout(
+        project=_CAFFE_VGG,
+        detector="",
+        signature=(r"backbone\.features\.33\.weight",),
+        rules=mmdet.VGG_RULES,
+    ),
+    Layout(
+        project=_VGG,
+        detector="",
+        signature=(r"backbone\.features\.28\.weight", r"backbone\.classifier\.3\.weight"),
+        rules=TORCHVISION_VGG_RULES,
     ),
     Layout(
         project=_CAFFE2,
@@ -130,6 +146,8 @@ def convert_backbone_state_dict(
     for key, value in checkpoint.items():
         if not torch.is_tensor(value) and not isinstance(value, Mapping):
             report.dropped[str(key)] = "not a tensor"
+    if layout.project == _VGG:
+        _thin_out_classifier(renamed, report)
     _unfold_statistics(renamed, target, report)
     _add_offsets(renamed, target, report)
     fit_to_target(renamed, target, report)
@@ -161,8 +179,13 @@ def describe_pixels(report: ConversionReport, image_format: str | None) -> str:
     """A warning where the weights were trained on images in another order of channels, or ""."""
     if report.layout == _CAFFE2 and image_format == "RGB":
         return (
-            "Caffe2's weights expect BGR pictures, but the model is given RGB: set "
+            "Caffe2's weights expect BGR images, but the model is given RGB: set "
             "model.input_format, pixel_mean and pixel_std to what they were trained with"
+        )
+    if report.layout == _VGG:
+        return (
+            "torchvision's VGG16 was trained with images divided by their std, SSD's recipe is for "
+            "Caffe's, which were not: set model.pixel_std=[58.395,57.12,57.375]"
         )
     return ""
 
@@ -178,6 +201,27 @@ _DETECTOR = ("head", "neck", "bbox_head", "encoder", "decoder", "proposal_genera
 
 def _is_classifier(key: str) -> bool:
     return any(re.fullmatch(rule.pattern, key) for rule in CLASSIFIER_RULES)
+
+
+def _thin_out_classifier(converted: dict[str, torch.Tensor], report: ConversionReport) -> None:
+    """VGG16's fully connected layers as the convolutions fc6 and fc7 (SSD, section 3).
+
+    Of their 4096 outputs every fourth is taken, and of the 7 x 7 places that fc6 sees every third,
+    which is why it is dilated.
+    """
+    reason = "every fourth output of the classifier's layer, and every third place that it sees"
+    for name, place in (("fc6", 7), ("fc7", 1)):
+        key = f"{BACKBONE_PATH}{name}."
+        weight = converted[f"{key}weight"]
+        if weight.ndim != 2 or len(weight) != 4096 or weight.shape[1] % place**2:
+            raise CheckpointError(
+                f"{name} of this {report.layout} should be (4096, n) numbers, it is "
+                f"{tuple(weight.shape)}"
+            )
+        maps = weight.reshape(len(weight), -1, place, place)[::4, :, ::3, ::3]
+        converted[f"{key}weight"] = maps if place > 1 else maps[:, ::4]
+        converted[f"{key}bias"] = converted[f"{key}bias"][::4]
+        report.added[f"{key}weight"] = report.added[f"{key}bias"] = reason
 
 
 def _unfold_statistics(

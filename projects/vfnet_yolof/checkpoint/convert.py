@@ -111,6 +111,7 @@ def convert_state_dict(
     """
     target = None if model_or_keys is None else target_shapes(model_or_keys)
     converted, report = rename(find_weights(source), model_or_keys, target)
+    _check_version(source, report)
     if target is not None:
         fit_to_target(converted, target, report)
     return converted, report
@@ -240,25 +241,66 @@ def hash_in_name(path: str | os.PathLike[str]) -> str | None:
     return match[1] if match else None
 
 
+# Where names and shapes of the weights do not tell what boxes they mean: the difference, the
+# configurations that mean these, and those that mean the others.
+_GEOMETRIES = {
+    "pixel indices": (
+        "points half a cell apart, x2 and y2 inside or outside of the box",
+        "a gfl/gfocal_... config, e.g. gfl/gfocal_r50_fpn_1x.py, or make model._target_ GFocal and "
+        "model.points PixelIndexPoints",
+        "the gfl/gfl_... config in place of the gfl/gfocal_... one",
+    ),
+    "ratio-major anchors": (
+        "anchors in another order",
+        "a config with OctaveAnchors, e.g. baselines/retinanet_mmdet_r50_fpn_1x.py, or SSDAnchors",
+        "a config without OctaveAnchors or SSDAnchors",
+    ),
+    "anchor deltas": (
+        "deltas of an anchor or distances",
+        "a config with AnchorDeltas, e.g. atss/atss_r50_fpn_1x.py",
+        "a config without AnchorDeltas",
+    ),
+    "fovea": (
+        "distances in other units, from other points",
+        "a config of foveabox/",
+        "a config of another detector than FoveaBox",
+    ),
+}
+
+
 def _check_geometry(layout: Layout, model: Any) -> None:
-    """Names and shapes do not tell GFL's first release from the later ones; its boxes are others.
+    """Of some layouts names and shapes do not tell what boxes the weights mean.
 
     Only a model can be asked; names alone are taken as they are.
     """
     if not isinstance(model, nn.Module) or layout is OWN_LAYOUT:
         return
-    if getattr(model, "box_geometry", "") != layout.box_geometry:
-        advice = (
-            "use a gfl/gfocal_... config, e.g. gfl/gfocal_r50_fpn_1x.py, or make model._target_ "
-            "GFocal and model.points PixelIndexPoints"
-            if layout.box_geometry
-            else "use the gfl/gfl_... config in place of the gfl/gfocal_... one"
-        )
+    of_model = getattr(model, "box_geometry", "")
+    if of_model != layout.box_geometry:
+        difference, these, others = _GEOMETRIES[layout.box_geometry or of_model]
         raise CheckpointMismatchError(
             f"this is a {layout.name.strip()} checkpoint, whose weights mean other boxes than the "
-            f"configuration's (points half a cell apart, x2 and y2 inside or outside of the box): "
-            f"it would load and lose AP; {advice}"
+            f"configuration's ({difference}): it would load and lose AP; use "
+            f"{these if layout.box_geometry else others}"
         )
+
+
+def _check_version(checkpoint: Mapping[str, Any], report: ConversionReport) -> None:
+    """MMDetection 1.x has other boxes, anchors and (SSD) the background first, by the same names.
+
+    Only a file that says so can be told. (GFL's first release has a layout of its own.)
+    """
+    meta = checkpoint.get("meta")
+    version = meta.get("mmdet_version") if isinstance(meta, Mapping) else None
+    if report.layout in _NOT_OF_1X and str(version).startswith("1."):
+        raise CheckpointError(
+            f"this {report.layout} checkpoint was written by MMDetection {version}, whose boxes "
+            "and classes are others than those of 2.x and 3.x, which are read here; take the file "
+            "that MMDetection publishes for 2.x or 3.x"
+        )
+
+
+_NOT_OF_1X = {f"{mmdet.PROJECT} {x}" for x in ("RetinaNet", "ATSS", "FoveaBox", "RepPoints", "SSD")}
 
 
 def _choose_layout(source: Mapping[str, torch.Tensor], target: Iterable[str] | None) -> Layout:

@@ -127,6 +127,10 @@ def _detector(shapes: Mapping[str, Sequence[int]], num_bins: int | None) -> str 
         return "VFNet"
     if _ENCODER in shapes and _DELTAS in shapes:
         return "YOLOF"
+    if "head.refine_points.weight" in shapes:
+        return "RepPoints"
+    if "head.levels.0.deltas.weight" in shapes:
+        return "SSD VGG16" if f"{_BODY}fc7.weight" in shapes else "SSD"
     return None if num_bins is None else "GFL"
 
 

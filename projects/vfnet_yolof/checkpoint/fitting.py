@@ -121,6 +121,6 @@ def _check_against(
     if shapes and not missing and not unexpected and all("cls_logits" in s for s in shapes):
         lines.append(
             "Only the number of classes differs: set model.num_classes to the checkpoint's (the "
-            "config.yaml of a run has it); to train on other classes, start with --init-from."
+            "config.yaml of a run has it); to train on other classes, start with --weights."
         )
     raise CheckpointMismatchError("\n  ".join(lines))

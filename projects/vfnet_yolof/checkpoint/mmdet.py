@@ -196,6 +196,64 @@ GFL_HEAD_RULES: tuple[Rule, ...] = (
     ),
 )
 
+RETINANET_HEAD_RULES: tuple[Rule, ...] = (
+    Rule(rf"bbox_head\.retina_cls\.({WEIGHT_BIAS})", r"head.cls_logits.\1"),
+    Rule(rf"bbox_head\.retina_reg\.({WEIGHT_BIAS})", r"head.deltas.\1"),
+)
+
+ATSS_HEAD_RULES: tuple[Rule, ...] = (
+    Rule(rf"bbox_head\.atss_cls\.({WEIGHT_BIAS})", r"head.cls_logits.\1"),
+    Rule(rf"bbox_head\.atss_reg\.({WEIGHT_BIAS})", r"head.reg.\1"),
+    Rule(rf"bbox_head\.atss_centerness\.({WEIGHT_BIAS})", r"head.quality.\1"),
+    Rule(r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
+)
+
+FOVEABOX_HEAD_RULES: tuple[Rule, ...] = (
+    Rule(rf"bbox_head\.conv_cls\.({WEIGHT_BIAS})", r"head.cls_logits.\1"),
+    Rule(rf"bbox_head\.conv_reg\.({WEIGHT_BIAS})", r"head.reg.\1"),
+)
+
+REPPOINTS_HEAD_RULES: tuple[Rule, ...] = (
+    Rule(r"bbox_head\.moment_transfer", "head.representation.moment_transfer"),
+    Rule(r"bbox_head\.reppoints_cls_conv\.weight", "head.cls_conv.weight"),
+    Rule(rf"bbox_head\.reppoints_cls_out\.({WEIGHT_BIAS})", r"head.cls_logits.\1"),
+    Rule(rf"bbox_head\.reppoints_pts_init_conv\.({WEIGHT_BIAS})", r"head.init_conv.\1"),
+    Rule(rf"bbox_head\.reppoints_pts_init_out\.({WEIGHT_BIAS})", r"head.init_points.\1"),
+    Rule(r"bbox_head\.reppoints_pts_refine_conv\.weight", "head.refine_conv.weight"),
+    Rule(rf"bbox_head\.reppoints_pts_refine_out\.({WEIGHT_BIAS})", r"head.refine_points.\1"),
+)
+
+# Numbers of VGG16's convolutions in a sequence with its ReLUs and pools, as everybody has them.
+_VGG_STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+_VGG_CONVS = {31: "fc6", 33: "fc7"} | {
+    number: f"conv{stage}_{i}"
+    for stage, numbers in enumerate(_VGG_STAGES, start=1)
+    for i, number in enumerate(numbers, start=1)
+}
+VGG_RULES: tuple[Rule, ...] = tuple(
+    Rule(rf"backbone\.features\.{n}\.({WEIGHT_BIAS})", rf"backbone.bottom_up.{name}.\1")
+    for n, name in _VGG_CONVS.items()
+)
+
+_EXTRA_CONVS = ("reduce", "conv")
+_SSD_PARTS = {"cls": "cls_logits", "reg": "deltas"}
+SSD_RULES: tuple[Rule, ...] = (
+    Rule(r"(?:neck|backbone)\.l2_norm\.weight", "backbone.l2_norm.weight"),
+    Rule(
+        rf"neck\.extra_layers\.(\d+)\.([01])\.conv\.({WEIGHT_BIAS})",
+        lambda m: f"backbone.extra.{m[1]}.{_EXTRA_CONVS[int(m[2])]}.{m[3]}",
+    ),
+    # Before version 2.14 they were one sequence and part of the backbone.
+    Rule(
+        rf"backbone\.extra\.(\d+)\.({WEIGHT_BIAS})",
+        lambda m: f"backbone.extra.{int(m[1]) // 2}.{_EXTRA_CONVS[int(m[1]) % 2]}.{m[2]}",
+    ),
+    Rule(
+        rf"bbox_head\.(cls|reg)_convs\.(\d+)\.(?:0\.)?({WEIGHT_BIAS})",
+        lambda m: f"head.levels.{m[2]}.{_SSD_PARTS[m[1]]}.{m[3]}",
+    ),
+)
+
 
 def yolof_output_rules(head: str) -> tuple[Rule, ...]:
     """The three outputs of YOLOF's head, whose name there is ``head``."""
@@ -226,14 +284,20 @@ _NECKS = (
     (r"neck\.pafpn_convs\.1\.conv\.weight", FPN_RULES + _path_rules(finest=4)),
     (r"neck\.fpn_convs\.0\.conv\.weight", FPN_RULES),
 )
+# Detector, a name that only it has, its own rules, and the geometry of its boxes.
 _HEADS = (
+    ("raw VFNet", r"bbox_head\.vfnet_cls_conv\.conv\.weight", RAW_VFNET_HEAD_RULES, ""),
+    ("VFNet", r"bbox_head\.vfnet_cls\.weight", VFNET_HEAD_RULES, ""),
+    ("GFL", r"bbox_head\.gfl_cls\.weight", GFL_HEAD_RULES, ""),
     (
-        "raw VFNet",
-        r"bbox_head\.vfnet_cls_conv\.conv\.weight",
-        TOWER_RULES + RAW_VFNET_HEAD_RULES,
+        "RetinaNet",
+        r"bbox_head\.retina_cls\.weight",
+        RETINANET_HEAD_RULES,
+        "ratio-major anchors",
     ),
-    ("VFNet", r"bbox_head\.vfnet_cls\.weight", TOWER_RULES + VFNET_HEAD_RULES),
-    ("GFL", r"bbox_head\.gfl_cls\.weight", TOWER_RULES + GFL_HEAD_RULES),
+    ("ATSS", r"bbox_head\.atss_cls\.weight", ATSS_HEAD_RULES, "anchor deltas"),
+    ("FoveaBox", r"bbox_head\.conv_cls\.weight", FOVEABOX_HEAD_RULES, "fovea"),
+    ("RepPoints", r"bbox_head\.reppoints_cls_out\.weight", REPPOINTS_HEAD_RULES, ""),
 )
 
 
@@ -244,9 +308,10 @@ def _pyramid_layouts() -> tuple[Layout, ...]:
             project=PROJECT,
             detector=detector,
             signature=(head, backbone, neck),
-            rules=backbone_rules + neck_rules + head_rules + SURROUNDING_RULES,
+            rules=backbone_rules + neck_rules + TOWER_RULES + head_rules + SURROUNDING_RULES,
+            box_geometry=geometry,
         )
-        for detector, head, head_rules in _HEADS
+        for detector, head, head_rules, geometry in _HEADS
         for (backbone, backbone_rules), (neck, neck_rules) in itertools.product(_BACKBONES, _NECKS)
     )
 
@@ -267,6 +332,17 @@ LAYOUTS: tuple[Layout, ...] = (
         box_geometry="pixel indices",
     ),
     *_pyramid_layouts(),
+    Layout(
+        project=PROJECT,
+        detector="SSD",
+        signature=(
+            r"backbone\.features\.33\.weight",
+            r"(?:neck|backbone)\.l2_norm\.weight",
+            r"bbox_head\.cls_convs\.0\.(?:0\.)?weight",
+        ),
+        rules=VGG_RULES + SSD_RULES + SURROUNDING_RULES,
+        box_geometry="ratio-major anchors",
+    ),
     Layout(
         project=PROJECT,
         detector="YOLOF",

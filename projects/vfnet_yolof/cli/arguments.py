@@ -15,6 +15,7 @@ DATA_HELP = (
     "a folder or an annotation file of COCO (train.json with train/, val.json with val/, and "
     "others), YOLO (data.yaml), Pascal VOC, CreateML, LabelMe, CVAT, Label Studio or CSV"
 )
+DATA_OPTIONS = ("data", "split", "train_json", "train_images", "val_json", "val_images")
 # Keys are dotted names. A file whose name has an equals sign is given with its folder: ./a=b.png
 _CHANGE = re.compile(r"[+~]?\w[\w.@-]*=")
 

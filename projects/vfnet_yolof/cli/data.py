@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,42 +13,28 @@ from ..config.options import ConfigError
 from .arguments import DATA_HELP, Command, add_data, add_output, add_split
 
 
-def data_paths(
-    args: argparse.Namespace, splits: Sequence[str] = ("train", "val"), needed: str = ""
-) -> dict[str, str]:
+def data_paths(args: argparse.Namespace) -> dict[str, str]:
     """The paths that are given, by the names of the options (``train_json``, ...).
 
-    Args:
-        args: of a parser with :func:`.arguments.add_data`.
-        splits: what the command is about; a folder may have more.
-        needed: the split that must be there, and that a single set without a name stands for.
-
     Raises:
-        ConfigError: both ``--data`` and the paths are given, or the split is not there.
+        ConfigError: both ``--data`` and the paths are given, or ``--split`` without ``--data``.
         FileNotFoundError, ValueError: as of :func:`vfnet_yolof.data.layouts.open_data`.
     """
     keys = ("train_json", "train_images", "val_json", "val_images")
-    paths = {key: value for key in keys if (value := getattr(args, key, None)) is not None}
-    share = getattr(args, "split", None)
+    paths = {key: value for key in keys if (value := getattr(args, key)) is not None}
     if args.data is None:
-        if share is not None:
-            raise ConfigError("--split parts what --data names: add --data.")
+        if args.split is not None:
+            raise ConfigError("--split parts the data that --data names: give both.")
         return paths
     if paths:
         raise ConfigError("--data names all files; leave --train-json and the like out.")
     from ..data.layouts import open_data
 
     with _log_shown():
-        opened = open_data(args.data, share)
-    given = {"train": opened.train, "val": opened.val}
-    if not opened.is_named:
-        given = {needed or "train": opened.train}
-    parts = {name: part for name, part in given.items() if part and name in splits}
-    if needed and needed not in parts:
-        hint = "" if share or not opened.train else " --split 0.2 takes a fifth of the images."
-        raise ConfigError(f"--data {args.data}: has no annotations for {needed}.{hint}")
-    for name, part in parts.items():
-        paths[f"{name}_json"], paths[f"{name}_images"] = part
+        opened = open_data(args.data, args.split)
+    for name, part in (("train", opened.train), ("val", opened.val)):
+        if part is not None:
+            paths[f"{name}_json"], paths[f"{name}_images"] = part
     return paths
 
 

@@ -75,6 +75,7 @@ def examine() -> Iterator[Line]:
     if not isinstance(torch, str):
         yield from _devices(torch)
         yield from _whole()
+        yield from _images()
     yield from _optional()
     yield from _folders()
 
@@ -175,6 +176,17 @@ def _whole() -> Iterator[Line]:
         yield Line("PROBLEM", f"training: {found}")
     else:
         yield Line("ok", "training: its modules can be imported")
+
+
+def _images() -> Iterator[Line]:
+    """Which kinds of image files are read, in training and prediction alike."""
+    found = _imported("vfnet_yolof.utils.images")
+    if isinstance(found, str):
+        return  # said above
+    yield Line("ok", f"images: {', '.join(k.name for k in found.IMAGE_KINDS if k.readable)}")
+    for kind in found.IMAGE_KINDS:
+        if not kind.readable:
+            yield Line("note", f"images: {kind.name} is not read ({kind.remedy})")
 
 
 def _optional() -> Iterator[Line]:

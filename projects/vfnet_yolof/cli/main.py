@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from ..engine.ending import EXIT_REFUSED, EXIT_SIGNAL
-from ..utils import __version__
+from ..utils import __version__, threads
+from ..utils.quiet import keep_warnings_off_console
 
 PROG = "vfnet-yolof"
 
@@ -26,12 +27,13 @@ class Entry(NamedTuple):
 COMMANDS = {
     "train": Entry("train a detector", "train", "TRAIN"),
     "evaluate": Entry("COCO's measures of a detector on a data set", "train", "EVALUATE"),
-    "predict": Entry("detect in pictures, videos or from a camera", "predict", "PREDICT"),
+    "predict": Entry("detect in images, videos or from a camera", "predict", "PREDICT"),
     "export": Entry("ONNX, OpenVINO or torch.export, checked", "export", "EXPORT"),
     "convert": Entry("another project's weights for a config of this one", "weights", "CONVERT"),
     "validate-data": Entry("faults in a data set", "data", "VALIDATE"),
     "convert-data": Entry("a data set of another format as COCO JSON", "data", "CONVERT"),
     "analyze": Entry("parameters and multiply-adds, by part", "reports", "ANALYZE"),
+    "show-augmentations": Entry("training images as the model gets them", "reports", "SHOW"),
     "compare": Entry("several configs, several seeds, one table", "reports", "COMPARE"),
     "average": Entry("the mean of several checkpoints", "weights", "AVERAGE"),
     "zoo": Entry("the papers' rows: list, fetch, verify their weights", "zoo", "ZOO"),
@@ -97,6 +99,7 @@ def told(action: Callable[[], int], refused: int = EXIT_REFUSED) -> int:
     Args:
         refused: the status for arguments, configs, data or checkpoints that cannot be right.
     """
+    keep_warnings_off_console()
     try:
         return action()
     except KeyboardInterrupt:
@@ -128,9 +131,10 @@ def _how_to_get(module: str) -> str:
     return f"{PROG} install-detectron2" if name == "detectron2" else ""
 
 
-def console() -> None:
-    """The program ``vfnet-yolof``."""
-    status = main()
+def console(action: Callable[[], int] = main) -> NoReturn:
+    """The program ``vfnet-yolof``, or one of ``tools/``: run ``action`` and end with its status."""
+    threads.prepare()
+    status = action()
     # All is told: Ctrl-C changes none of it while Python is torn down.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(status)

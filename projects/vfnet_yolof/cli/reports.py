@@ -1,4 +1,4 @@
-"""``vfnet-yolof analyze`` and ``compare``, and the tools of the same purpose."""
+"""``vfnet-yolof analyze`` and ``compare``, and the tools that count and tabulate."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments, trust_from
-from .arguments import Command, add_batch_size, add_data, add_device, add_model
+from .arguments import (
+    DATA_OPTIONS,
+    Command,
+    add_batch_size,
+    add_data,
+    add_device,
+    add_model,
+    add_output,
+)
 from .main import PROG, told
 from .train import training_options
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def _add_size(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +68,69 @@ def analyze_tool(description: str | None, arguments: Sequence[str] | None = None
 def _add_analyze(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "MODEL", "more of them")
     _add_size(parser)
+    add_data(parser)
 
 
 def _run_analyze(args: argparse.Namespace) -> int:
-    return _analyze(args, _configs(args), args.changes)
+    configs, changes = _configs(args), list(args.changes)
+    on_data = [(config, _read_with_data(args, config)) for config in configs if _names_data(args)]
+    if on_data:
+        changes.append(f"model.num_classes={on_data[0][1].model.num_classes}")
+    status = _analyze(args, configs, changes)
+    for config, cfg in on_data:
+        print("\n" + _boxes_report(config, cfg))
+    return status
+
+
+def _names_data(args: argparse.Namespace) -> bool:
+    return any(getattr(args, key) is not None for key in DATA_OPTIONS)
+
+
+def _read_with_data(args: argparse.Namespace, config: str) -> DictConfig:
+    """A whole config with the data of the command line, or those that it remembers."""
+    from ..config.read import RunFlags, read
+
+    given = {key: getattr(args, key) for key in DATA_OPTIONS}
+    return read(config, args.changes, RunFlags(**given), trust_from(args)).cfg
+
+
+def _boxes_report(config: str, cfg: DictConfig) -> str:
+    """How large the boxes are to the model, and which of them it can hardly learn."""
+    import numpy as np
+
+    from ..analysis.cost import build_without_memory
+    from ..config.parts import built_model
+    from ..engine.box_advice import advice, box_sides
+
+    sides = box_sides(cfg)
+    if not len(sides):
+        return f"{config}: no boxes at the size of the test images"
+    low, middle, high = np.quantile(np.sqrt(sides.prod(axis=1)), [0.02, 0.5, 0.98])
+    found = advice(cfg, build_without_memory(lambda: built_model(cfg.model, config)))
+    lines = [
+        f"{config}: at the size of the test images, 96 % of the boxes are {low:.0f} to {high:.0f} "
+        f"px large (root of the area), half of them below {middle:.0f} px."
+    ]
+    return "\n".join([*lines, *(found or ["The detector suits them."])])
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_output(parser, "folder for the images, made if needed", required=True)
+    parser.add_argument("-n", "--count", type=int, default=16, help="how many (16)")
+    parser.add_argument("--seed", type=int, default=0, help="of the training they belong to (0)")
+    add_data(parser)
+    add_trust_arguments(parser)
+
+
+def _run_show(args: argparse.Namespace) -> int:
+    from ..analysis.training_images import save_training_pictures
+
+    (config,) = _configs(args)
+    cfg = _read_with_data(args, config)
+    paths = save_training_pictures(cfg, args.output, count=args.count, seed=args.seed)
+    print(f"{len(paths)} images in {args.output}")
+    return 0
 
 
 def _configs(args: argparse.Namespace) -> list[str]:
@@ -68,6 +139,64 @@ def _configs(args: argparse.Namespace) -> list[str]:
 
     names = (args.model, *args.operands)
     return [x.config if x.run else name for name in names for x in [named_model(name)]]
+
+
+def matching_tool(description: str | None, arguments: Sequence[str] | None = None) -> int:
+    """``tools/matching_statistics.py``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, help="file or name of a packaged config")
+    add("--weights", help="checkpoint of a trained model, for a second set of predictions")
+    add("--json", required=True, help="annotations in COCO's format")
+    add("--images", required=True, help="folder of the images")
+    add("--output", required=True, metavar="PREFIX", help="writes PREFIX.png, .json and .md")
+    add(
+        "--sides",
+        type=float,
+        nargs="+",
+        default=[32.0, 96.0],
+        help="square roots of the areas between classes of sizes, px (default: COCO's, 32 96)",
+    )
+    add("--batch-size", type=int, default=4, help="images that the model sees at once")
+    add("--seed", type=int, default=0, help="of the weights at initialisation")
+    add("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    add_trust_arguments(parser)
+    args = parser.parse_args(arguments)
+    if args.batch_size < 1 or sorted(set(args.sides)) != args.sides or args.sides[0] <= 0:
+        parser.error("--batch-size must be positive, --sides positive and ascending")
+    return told(lambda: _matching(args), refused=1)
+
+
+def _matching(args: argparse.Namespace) -> int:
+    from ..analysis.matching_report import write_study
+
+    try:
+        print(write_study(args))
+    except TypeError as error:  # no detector with anchors
+        raise ValueError(str(error)) from error
+    return 0
+
+
+def model_zoo_tool(description: str | None, arguments: Sequence[str] | None = None) -> int:
+    """``tools/make_model_zoo.py``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="only tell whether it is current")
+    args = parser.parse_args(arguments)
+    from ..analysis.model_zoo_page import is_current, write_page
+
+    if not args.check:
+        write_page()
+        return 0
+    if is_current():
+        return 0
+    print(
+        "configs/MODEL_ZOO.md is out of date; run python tools/make_model_zoo.py", file=sys.stderr
+    )
+    return 1
 
 
 def _add_table(training: argparse._ActionsContainer, averages: argparse._ActionsContainer) -> None:
@@ -168,11 +297,20 @@ def _run_compare(args: argparse.Namespace) -> int:
 ANALYZE = Command(
     "Parameters and multiply-adds of detectors, by part.\n\n"
     "G are 10^9 multiply-adds of convolutions (deformable ones and their offsets' among them) and\n"
-    "matrix products for one image. The affine part of frozen batch norms is not counted.",
+    "matrix products for one image. The affine part of frozen batch norms is not counted.\n"
+    "With data, also which of their boxes a detector can hardly learn.",
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py gfl/gfl_r50_fpn_1x.py --json cost.json\n"
-    "  %(prog)s vfnet/vfnet_r50_fpn_1x.py model.num_classes=3 --size 608 608",
+    "  %(prog)s vfnet/vfnet_r50_fpn_1x.py model.num_classes=3 --size 608 608\n"
+    "  %(prog)s gfl/gfl_small.py --data datasets/birds",
     _add_analyze,
     _run_analyze,
+)
+SHOW = Command(
+    "Draw training images as they are augmented, with their boxes, as the model gets them.",
+    "  %(prog)s yolof/yolof_r50_c5_1x.py --data datasets/birds --output augmented\n"
+    "  %(prog)s vfnet/vfnet_small_shapes.py --output augmented --count 8",
+    _add_show,
+    _run_show,
 )
 COMPARE = Command(
     "Train several configs with several seeds on the same data and tabulate the results.\n"

@@ -1,12 +1,14 @@
-"""``vfnet-yolof train`` and ``evaluate``, in the terms of :mod:`.training`."""
+"""``vfnet-yolof train`` and ``evaluate``, in the terms of ``tools/train_net.py``, and that tool."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
 from .arguments import (
+    DATA_OPTIONS,
     Command,
     add_batch_size,
     add_data,
@@ -18,6 +20,7 @@ from .arguments import (
     add_seed,
     add_weights,
 )
+from .main import told
 
 _VALUES = (
     *("epochs", "batch", "num_gpus", "num_processes", "num_machines", "machine_rank"),
@@ -27,7 +30,71 @@ _FLAGS = (
     *("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config"),
     "other_test_settings",
 )
-_DATA = ("data", "split", "train_json", "train_images", "val_json", "val_images")
+_EPILOG = """examples:
+  %(prog)s --config-file vfnet/vfnet_small_shapes.py
+  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --num-gpus 8 train.init_checkpoint=backbone.pkl
+  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --init-from vfnet.pth --small-batch \\
+      --train-json train.json --train-images train/ --val-json val.json --val-images val/ \\
+      dataloader.train.total_batch_size=4
+  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --eval-only train.init_checkpoint=vfnet.pth
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Arguments of ``tools/train_net.py``."""
+    parser = argparse.ArgumentParser(
+        description="Train or evaluate a detector.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="path, or name of a packaged config")
+    add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or this run's")
+    add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
+    add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in output_dir, or of the newest run",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="delete the run that output_dir holds; else refused",
+    )
+    add(
+        *("--init-from", "--weights"),
+        default="",
+        metavar="FILE",
+        help="start from these weights, classes by name",
+    )
+    add_data(parser)
+    add_other_test_settings(parser)
+    add_batch_size(parser)
+    add("--seed", type=int, help="same as train.seed=N")
+    add(
+        *("--output-dir", "--output"),
+        metavar="DIR",
+        help="train.output_dir, taken letter by letter",
+    )
+    # of `vfnet-yolof evaluate RUN`: the results go into a new folder below the run's
+    add("--run", help=argparse.SUPPRESS)
+    add_trust_arguments(parser)
+    add_processes(parser)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    return parser
+
+
+def train_net(arguments: Sequence[str] | None = None) -> int:
+    """``tools/train_net.py``; returns the exit status."""
+    args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
+
+    def run() -> int:
+        from .training import run_told
+
+        return run_told(args)
+
+    return told(run)
 
 
 def training_options(args: argparse.Namespace) -> list[str]:
@@ -37,7 +104,7 @@ def training_options(args: argparse.Namespace) -> list[str]:
         ConfigError, ValueError: ``--device`` contradicts other options, or is not there.
     """
     options = [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(args, name, False)]
-    for key in _DATA:
+    for key in DATA_OPTIONS:
         if (value := getattr(args, key, None)) is not None:
             options += [f"--{key.replace('_', '-')}", str(value)]
     for name in _VALUES:
@@ -70,11 +137,15 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser, "start from these, classes by name; a backbone's weights do as well")
-    add_output(parser, "the run's folder; by default the config's train.output_dir")
-    # Their names in tools/train_net.py, which the engine's messages advise.
+    add_output(parser, "the run's folder; by default a new one, output/CONFIG/001, 002, ...")
+    # Their names in tools/train_net.py.
     parser.add_argument("--init-from", dest="weights", help=argparse.SUPPRESS)
     parser.add_argument("--output-dir", dest="output", help=argparse.SUPPRESS)
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint of the run in --output, or of the config's newest run",
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete the run in that folder")
     add_data(parser)
     add_batch_size(parser)
@@ -84,7 +155,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser, "checkpoint; by default the run's best or last one")
-    add_output(parser, "folder for the detections; by default the run's")
+    add_output(parser, "folder for the results; by default a new one, RUN/evaluation/001, 002, ...")
     parser.add_argument("--tta", action="store_true", help="at several sizes, dataloader.tta")
     parser.add_argument(
         "--optimize", action="store_true", help="the faster copy that predicts: norms folded etc."
@@ -116,7 +187,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     from .training import command_line
 
     model = named_model(args.model)
-    command = ["--config-file", model.config, "--eval-only", *_output(args.output, model.run)]
+    command = ["--config-file", model.config, "--eval-only", *_output(args.output, None)]
+    if args.output is None and model.run:
+        command += ["--run", model.run]
     options = training_options(args)
     if weights := model.weights(args.weights):
         options.append(f"train.init_checkpoint={weights}")

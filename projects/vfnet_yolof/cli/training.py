@@ -1,4 +1,4 @@
-"""``tools/train_net.py``: its arguments, and what each process does with them."""
+"""Training and evaluation: what each process does with the arguments of ``tools/train_net.py``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import torch
 from detectron2.utils import comm
@@ -23,7 +22,7 @@ from ..checkpoint.rules import CheckpointError
 from ..config.options import ConfigError
 from ..config.read import ReadConfig, RunFlags, read
 from ..config.saved import require_tested_alike
-from ..config.yaml_files import Trust, add_trust_arguments, trust_from
+from ..config.yaml_files import trust_from
 from ..data.loader import DataLoadingError
 from ..engine.batch_size import largest_batch
 from ..engine.ending import (
@@ -35,7 +34,6 @@ from ..engine.ending import (
     EvaluationFailed,
     OutputError,
     cause,
-    require_writable,
     writing,
 )
 from ..engine.failures import ProcessFailed, StepFailed, is_agreed, together
@@ -44,7 +42,11 @@ from ..engine.launch import launch
 from ..engine.run import evaluate_model, train_model, use_device
 from ..engine.run_folder import RunFolder
 from ..engine.run_record import save_run_record, versions
-from .arguments import add_batch_size, add_data, add_other_test_settings, add_processes
+from ..utils import threads
+from ..utils.quiet import keep_warnings_off_console
+from .console import shorten_console
+from .output_folder import claim, settled_folder
+from .train import argument_parser
 
 EXPECTED = (
     ConfigError,
@@ -66,45 +68,6 @@ _STATUS = {  # of all others: EXIT_REFUSED
     OutputError: EXIT_OUTPUT,
 }
 _LOGGERS = ("detectron2", "fvcore", "vfnet_yolof")
-
-_EPILOG = """examples:
-  %(prog)s --config-file vfnet/vfnet_small_shapes.py
-  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --num-gpus 8 train.init_checkpoint=backbone.pkl
-  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --init-from vfnet.pth --small-batch \\
-      --train-json train.json --train-images train/ --val-json val.json --val-images val/ \\
-      dataloader.train.total_batch_size=4
-  %(prog)s --config-file vfnet/vfnet_r50_fpn_1x.py --eval-only train.init_checkpoint=vfnet.pth
-"""
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Arguments of ``tools/train_net.py``."""
-    parser = argparse.ArgumentParser(
-        description="Train or evaluate a detector.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="path, or name of a packaged config")
-    add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or this run's")
-    add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
-    add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
-    add("--resume", action="store_true", help="continue from the last checkpoint in output_dir")
-    add(
-        "--overwrite",
-        action="store_true",
-        help="delete the run that output_dir holds; else refused",
-    )
-    add("--init-from", default="", metavar="FILE", help="start from these weights, classes by name")
-    add_data(parser)
-    add_other_test_settings(parser)
-    add_batch_size(parser)
-    add("--seed", type=int, help="same as train.seed=N")
-    add("--output-dir", metavar="DIR", help="train.output_dir, taken letter by letter")
-    add_trust_arguments(parser)
-    add_processes(parser)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
-    return parser
 
 
 def read_arguments(args: argparse.Namespace) -> ReadConfig:
@@ -174,6 +137,11 @@ def run_process(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.tta and not args.eval_only:
         raise ConfigError("--tta is for testing: add --eval-only.")
+    if args.init_from and args.eval_only:
+        raise ConfigError(
+            "--init-from is for training; to evaluate weights: "
+            f"train.init_checkpoint={args.init_from}"
+        )
     if args.resume and args.overwrite:
         raise ConfigError("--resume continues a run and --overwrite deletes it: give one of them.")
     with _messages_kept() as messages, ExitStack() as owned:
@@ -183,12 +151,12 @@ def _run(args: argparse.Namespace) -> int:
             messages.clear()
             config = read_arguments(args)
         cfg, changes = config.cfg, config.changes
-        folder = RunFolder(cfg.train.output_dir)
-        together(lambda: _claim(folder, cfg, args, owned))
+        folder = settled_folder(cfg, args, owned)
+        together(lambda: claim(folder, cfg, args, owned))
         released = owned.pop_all()  # held until training ends, not only until messages are told
         for name in _LOGGERS:
             setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
-            _keep_tracebacks_off_console(logging.getLogger(name))
+        shorten_console([logging.getLogger(name) for name in _LOGGERS])
     for message in messages:
         logging.getLogger(message.name).handle(message)
     logger = logging.getLogger(f"detectron2.{__name__}")
@@ -197,42 +165,25 @@ def _run(args: argparse.Namespace) -> int:
         logger.info("Changed: %s", change)
     with released:
         if args.eval_only and not args.other_test_settings:
-            _require_tested_alike(config, trust_from(args))
+            _require_tested_alike(config)
         return _train_or_evaluate(cfg, args, changes, folder)
 
 
-def _require_tested_alike(config: ReadConfig, trust: Trust) -> None:
+def _require_tested_alike(config: ReadConfig) -> None:
     train = config.cfg.train
     if weights := train.init_checkpoint or best_or_last(train.output_dir):
         record = load_record(weights)
-        require_tested_alike(config.tested_as, config.source, record, weights, trust)
-
-
-def _claim(folder: RunFolder, cfg: DictConfig, args: argparse.Namespace, owned: ExitStack) -> None:
-    """Make sure, before anything is written, that the output folder can be used as is asked for."""
-    if args.eval_only and folder.holds_a_run() and not _has_weights_of(folder, cfg):
-        raise ConfigError(
-            f"{folder.folder} holds another run, whose results this evaluation of "
-            f"{cfg.train.init_checkpoint} would replace. Choose another folder with --output."
-        )
-    if args.eval_only or not comm.is_main_process():
-        require_writable(folder.folder)
-        return
-    owned.enter_context(folder.owned())
-    if not args.resume and not args.overwrite:
-        folder.require_free()
-
-
-def _has_weights_of(folder: RunFolder, cfg: DictConfig) -> bool:
-    """Whether what is evaluated is the run's own: one of its checkpoints, by default the best."""
-    weights = cfg.train.init_checkpoint
-    return not weights or folder.folder.resolve() in Path(weights).resolve().parents
+        require_tested_alike(config.tested_as, config.source, record, weights)
 
 
 def _train_or_evaluate(
     cfg: DictConfig, args: argparse.Namespace, changes: list[str], folder: RunFolder
 ) -> int:
     use_device(cfg)
+    if cfg.train.device == "cpu" and comm.get_world_size() == 1:
+        seeded = not args.eval_only and cfg.train.seed is not None and cfg.train.seed >= 0
+        if said := threads.use_free_cores(fixed="With a seed" if seeded else ""):
+            logging.getLogger(f"detectron2.{__name__}").warning(said)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark and not args.eval_only
     if args.eval_only:
         evaluate_model(cfg, tta=args.tta, optimized=args.optimize)
@@ -282,28 +233,6 @@ def _messages_kept() -> Iterator[list[logging.LogRecord]]:
             logger.removeHandler(handler)
 
 
-class _WithoutTraceback(logging.Formatter):
-    """Another formatter's text, without tracebacks."""
-
-    def __init__(self, formatter: logging.Formatter) -> None:
-        super().__init__()
-        self._formatter = formatter
-
-    def format(self, record: logging.LogRecord) -> str:
-        record = copy.copy(record)  # other handlers format it, too
-        record.exc_info = record.exc_text = None
-        return self._formatter.format(record)
-
-
-def _keep_tracebacks_off_console(logger: logging.Logger) -> None:
-    """The log file has them; the user sees one sentence, which names that file."""
-    for handler in logger.handlers:
-        on_console = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
-        formatter = handler.formatter
-        if on_console and formatter is not None and not isinstance(formatter, _WithoutTraceback):
-            handler.setFormatter(_WithoutTraceback(formatter))
-
-
 def _log_file() -> str | None:
     """Where this process writes its messages."""
     streams = [getattr(x, "stream", None) for x in logging.getLogger("detectron2").handlers]
@@ -313,8 +242,13 @@ def _log_file() -> str | None:
 
 
 def command_line(arguments: Sequence[str] | None = None) -> int:
+    """``tools/train_net.py``; returns the exit status."""
+    return run_told(argument_parser().parse_intermixed_args(arguments))
+
+
+def run_told(args: argparse.Namespace) -> int:
     """As :func:`main`, but mistakes of the user end with one line instead of a traceback."""
-    args = argument_parser().parse_intermixed_args(arguments)  # flags may follow overrides
+    keep_warnings_off_console()
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     try:
         return main(args)

@@ -1,12 +1,17 @@
-"""``vfnet-yolof zoo``: the papers' rows, what is published for them, and whether it holds."""
+"""``vfnet-yolof zoo``: the papers' rows, what is published for them, and whether it holds.
+
+``tools/verify_weights.py`` is the last of these alone.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..config.options import ConfigError
 from .arguments import Command, add_device, add_output, add_weights
+from .main import told
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,16 +35,17 @@ def _run(args: argparse.Namespace) -> int:
         if any(getattr(args, name) is not None for name in alone):
             raise ConfigError("Name a row before the options; `vfnet-yolof zoo` lists them.")
         return _list()
-    try:
-        if args.data is not None:
-            return _verify(args)
-        if args.expected is not None or args.tolerance is not None:
-            raise ConfigError("--expected and --tolerance are for the comparison: add --data PATH.")
-        if args.output is None and args.weights is not None:
-            raise ConfigError("--weights are to be converted or evaluated: add --output or --data.")
-        return _convert(args) if args.output else _describe(args.model)
-    except KeyError as error:  # no such row
-        raise ConfigError(str(error.args[0])) from error
+    return _named(_one_row, args)
+
+
+def _one_row(args: argparse.Namespace) -> int:
+    if args.data is not None:
+        return _verify(args)
+    if args.expected is not None or args.tolerance is not None:
+        raise ConfigError("--expected and --tolerance are for the comparison: add --data PATH.")
+    if args.output is None and args.weights is not None:
+        raise ConfigError("--weights are to be converted or evaluated: add --output or --data.")
+    return _convert(args) if args.output else _describe(args.model)
 
 
 def _list() -> int:
@@ -74,7 +80,7 @@ def _describe(name: str) -> int:
     print(f"weights: {found.weights.file}, {(found.weights.addresses or [found.weights.page])[0]}")
     print(f"  AP on val2017 of this file: {_ap(found.weights_val) or '-'}")
     print(f"  SHA-256 begins with: {found.weights.sha256 or '(none published)'}")
-    print(f"  pictures: {found.weights.pipeline}")
+    print(f"  images: {found.weights.pipeline}")
     for change in found.weights.overrides:
         print(f"  wants {change}")
     return 0
@@ -82,15 +88,12 @@ def _describe(name: str) -> int:
 
 def _convert(args: argparse.Namespace) -> int:
     from ..config.yaml_files import Trust
-    from ..model_zoo import ROWS, find_row, find_source, is_published
+    from ..model_zoo import find_trained
     from .weights import convert
 
-    row = find_row(args.model)
-    source = find_source(row, args.weights)
-    published = ROWS[row].weights
-    changes = published.overrides if published and is_published(row, source) else ()
-    status = convert(f"{row}.py", str(source), args.output, changes, Trust())
-    for change in changes:
+    found = find_trained(args.model, args.weights)
+    status = convert(found.config, str(found.weights), args.output, found.overrides, Trust())
+    for change in found.overrides:
         print(f"to be used with {change}")
     return status
 
@@ -112,6 +115,36 @@ def _verify(args: argparse.Namespace) -> int:
     )
     print(f"{args.model}: {result}")
     return 0 if result.passed else 1
+
+
+def verify_tool(description: str | None, arguments: Sequence[str] | None = None) -> int:
+    """``tools/verify_weights.py``; 0: as published, 1: not, 2: could not tell."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", metavar="row", help="row of the model zoo, e.g. vfnet_r50_fpn_1x")
+    add(
+        "--coco",
+        required=True,
+        dest="data",
+        metavar="DIR",
+        help="with annotations/ and val2017/",
+    )
+    add("--weights", metavar="FILE", help="checkpoint, or the folder that has the published one")
+    add("--expected", type=float, metavar="AP", help="compare with this instead of the published")
+    add("--tolerance", type=float, metavar="AP", help="default: 0.3")
+    add("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    add("--output", metavar="DIR", help="folder of the detections")
+    args = parser.parse_args(arguments)
+    return told(lambda: _named(_verify, args))
+
+
+def _named(action: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    try:
+        return action(args)
+    except KeyError as error:  # no such row
+        raise ConfigError(str(error.args[0])) from error
 
 
 ZOO = Command(

@@ -47,6 +47,8 @@ def _split(text: str) -> tuple[str, str]:
     key, equals, raw = text.partition("=")
     if not equals:
         raise ConfigError(f"Override {text!r}: must have the form key=value, without spaces.")
+    if not key.strip():
+        raise ConfigError(f"Override {text!r}: has no key before the '='; write key=value.")
     if key[:1] in ("+", "~"):
         raise ConfigError(f"Override {text!r}: keys cannot be added or deleted, only set.")
     return key, raw

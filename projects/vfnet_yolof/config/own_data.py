@@ -125,11 +125,6 @@ def _remember(cfg: DictConfig, given: dict[str, Any]) -> list[str]:
 
 def _without_test_set(cfg: DictConfig) -> list[str]:
     """The config's test set has other classes: only what becomes of test images stays."""
-    logger.warning(
-        "There is no validation set: nothing is evaluated, so there will be no AP and no best "
-        "checkpoint. --data with a validation set, --split 0.2, or --val-json and --val-images "
-        "give one."
-    )
     for name in ("evaluator", "tta"):
         cfg.dataloader.pop(name, None)
     mapper = OmegaConf.select(cfg, "dataloader.test.mapper")

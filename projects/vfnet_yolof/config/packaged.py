@@ -1,11 +1,25 @@
-"""Finding and loading the configuration files that come with the package."""
+"""Finding and loading the configuration files that come with the package.
+
+A configuration of one's own, wherever it lies, takes from them what it does not change::
+
+    from vfnet_yolof.config.packaged import import_from
+
+    dataloader, lr_multiplier, model, optimizer, train = import_from(
+        "vfnet/vfnet_small.py", "dataloader", "lr_multiplier", "model", "optimizer", "train"
+    )
+    train.output_dir = "output/mine"
+"""
 
 import builtins
 import difflib
 import os
+import re
 import threading
 import traceback
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
@@ -14,6 +28,8 @@ from .saved import is_checkpoint, load_saved_config
 from .yaml_files import Trust, load_lazy_yaml, top_keys
 
 SUFFIXES = (".py", ".yaml")
+# Files under the names that they had in earlier releases.
+RENAMED = {"vfnet_t5_fl": "ablations/vfnet_t5_vfnet_fl.py"}
 
 # LazyConfig replaces Python's import while a file runs; two threads would put back each other's.
 # Files may load others.
@@ -52,7 +68,8 @@ def find_config(name: str | os.PathLike[str]) -> str:
 
     Args:
         name: a path; or a name relative to the packaged configs (with or without a leading
-            ``configs/`` and the suffix), so that commands work from any folder.
+            ``configs/``, the folder and the suffix), so that commands work from any folder. A name
+            of an earlier release is understood, with a warning.
 
     Raises:
         FileNotFoundError: there is no such file; the message names the nearest ones.
@@ -61,10 +78,18 @@ def find_config(name: str | os.PathLike[str]) -> str:
     if Path(text).is_file():
         return text
     relative = text.replace(os.sep, "/").removeprefix("./").removeprefix("configs/")
-    for candidate in (relative, *(relative + suffix for suffix in SUFFIXES)):
+    candidates = (relative, *(relative + suffix for suffix in SUFFIXES))
+    for candidate in candidates:
         path = config_dir() / candidate
         if path.is_file():
             return str(path)
+    for candidate in candidates:
+        found = [known for known in config_names() if known.rpartition("/")[2] == candidate]
+        if len(found) == 1:
+            return str(config_dir() / found[0])
+    if renamed := RENAMED.get(relative.rpartition("/")[2].removesuffix(".py")):
+        warnings.warn(f"config {relative} is now {renamed}", FutureWarning, stacklevel=2)
+        return str(config_dir() / renamed)
     near = difflib.get_close_matches(relative, config_names(), n=3, cutoff=0.3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise FileNotFoundError(f"config file {text!r} not found{hint}")
@@ -105,16 +130,65 @@ def load_config(name: str | os.PathLike[str], trust: Trust | None = None) -> Dic
     suffix = Path(path).suffix
     if suffix in (".yaml", ".yml"):
         return load_lazy_yaml(path, trust or Trust())
-    if suffix != ".py":
+    return _run_file(path)
+
+
+def import_from(name: str | os.PathLike[str], *names: str) -> Any:
+    """What ``from name import names`` would give if the configurations were one package.
+
+    For configurations that lie anywhere, where relative imports do not reach the packaged ones.
+    Each call runs the file anew, so that changing the result changes it for nobody else.
+
+    Args:
+        name: a Python file, found by :func:`find_config`; also one of ``common/``.
+        names: at least one, of dictionaries or functions.
+
+    Returns:
+        what the name stands for; for several names a tuple in their order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no name is given, the file fails, or it does not define one of the names.
+    """
+    if not names:
+        raise ValueError(f"import_from({os.fspath(name)!r}): name what is to be imported")
+    found = _run_file(find_config(name), names)
+    return found[0] if len(names) == 1 else found
+
+
+def _run_file(path: str, names: Sequence[str] | None = None) -> Any:
+    """All that LazyConfig takes of a Python file for configuration, or the named parts of it."""
+    if Path(path).suffix != ".py":
         raise ValueError(f"{path}: a configuration is a .py or a .yaml file, or in a checkpoint")
     with _importing:
         importer = builtins.__import__
         try:
-            return LazyConfig.load(path)
+            return LazyConfig.load(path, names)
         except Exception as error:  # whatever a program may raise
-            raise ValueError(f"{path}: {_place(error)}{type(error).__name__}: {error}") from error
+            if isinstance(error, KeyError) and error.args[:1] and error.args[0] in (names or ()):
+                raise ValueError(f"{path} does not define {error.args[0]}") from error
+            raise ValueError(
+                f"{path}: {_place(error)}{type(error).__name__}: {error}{_how_to_import(error)}"
+            ) from error
         finally:
             builtins.__import__ = importer  # which LazyConfig leaves replaced when the file raises
+
+
+_MISSING_FILE = re.compile(r"Cannot import name (\S+) from ")  # of a relative import, by LazyConfig
+
+
+def _how_to_import(error: Exception) -> str:
+    """For a relative import that leads nowhere: how packaged configurations are imported."""
+    missing = _MISSING_FILE.match(str(error)) if isinstance(error, ImportError) else None
+    if missing is None:
+        return ""
+    file = missing[1].strip(".").replace(".", "/") + ".py"
+    known = file if (config_dir() / file).is_file() else "vfnet/vfnet_small.py"
+    return (
+        " A relative import reaches files beside its own only. Of a packaged config: from "
+        "vfnet_yolof.config.packaged import import_from; "
+        f"model = import_from({known!r}, 'model')"
+    )
 
 
 def _place(error: Exception) -> str:

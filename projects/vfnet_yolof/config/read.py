@@ -219,9 +219,9 @@ def check_interpolations(cfg: DictConfig) -> None:
 def _plain_path(path: str) -> str:
     """A path for a config, where ``${`` would begin a reference."""
     if not path:
-        raise ConfigError("--output-dir is empty: name a folder, or leave the option out.")
+        raise ConfigError("--output is empty: name a folder, or leave the option out.")
     if "${" in path:
-        raise ConfigError(f"--output-dir {path}: a folder's name must not contain '${{'.")
+        raise ConfigError(f"--output {path}: a folder's name must not contain '${{'.")
     return path
 
 

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..checkpoint import load_record
 from .options import ConfigError
-from .yaml_files import Trust, load_lazy_yaml, load_yaml
+from .yaml_files import Trust, load_lazy_yaml, load_to_compare
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors", ".ckpt", ".tar")
 ENTRY = "config"  # of a checkpoint
@@ -43,12 +43,17 @@ def config_text(cfg: DictConfig) -> str:
     """A configuration as the YAML that :func:`.packaged.load_config` reads.
 
     Raises:
-        ConfigError: it holds something that has no name, which text cannot stand for.
+        ConfigError: it holds something that has no name, which text cannot stand for, or lacks a
+            value.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         # LazyConfig pickles what it cannot write as text, without an error.
-        LazyConfig.save(cfg, str(path))
+        try:
+            LazyConfig.save(cfg, str(path))
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"The config cannot be saved as text: {reason}") from error
         if Path(f"{path}.pkl").exists():
             raise ConfigError(
                 "The config cannot be saved as text, so the run could not be repeated: it holds a "
@@ -107,7 +112,6 @@ def require_tested_alike(
     source: str,
     record: Mapping[str, Any],
     checkpoint: str | os.PathLike[str],
-    trust: Trust,
 ) -> None:
     """Refuse to use a checkpoint on other images than its own configuration makes.
 
@@ -116,7 +120,6 @@ def require_tested_alike(
         source: where that comes from.
         record: of the checkpoint; one without a configuration is not compared.
         checkpoint: its file.
-        trust: what its configuration may name, of which nothing is called here.
 
     Raises:
         ConfigError: naming what differs, and both ways out.
@@ -124,8 +127,7 @@ def require_tested_alike(
     text = record.get(ENTRY)
     if not isinstance(text, str):
         return
-    content = OmegaConf.create(load_yaml(checkpoint, trust, text), flags={"allow_objects": True})
-    there = tested_as(content)
+    there = tested_as(OmegaConf.create(load_to_compare(checkpoint, text)))
     differing = [key for key in here if key in there and here[key] != there[key]]
     if differing:
         said = "; ".join(

@@ -177,7 +177,7 @@ def resumed_iteration(
         raise ConfigError(
             f"train.max_iter={train.max_iter}, but the checkpoint was written after {counted}: "
             f"nothing is left to train. Set train.max_iter above {now}, or evaluate the "
-            "checkpoint with --eval-only."
+            "checkpoint with vfnet-yolof evaluate."
         )
     return now
 

@@ -105,6 +105,16 @@ def load_yaml(
             raise ValueError(f"{path}: a value cannot be read: {error}") from error
 
 
+def load_to_compare(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
+    """As :func:`load_yaml`, but every name that a tag hands over stays text: nothing is looked up.
+
+    Raises:
+        ValueError: as of :func:`load_yaml`, but for names that are not allowed.
+    """
+    with _yaml_errors(path):
+        return _ComparedLoader("").construct_document(_composed(path, text))
+
+
 def top_keys(path: str | os.PathLike[str]) -> list[str]:
     """Keys of the mapping that a YAML file holds, whatever is below them.
 
@@ -216,9 +226,17 @@ class _PlainLoader(yaml.SafeLoader):
         return locate(name)
 
 
+class _ComparedLoader(_PlainLoader):
+    """``_PlainLoader`` with names as the text that they are."""
+
+    def construct_name(self, name: str, node: yaml.Node) -> str:
+        return name
+
+
 _TAG = "tag:yaml.org,2002:python/"
 _PlainLoader.add_constructor(f"{_TAG}tuple", lambda loader, node: loader.construct_sequence(node))
-_PlainLoader.add_multi_constructor(f"{_TAG}name:", _PlainLoader.construct_name)
+for _loader in (_PlainLoader, _ComparedLoader):
+    _loader.add_multi_constructor(f"{_TAG}name:", _loader.construct_name)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from .augmentations import (
     ResizeIndependentEdges,
     ResizeSquare,
 )
+from .convert import convert_data
 from .datasets import (
     UserDatasets,
     dataset_class_names,
@@ -18,10 +19,12 @@ from .datasets import (
     register_shapes,
     register_user_datasets,
 )
+from .layouts import open_data
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetectionMapper
 from .mosaic import Mosaic
 from .sampler import GroupedBatchSampler, SampleKey
+from .ssd_augmentations import Expand, MinIoURandomCrop, PhotoMetricDistortion
 from .transforms import AugInput
 from .validate import Report, validate_coco
 
@@ -29,10 +32,13 @@ __all__ = [
     "AugInput",
     "CutOut",
     "DetectionMapper",
+    "Expand",
     "GroupedBatchSampler",
     "ImageReadError",
     "JitterCrop",
+    "MinIoURandomCrop",
     "Mosaic",
+    "PhotoMetricDistortion",
     "RandomDistort",
     "RandomShift",
     "RelativeRangeCrop",
@@ -44,9 +50,11 @@ __all__ = [
     "UserDatasets",
     "build_test_loader",
     "build_train_loader",
+    "convert_data",
     "dataset_class_names",
     "get_dataset_dicts",
     "image_size",
+    "open_data",
     "read_image",
     "register_coco_json",
     "register_user_datasets",

@@ -159,7 +159,7 @@ def _check_boxes(annotations: Annotations) -> None:
         faults.warn("box format", ["many boxes leave their image: are they [x1, y1, x2, y2]?"])
     if usable.any() and (side[usable] <= 1).all() and (limits[usable] > 4).all():
         faults.warn(
-            "all boxes are at most 1 px wide and high: are they shares of the picture, not pixels?",
+            "all boxes are at most 1 px wide and high: are they shares of the image, not pixels?",
             named(usable),
         )
     counts = np.bincount(

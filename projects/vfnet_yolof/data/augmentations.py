@@ -32,7 +32,7 @@ class RandomShift(T.Augmentation):
 
     def __init__(self, max_shift: int = 32, prob: float = 0.5) -> None:
         super().__init__()
-        _check_probability(prob)
+        check_probability(prob)
         if max_shift < 0:
             raise ValueError(f"max_shift must not be negative, got {max_shift}")
         self._init(locals())
@@ -63,8 +63,8 @@ class ResizeIndependentEdges(T.Augmentation):
             ValueError: a range that is none.
         """
         super().__init__()
-        long_edge = _checked_range("long_edge", long_edge, least=1)
-        short_edge = _checked_range("short_edge", short_edge, least=1)
+        long_edge = checked_range("long_edge", long_edge, least=1)
+        short_edge = checked_range("short_edge", short_edge, least=1)
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
@@ -95,7 +95,7 @@ class ResizeSquare(T.Augmentation):
         super().__init__()
         if size < 1:
             raise ValueError(f"size must be at least 1 px, got {size}")
-        scale = _checked_range("scale", scale, least=1 / size)
+        scale = checked_range("scale", scale, least=1 / size)
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
@@ -112,7 +112,7 @@ class RelativeRangeCrop(T.Augmentation):
 
     def __init__(self, min_share: float = 0.75, prob: float = 0.5) -> None:
         super().__init__()
-        _check_probability(prob)
+        check_probability(prob)
         if not 0.0 < min_share <= 1.0:
             raise ValueError(f"min_share must lie in (0, 1], got {min_share}")
         self._init(locals())
@@ -208,8 +208,8 @@ class CutOut(T.Augmentation):
             ValueError: a range that is none, or no shapes, or empty ones.
         """
         super().__init__()
-        _check_probability(prob)
-        num_holes = _checked_range("num_holes", num_holes, least=0)
+        check_probability(prob)
+        num_holes = checked_range("num_holes", num_holes, least=0)
         shapes = tuple(tuple(int(side) for side in shape) for shape in shapes)
         if not shapes or any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
             raise ValueError(f"shapes must be pairs (width, height) of at least 1 px, got {shapes}")
@@ -224,12 +224,12 @@ class CutOut(T.Augmentation):
         return FillTransform(np.concatenate([corners, corners + sizes], axis=1), self.fill)
 
 
-def _check_probability(prob: float) -> None:
+def check_probability(prob: float) -> None:
     if not 0.0 <= prob <= 1.0:
         raise ValueError(f"prob must lie in [0, 1], got {prob}")
 
 
-def _checked_range(name: str, bounds: Sequence[Number], least: float) -> tuple[Number, Number]:
+def checked_range(name: str, bounds: Sequence[Number], least: float) -> tuple[Number, Number]:
     """``bounds`` as a pair; ValueError unless it is [low, high] with least <= low <= high."""
     if len(bounds) != 2 or not least <= bounds[0] <= bounds[1]:
         raise ValueError(f"{name} must be [low, high], low at least {least:g}; got {list(bounds)}")

@@ -64,10 +64,11 @@ def convert_data(
 
 
 def _require_room(folder: Path, parts: dict[str, Split], overwrite: bool) -> None:
-    target = os.path.realpath(folder)
+    target = Path(os.path.realpath(folder))
     for part in parts.values():
-        if target in (os.path.realpath(Path(part.json_file).parent), os.path.realpath(part.images)):
-            raise ValueError(f"--output {folder}: has the data itself; name another folder.")
+        is_source = target == Path(os.path.realpath(Path(part.json_file).parent))
+        if is_source or target.is_relative_to(os.path.realpath(part.images)):
+            raise ValueError(f"--output {folder}: lies in the data itself; name another folder.")
     for name in (*(f"{s}.json" for s in _SPLITS), *_SPLITS):
         there = folder / name
         if os.path.lexists(there) and not overwrite:

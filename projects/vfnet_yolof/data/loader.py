@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import signal
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -60,7 +61,7 @@ def seeded(seed: int) -> Iterator[None]:
         torch.random.set_rng_state(torch_state)
 
 
-class _MappedDataset(Dataset[Record]):
+class MappedDataset(Dataset[Record]):
     """Map-style data set of mapped records; accepts a plain index or a :class:`SampleKey`."""
 
     def __init__(self, records: Records, mapper: Mapper, mosaic: Mosaic | None = None) -> None:
@@ -79,6 +80,19 @@ class _MappedDataset(Dataset[Record]):
         with seeded(key.seed):
             sample = self._sample(key.index)
             return sample if self._mosaic is None else self._mosaic(sample, self._any_sample)
+
+    def record(self, index: int) -> Record:
+        """As the data set has it, with its annotations and before any augmentation."""
+        return self._records[index]
+
+    def boxes_of_classes(self) -> Counter[int]:
+        """Annotated boxes of each class index; crowd regions are none."""
+        return Counter(
+            annotation["category_id"]
+            for index in range(len(self))
+            for annotation in self._records[index].get("annotations", ())
+            if not annotation.get("iscrowd")
+        )
 
     def faults(self, indices: Sequence[int], decoded: Collection[int]) -> list[str]:
         """What is wrong with the images of records, as far as their headers tell.
@@ -192,7 +206,7 @@ def build_train_loader(
         groups=_is_wide(dataset) if aspect_ratio_grouping else None,
     )
     loader = DataLoader(
-        _MappedDataset(dataset, mapper, mosaic),
+        MappedDataset(dataset, mapper, mosaic),
         batch_sampler=batch_sampler,
         persistent_workers=num_workers > 0,
         **_loader_options(num_workers),
@@ -215,7 +229,7 @@ def build_test_loader(
     if len(dataset) == 0:
         raise ValueError("The test set is empty; check the annotation file of the data set.")
     return DataLoader(
-        _MappedDataset(dataset, mapper),
+        MappedDataset(dataset, mapper),
         batch_size=batch_size,
         sampler=InferenceSampler(len(dataset)),
         drop_last=False,
@@ -233,8 +247,8 @@ def check_pictures(loader: Any, decoded: int = 16) -> None:
     Raises:
         DataLoadingError: names the images that cannot be used, at most five of them.
     """
-    dataset = getattr(loader, "dataset", None)
-    if not isinstance(dataset, _MappedDataset):
+    dataset = mapped_dataset(loader)
+    if dataset is None:
         return
     share = list(loader.sampler)
     step = max(1, len(share) // max(1, decoded))
@@ -242,8 +256,15 @@ def check_pictures(loader: Any, decoded: int = 16) -> None:
     if faults:
         shown = "; ".join(faults[:5]) + ("; ..." if len(faults) > 5 else "")
         raise DataLoadingError(
-            f"{len(faults)} of {len(share)} pictures cannot be evaluated on: {shown}"
+            f"{len(faults)} of {len(share)} images cannot be evaluated on: {shown}"
         )
+
+
+def mapped_dataset(loader: Any) -> MappedDataset | None:
+    """The data set of a loader that was made here; None of others."""
+    inner = loader._loader if isinstance(loader, TrainLoader) else loader
+    dataset = getattr(inner, "dataset", None)
+    return dataset if isinstance(dataset, MappedDataset) else None
 
 
 def _loader_options(num_workers: int) -> dict[str, Any]:

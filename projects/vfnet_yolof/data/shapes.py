@@ -350,7 +350,7 @@ def generate_shapes(
     with file_lock(str(folder)):
         if folder.is_dir():
             return folder
-        logger.info("Drawing %d + %d pictures of shapes into %s", num_train, num_val, folder)
+        logger.info("Drawing %d + %d images of shapes into %s", num_train, num_val, folder)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             scratch.chmod(0o755)

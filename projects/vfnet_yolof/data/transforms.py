@@ -47,7 +47,7 @@ class WindowTransform(Transform):
         return coords - np.array([self.left, self.top])
 
 
-class _PixelTransform(Transform):
+class PixelTransform(Transform):
     """Changes colours only: coordinates stay as they are."""
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ class _PixelTransform(Transform):
         return segmentation
 
 
-class FillTransform(_PixelTransform):
+class FillTransform(PixelTransform):
     """Paint rectangles, (R, 4) int xyxy px, in one colour; boxes stay as they are."""
 
     def __init__(self, rectangles: np.ndarray, fill: Color = 0) -> None:
@@ -73,7 +73,7 @@ class FillTransform(_PixelTransform):
         return img
 
 
-class DistortTransform(_PixelTransform):
+class DistortTransform(PixelTransform):
     """Turn the hue and scale saturation and exposure (the V of HSV); boxes stay as they are.
 
     Args:
@@ -132,7 +132,7 @@ class OpenCVResizeTransform(T.ResizeTransform):
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
         """(H, W, C) or (H, W) -> (new_h, new_w, C) or (new_h, new_w), same dtype."""
         if img.shape[:2] != (self.h, self.w):
-            raise ValueError(f"a picture of {img.shape[:2]} px came, not {(self.h, self.w)}")
+            raise ValueError(f"an image of {img.shape[:2]} px came, not {(self.h, self.w)}")
         nearest = interp == Image.Resampling.NEAREST
         resized = cv2.resize(
             np.ascontiguousarray(img),

@@ -27,12 +27,7 @@ def advice(cfg: DictConfig, model: nn.Module) -> list[str]:
         cfg: the prepared config. Boxes count at the size that its test images have.
         model: built from it; one without strides and anchors of this project's gets no advice.
     """
-    key = "dataloader.test.mapper.augmentations"
-    names = dataset_names(cfg)
-    if OmegaConf.select(cfg, key) is None or not names:
-        return []
-    resize = T.AugmentationList(list(built(key, OmegaConf.select(cfg, key))))
-    sides = _box_sides([record for name in names for record in dataset_records(name)], resize)
+    sides = box_sides(cfg)
     if not len(sides):
         return []
     strides = getattr(getattr(model, "points", None), "strides", ())
@@ -44,8 +39,20 @@ def advice(cfg: DictConfig, model: nn.Module) -> list[str]:
     ]
 
 
+def box_sides(cfg: DictConfig) -> np.ndarray:
+    """(N, 2) width and height in px of training boxes, as the model gets them at test time.
+
+    (0, 2) where the config does not say what they are or how images are resized.
+    """
+    key = "dataloader.test.mapper.augmentations"
+    names = dataset_names(cfg)
+    if OmegaConf.select(cfg, key) is None or not names:
+        return np.empty((0, 2))
+    resize = T.AugmentationList(list(built(key, OmegaConf.select(cfg, key))))
+    return _box_sides([record for name in names for record in dataset_records(name)], resize)
+
+
 def _box_sides(records: Sequence[dict[str, Any]], resize: T.AugmentationList) -> np.ndarray:
-    """(N, 2) width and height in px of the boxes of some images, as the model gets them."""
     found = [np.empty((0, 2))]
     for record in records[:: max(1, len(records) // _LOOKED_AT)]:
         boxes = np.array([a["bbox"] for a in record.get("annotations", ())], float).reshape(-1, 4)

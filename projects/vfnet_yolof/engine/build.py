@@ -18,7 +18,6 @@ from ..config.own_data import has_test_set
 from ..config.parts import built, built_model, config_errors
 from ..utils.state import seed_everything
 from .checkpoints import CheckpointFiles, CheckpointHook
-from .classes import dataset_classes
 from .evaluation import Evaluation, ValidationLoss
 from .evaluation_hooks import BestCheckpointHook, EarlyStoppingHook, EvaluationRound, Measure
 from .failures import together
@@ -91,13 +90,15 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> Trainer:
     return Trainer(step, loader)
 
 
-def build_hooks(cfg: DictConfig, trainer: Trainer, files: CheckpointFiles) -> list[Any]:
+def build_hooks(
+    cfg: DictConfig, trainer: Trainer, files: CheckpointFiles, evaluation: Evaluation
+) -> list[Any]:
     """Hooks in the order in which they must run; None where one is not asked for.
 
     Raises:
         ConfigError: one of them cannot be built, or what it measures cannot be.
     """
-    train, evaluation = cfg.train, Evaluation(cfg, dataset_classes(cfg))
+    train = cfg.train
     evaluates = _check_evaluation(evaluation)
     ema = None
     if train.ema.enabled:
@@ -128,8 +129,9 @@ def build_hooks(cfg: DictConfig, trainer: Trainer, files: CheckpointFiles) -> li
         swa = build_swa_hook(train, trainer, files, partial(evaluation, stop=stop))
     writers = None
     if comm.is_main_process():
+        per_epoch = getattr(trainer.data_loader, "iterations_per_epoch", None)
         writers = hooks.PeriodicWriter(
-            build_writers(train.output_dir, train.max_iter), period=train.log_period
+            build_writers(train.output_dir, train.max_iter, per_epoch), period=train.log_period
         )
     return [
         hooks.IterationTimer(),
@@ -150,8 +152,8 @@ def _check_evaluation(evaluation: Evaluation) -> bool:
         ConfigError: there is no test set, it has other classes, or it cannot be read.
     """
     cfg = evaluation.cfg
-    evaluates, with_losses = "evaluator" in cfg.dataloader, cfg.train.val_loss.enabled
-    _require_test_set(cfg)
+    evaluates, with_losses = evaluation.has_images, cfg.train.val_loss.enabled
+    _require_test_set(cfg, evaluates)
     if evaluates:
         _ = evaluation.loader
     if (evaluates or with_losses) and evaluation.class_lookup is not None and with_losses:
@@ -164,10 +166,10 @@ def _check_evaluation(evaluation: Evaluation) -> bool:
     return evaluates
 
 
-def _require_test_set(cfg: DictConfig) -> None:
+def _require_test_set(cfg: DictConfig, evaluates: bool) -> None:
     if cfg.train.val_loss.enabled and not has_test_set(cfg):
         raise ConfigError("train.val_loss.enabled needs a test set: --val-json and --val-images.")
-    measured = "evaluator" in cfg.dataloader or cfg.train.val_loss.enabled
+    measured = evaluates or cfg.train.val_loss.enabled
     if cfg.train.early_stopping.patience > 0:
         if not measured:
             raise ConfigError("train.early_stopping.patience needs a test set to measure on.")

@@ -114,7 +114,7 @@ class CheckpointFiles:
         if "trainer" not in content:
             raise ConfigError(
                 f"{path} holds no training state, so training cannot be resumed from it. "
-                f"To start from its weights: --init-from {path}, without --resume."
+                f"To start from its weights: --weights {path}, without --resume."
             )
         return content
 
@@ -192,8 +192,9 @@ class CheckpointHook(HookBase):
 
     def save_last(self, *, alone: bool = False) -> None:
         """Write the state that training ends with, unless it is written; see :meth:`save`."""
-        if self._written is None:
-            self.save(final=self.trainer.finished, alone=alone)
+        final = self.trainer.finished
+        if self._written is None or (final and self._written != FINAL):
+            self.save(final=final, alone=alone)
 
     def save(self, *, final: bool = False, alone: bool = False) -> None:
         """Write the present state; call it on all processes.

@@ -101,7 +101,7 @@ def require_resumed_classes(saved: Classes, present: Classes) -> None:
         f"--resume: {saved.owner} has {'these classes otherwise' if same else 'other classes'}: "
         f"{differences(saved, present)}. The optimizer's state cannot follow. Resume with the "
         "annotations of the first run (their category ids give the order), or start a new run in "
-        f"another train.output_dir with --init-from {saved.owner}, which goes by the names."
+        f"another train.output_dir with --weights {saved.owner}, which goes by the names."
     )
 
 
@@ -127,7 +127,7 @@ def class_lookup(model: Classes, data: Classes) -> list[int] | None:
             f"{model.owner} and {data.owner} have different classes: {differences(model, data)}. "
             "Detections are counted by class name: give the categories of the annotations the "
             "names that the model was trained with, evaluate on data that has the same classes, "
-            "or train for these with --init-from."
+            "or train for these with --weights."
         )
     logger.info(
         "%s and %s have the same classes, not alike in order or spelling (%s): detections are "
@@ -149,7 +149,7 @@ def require_same_classes(weights: Mapping[str, Tensor], source: Classes, target:
         raise ConfigError(
             f"train.init_checkpoint={source.owner} is of other classes than {target.owner}: "
             f"{differences(source, target)}. To start from it and learn the new classes, use "
-            f"--init-from {source.owner}."
+            f"--weights {source.owner}."
         )
 
 
@@ -162,7 +162,8 @@ def follow_names(
     names, the weights are returned as they are: shapes decide.
 
     Args:
-        model: class layers have A * K channels, anchors first (A is 1 without anchors).
+        model: class layers have A * K channels, anchors first (A is 1 without anchors), or
+            A * (K + 1) where the head has a class for background, which is the last.
         weights: of a checkpoint, under the model's names.
         source: the K' classes of ``weights``.
         target: the K classes of the model.
@@ -190,9 +191,14 @@ def follow_names(
         )
         return dict(weights)
     pairs = pair_by_name(source.names, target.names)
+    counts = len(target.names), len(source.names)
+    row_pairs = dict(pairs)
+    if getattr(getattr(model, "head", None), "has_background", False):
+        row_pairs[counts[1]] = counts[0]
+        counts = counts[0] + 1, counts[1] + 1
     followed: dict[str, Tensor] = {}
     for name in layers:
-        rows = _rows(own[name], weights[name], pairs, source, target)
+        rows = _rows(own[name], weights[name], row_pairs, *counts)
         if rows is None:
             logger.warning("%s: %s is built otherwise and starts afresh.", source.owner, layers[0])
             return {name: x for name, x in weights.items() if name not in layers}
@@ -207,13 +213,13 @@ def _class_tensors(weights: Mapping[str, Tensor]) -> list[str]:
 
 @torch.no_grad()
 def _rows(
-    fresh: Tensor, saved: Tensor, pairs: Mapping[int, int], source: Classes, target: Classes
+    fresh: Tensor, saved: Tensor, pairs: Mapping[int, int], own_count: int, saved_count: int
 ) -> Tensor | None:
-    """``fresh`` (A * K, ...) with rows of ``saved`` (A * K', ...); None if the rest differs."""
-    if len(fresh) % len(target.names) or len(saved) % len(source.names):
+    """``fresh`` (A * own_count, ...) with rows of ``saved``; None if the rest differs."""
+    if len(fresh) % own_count or len(saved) % saved_count:
         return None
-    own = fresh.detach().clone().unflatten(0, (-1, len(target.names)))
-    old = saved.unflatten(0, (-1, len(source.names)))
+    own = fresh.detach().clone().unflatten(0, (-1, own_count))
+    old = saved.unflatten(0, (-1, saved_count))
     if own.shape[:1] + own.shape[2:] != old.shape[:1] + old.shape[2:]:
         return None
     if pairs:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ..config.options import ConfigError
+from ..config.own_data import has_test_set
 from ..config.parts import built
 from ..data.loader import DataLoadingError, check_pictures
 from ..modeling.by_size import BySize
@@ -53,6 +54,11 @@ class Evaluation:
     def __init__(self, cfg: DictConfig, classes: Classes) -> None:
         self.cfg = cfg
         self.classes = classes
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there are images to evaluate on and an evaluator for them."""
+        return "evaluator" in self.cfg.dataloader and has_test_set(self.cfg)
 
     @cached_property
     def loader(self) -> Any:

@@ -96,7 +96,7 @@ def load_initial_weights(model: nn.Module, path: str, classes: Classes = UNKNOWN
         raise ConfigError(
             f"train.init_checkpoint={path} is of another model: {_short(other)} differ in shape "
             f"({own[other[0]].shape} here, {weights[other[0]].shape} there). To start from it "
-            f"with another number of classes, use --init-from {path}."
+            f"with another number of classes, use --weights {path}."
         )
     return _load(model, weights, path)
 

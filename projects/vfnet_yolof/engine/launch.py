@@ -19,6 +19,7 @@ from torch import multiprocessing as mp
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from ..config.options import ConfigError
+from ..utils import threads
 from ..utils.compat import create_local_process_group
 from .ending import EXIT_SIGNAL, handled, signal_name
 
@@ -211,6 +212,7 @@ def _cpu_worker(
 ) -> None:
     """first: the place of the process of this machine whose ``local_rank`` is 0."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    threads.share_among(first.local_world_size)
     _join(first._replace(rank=first.rank + local_rank, local_rank=local_rank), "gloo")
     try:
         status = function(*args)

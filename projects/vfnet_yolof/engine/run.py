@@ -31,12 +31,26 @@ from .classes import (
     dataset_classes,
     require_resumed_classes,
 )
-from .ending import EXIT_SIGNAL, EvaluationFailed, StopRequest, handled, signal_name
+from .ending import (
+    EXIT_SIGNAL,
+    EvaluationFailed,
+    OutputError,
+    StopRequest,
+    handled,
+    signal_name,
+)
 from .evaluation import Evaluation
 from .failures import together
-from .fine_tune import load_checkpoint_for_evaluation, load_for_fine_tuning, load_initial_weights
+from .fine_tune import (
+    best_or_last,
+    load_checkpoint_for_evaluation,
+    load_for_fine_tuning,
+    load_initial_weights,
+)
+from .progress import progress_line
 from .run_folder import RunFolder
 from .run_record import run_record
+from .summary import NO_VALIDATION, Training, write_summary
 from .swa import AveragingHook
 from .trainer import Trainer
 from .writers import METRICS, append_metrics
@@ -100,34 +114,57 @@ def train_model(
         **record,
         "config_file": config_file,
         "seed": int(cfg.train.seed),
+        "threads": torch.get_num_threads(),
     }
     if saved is not None and "metrics" in saved:
         trainer.record["metrics"] = saved["metrics"]
-    trainer.register_hooks(build_hooks(cfg, trainer, files))
+    evaluation = Evaluation(cfg, classes)
+    trainer.register_hooks(build_hooks(cfg, trainer, files, evaluation))
     start = 0
     if saved is not None:
         start = _restore(trainer, saved, cfg, scaled)
+        _compare_threads(saved, cfg.train.device)
     seed_everything(cfg.train.seed + 1 + comm.get_rank())  # dropout differs between processes
     _log_run(cfg, trainer)
+    if not evaluation.has_images and not cfg.train.val_loss.enabled:
+        logger.warning(NO_VALIDATION)
     if on_start is not None:
         on_start()
     if resume:
         together(lambda: _clean_up(trainer, files))
-    return _train(trainer, start, cfg, files)
+    return _train(Training(cfg, trainer, files, evaluation, config_file), start)
 
 
-def _train(trainer: Trainer, start: int, cfg: DictConfig, files: CheckpointFiles) -> int:
+def _train(run: Training, start: int) -> int:
+    trainer, files = run.trainer, run.files
     asked = StopRequest(lambda: setattr(trainer, "stop_requested", True))
+    max_iter = run.cfg.train.max_iter
     with handled(asked):
-        trainer.train(start, cfg.train.max_iter)
-        if trainer.interrupted:
-            return _interrupted(trainer, asked)
+        with progress_line(trainer, start, max_iter):
+            trainer.train(start, max_iter)
+        status = _interrupted(trainer, asked) if trainer.interrupted else 0
+        problem = _summarised(run)
     if trainer.evaluation_problem is not None:
         raise EvaluationFailed(
             f"The evaluation after training failed: {trainer.evaluation_problem}. Training is "
-            f"complete: its weights are in {files.path(FINAL)}, and --eval-only evaluates them."
+            f"complete: its weights are in {files.path(FINAL)}. To evaluate them: "
+            f"vfnet-yolof evaluate {files.folder}"
         )
-    return 0
+    if problem is not None and not status:
+        raise problem
+    return status
+
+
+def _summarised(run: Training) -> OutputError | None:
+    """Write the summary; its failure, of which the log tells, costs nothing that was trained."""
+    try:
+        together(lambda: write_summary(run) if comm.is_main_process() else None)
+    except OutputError as error:
+        logger.error("The training is saved, but its summary is not whole: %s", error)
+        return error
+    except Exception as error:
+        logger.error("The training is saved, but has no summary: %s", error, exc_info=True)
+    return None
 
 
 def _clean_up(trainer: Trainer, files: CheckpointFiles) -> None:
@@ -169,7 +206,7 @@ def _load_model(model: nn.Module, weights: dict[str, Any], files: CheckpointFile
         first = str(error).splitlines()[1:2] or [str(error)]
         raise ConfigError(
             f"{files.last()} is of another model ({first[0].strip()}). Resume with the config of "
-            "the first run, or start from the weights: --init-from, without --resume."
+            "the first run, or start from the weights: --weights, without --resume."
         ) from error
 
 
@@ -190,6 +227,16 @@ def settle_seed(cfg: DictConfig, saved: dict[str, Any] | None = None) -> None:
     loader = cfg.dataloader.get("train")
     if loader is not None and loader.get("seed") is None and _accepts(loader, "seed"):
         loader.seed = cfg.train.seed
+
+
+def _compare_threads(saved: dict[str, Any], device: str) -> None:
+    before, now = saved.get("threads", 0), torch.get_num_threads()
+    if device == "cpu" and before not in (0, now):
+        logger.warning(
+            "Resumed with %d threads instead of %d: sums are rounded differently. "
+            "OMP_NUM_THREADS=%d goes on as before.",
+            *(now, before, before),
+        )
 
 
 def _accepts(node: DictConfig, name: str) -> bool:
@@ -217,9 +264,10 @@ def _log_run(cfg: DictConfig, trainer: Trainer) -> None:
     if epoch:
         length = f"{cfg.train.max_iter / epoch:.1f} epochs of {epoch:.1f}"
     logger.info(
-        "Device: %s; processes: %d; seed: %d; images per iteration: %s; iterations: %d (%s)",
-        *(cfg.train.device, comm.get_world_size(), cfg.train.seed, batch, cfg.train.max_iter),
-        length,
+        "Device: %s; processes: %d; threads: %d; seed: %d; images per iteration: %s; "
+        "iterations: %d (%s)",
+        *(cfg.train.device, comm.get_world_size(), torch.get_num_threads(), cfg.train.seed),
+        *(batch, cfg.train.max_iter, length),
     )
 
 
@@ -258,12 +306,16 @@ def evaluate_model(
         model = optimize(model)
     results = Evaluation(cfg, classes)(build_tta(cfg, model) if tta else model)
     if comm.is_main_process():
-        values = {"iteration": iteration, **flatten_results_dict(results)}
+        # Told from the evaluations of a training, whose file this may be.
+        weights = cfg.train.init_checkpoint or best_or_last(cfg.train.output_dir)
+        flat = flatten_results_dict(results)
+        values = {"iteration": iteration, "evaluated": weights, **flat}
         if tta:
             values["tta"] = True
         path = Path(cfg.train.output_dir) / METRICS
         append_metrics(path, values)
-        logger.info("Metrics appended to %s", path)
+        headlines = [f"{name} {value:.4g}" for name, value in flat.items() if "-" not in name]
+        logger.info("%s; appended to %s", ", ".join(headlines[:3]) or "No metrics", path)
     return results
 
 

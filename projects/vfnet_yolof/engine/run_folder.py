@@ -7,7 +7,9 @@ import json
 import logging
 import os
 import platform
+import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -24,13 +26,74 @@ from .ending import require_writable, writing
 logger = logging.getLogger(f"detectron2.{__name__}")
 
 LOCK, OWNER = ".lock", ".owner.json"
+EVALUATIONS = "evaluation"  # each in a numbered folder
+CONFIG = "config.yaml"  # written when a training begins
 _PATIENCE = 20.0  # seconds for the loader's processes of a killed run to notice that it is gone
 # What a run writes, and nothing else: other files in the folder are the user's.
 _RUN_FILES = (
     *("model_*.pth", "last_checkpoint", "metrics.json", "events.out.tfevents.*"),
     *("config.yaml", "config_yacs.yaml", "versions.txt", "inference/coco_instances_results.json"),
-    *("inference/per_class.csv", "inference/metrics.json"),
+    *("inference/per_class.csv", "inference/metrics.json", "validation/[0-9][0-9]_*.jpg"),
+    *("summary.md", "summary.json", "losses.png", "ap.png"),
 )
+
+
+class RunSeries:
+    """The numbered folders of one configuration's runs: ``output/<its name>/001``, ``002``, ...
+
+    Args:
+        parent: the folder that holds the runs of all configurations.
+        name: the configuration's; what is no letter, digit or one of ``._+-@`` in it becomes ``_``.
+    """
+
+    def __init__(self, parent: str | os.PathLike[str], name: str) -> None:
+        self.folder = Path(parent) / (re.sub(r"[^\w.+@-]", "_", name) or "_")
+
+    def new_run(self) -> Path:
+        """Make the folder of the next number, which no other process gets.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
+        return new_folder(self.folder)
+
+    def new_evaluation(self) -> Path:
+        """As :meth:`new_run`, a folder for results that belong to no run."""
+        return new_folder(self.folder / EVALUATIONS)
+
+    def newest_run(self) -> Path | None:
+        """The run of the highest number that has begun to train; None where there is none."""
+        begun = [n for n in _numbers(self.folder) if (_numbered(self.folder, n) / CONFIG).is_file()]
+        return _numbered(self.folder, max(begun)) if begun else None
+
+
+def new_folder(parent: Path) -> Path:
+    """Make a folder of the next number below ``parent``, which no other process gets.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        number = max(_numbers(parent), default=0) + 1
+        while True:
+            try:
+                _numbered(parent, number).mkdir()
+            except FileExistsError:  # of a process that came a moment before
+                number += 1
+            else:
+                return _numbered(parent, number)
+
+
+def _numbers(parent: Path) -> list[int]:
+    if not parent.is_dir():
+        return []
+    names = [path.name for path in parent.iterdir()]
+    return [int(name) for name in names if re.fullmatch(r"\d{3,}", name, re.ASCII)]
+
+
+def _numbered(parent: Path, number: int) -> Path:
+    return parent / f"{number:03d}"
 
 
 class RunFolder:
@@ -100,6 +163,11 @@ class RunFolder:
             return {}
         return content if isinstance(content, dict) else {}
 
+    def remove_if_never_used(self) -> None:
+        """Delete the folder, which was made for a run that could then not start."""
+        if not any((self.folder / name).exists() for name in (CONFIG, "metrics.json", "inference")):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def holds_a_run(self) -> bool:
         """Whether a training has left checkpoints or figures here."""
         marks = [self.folder / "last_checkpoint", *self.folder.glob("model_*.pth")]
@@ -149,7 +217,7 @@ class RunFolder:
             iteration = _iteration(line)
             if iteration is None:
                 cut += 1
-            elif iteration >= iterations_done and '"total_loss"' in line:
+            elif _is_done_again(line, iteration, iterations_done):
                 later += 1
             else:
                 kept.append(line)
@@ -168,6 +236,14 @@ def _iteration(line: str) -> int | None:
     except (ValueError, KeyError, TypeError):
         return None
     return value if isinstance(value, int) else None
+
+
+def _is_done_again(line: str, iteration: int, iterations_done: int) -> bool:
+    if '"evaluated"' in line:  # afterwards, and not by the training
+        return False
+    # The evaluation at the end of a session counts the iterations done; the iteration of that
+    # number has losses.
+    return iteration > iterations_done or (iteration == iterations_done and '"total_loss"' in line)
 
 
 def _this_process() -> bytes:

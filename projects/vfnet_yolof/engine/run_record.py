@@ -28,6 +28,7 @@ from ..config.yacs import (
 from ..utils import __version__
 from ..utils.files import write_atomically
 from .checkpoints import FINAL
+from .run_folder import CONFIG
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
@@ -63,7 +64,7 @@ def save_run_record(cfg: DictConfig, changes: list[str]) -> None:
         return
     folder = Path(cfg.train.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     content = config_text(cfg).encode()
     write_atomically(path, lambda file: file.write(content))
     write_yacs_record(cfg)

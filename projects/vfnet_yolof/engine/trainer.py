@@ -269,7 +269,7 @@ class Trainer(TrainerBase):
         if [len(g["params"]) for g in own] != [len(g["params"]) for g in saved]:
             raise ConfigError(
                 "The optimizer of the checkpoint has other parameter groups than this config's. "
-                "Resume with the config of the first run, or start from the weights: --init-from."
+                "Resume with the config of the first run, or start from the weights: --weights."
             )
         self.optimizer.load_state_dict(
             {"state": state_dict["optimizer"]["state"], "param_groups": own}

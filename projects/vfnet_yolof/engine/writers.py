@@ -22,10 +22,13 @@ METRICS = "metrics.json"
 _WINDOW = 20  # iterations whose median is shown for noisy values
 
 
-def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
+def build_writers(
+    output_dir: str, max_iter: int, iterations_per_epoch: float | None = None
+) -> list[EventWriter]:
     """The writers of a run, for the main process."""
     folder = Path(output_dir)
-    return [ConsoleWriter(max_iter), JSONLinesWriter(folder / METRICS), TensorBoardWriter(folder)]
+    console = ConsoleWriter(max_iter, iterations_per_epoch)
+    return [console, JSONLinesWriter(folder / METRICS), TensorBoardWriter(folder)]
 
 
 def append_metrics(path: Path, values: Mapping[str, Any]) -> None:
@@ -67,14 +70,19 @@ class JSONLinesWriter(EventWriter):
 
 
 class ConsoleWriter(EventWriter):
-    """Logs a line with time left, losses, learning rate, times and memory.
+    """Logs a line with time left, epoch, losses, learning rate, times and memory.
 
     Training losses are medians of the last iterations. Values that are not measured in each
-    iteration, such as the validation loss, are shown once, as they are.
+    iteration, such as the validation loss and AP, are shown once, as they are. The records are
+    marked with ``progress``, since a terminal has a line of its own for it, see :mod:`.progress`.
+
+    Args:
+        max_iter: of the run.
+        iterations_per_epoch: None where the loader does not know.
     """
 
-    def __init__(self, max_iter: int) -> None:
-        self._max_iter = max_iter
+    def __init__(self, max_iter: int, iterations_per_epoch: float | None = None) -> None:
+        self._max_iter, self._per_epoch = max_iter, iterations_per_epoch
         self._written = -1
 
     def write(self) -> None:
@@ -86,23 +94,32 @@ class ConsoleWriter(EventWriter):
         losses = [
             f"{name}: {value:.4g}"
             for name, (value, measured) in latest.items()
-            if "loss" in name and (hints[name] or measured > self._written)
+            if ("loss" in name and hints[name]) or (_is_headline(name) and measured > self._written)
         ]
         parts = [f"iter: {iteration}", *losses]
+        if self._per_epoch:
+            parts.insert(1, f"epoch: {(iteration + 1) / self._per_epoch:.4g}")
         histories = storage.histories()
         if "time" in histories:
             left = histories["time"].median(1000) * (self._max_iter - iteration - 1)
             storage.put_scalar("eta_seconds", left, smoothing_hint=False)
             parts.insert(0, f"eta: {datetime.timedelta(seconds=int(left))}")
             parts.append(f"time: {histories['time'].global_avg():.4f}")
+        else:  # the first iterations are no measure
+            parts.insert(0, "eta: N/A")
         if "data_time" in histories:
             parts.append(f"data_time: {histories['data_time'].avg(_WINDOW):.4f}")
         if "lr" in latest:
             parts.append(f"lr: {latest['lr'][0]:.5g}")
         if torch.cuda.is_available():
             parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
-        logger.info("  ".join(parts))
+        logger.info("  ".join(parts), extra={"progress": True})
         self._written = iteration
+
+
+def _is_headline(name: str) -> bool:
+    """Whether a metric is the AP, or one of the validation losses; not that of a class."""
+    return name.endswith("/AP") or ("/" in name and "loss" in name)
 
 
 class TensorBoardWriter(TensorboardXWriter):

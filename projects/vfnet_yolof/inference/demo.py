@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import glob
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,24 +17,29 @@ import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
-from PIL import Image
 from tqdm import tqdm
 
-from ..drawing.visualization import draw_distributions, draw_instances, draw_star
+from ..drawing.canvas import display_scale, save_image
 from ..utils.class_names import order_in
 from ..utils.files import replacing
 from ..utils.images import ImageReadError
+from .inputs import DataSetIds, InputError, Source, collect_inputs
 from .predictor import Predictor, to_array
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+__all__ = [
+    "DemoResult",
+    "InputError",
+    "Source",
+    "category_ids",
+    "collect_inputs",
+    "run_on_camera",
+    "run_on_files",
+    "write_json",
+]
+
 _DEFAULT_FPS = 25.0  # for cameras that do not tell
 # Errors in writing that all further images would meet.
 _OF_THE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-
-
-class InputError(ValueError):
-    """An input that does not exist or is of no known kind."""
 
 
 @dataclass
@@ -43,44 +47,15 @@ class DemoResult:
     """``records``: detections in COCO's result format. ``failures``: input and what is wrong.
 
     ``written``: files in the order of writing. ``num_images``: images and frames done.
+    ``classes_are_numbered``: nothing tells the data set's category ids, so the records have class
+    indices.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
     num_images: int = 0
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image or video and its output, relative to the output folder."""
-
-    path: Path
-    output: Path
-
-    @property
-    def is_video(self) -> bool:
-        return self.path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def collect_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Source]:
-    """Files, folders (with all below them) and patterns, as files with an output path each.
-
-    Raises :class:`InputError` naming an input that does not exist, is empty or of unknown kind.
-    """
-    sources: list[Source] = []
-    taken: set[Path] = set()
-    for given in (os.fspath(path) for path in inputs):
-        for path, output in _expand(given):
-            output = output.with_suffix(".mp4") if _is_video(output) else output
-            unique = output
-            number = 2
-            while unique in taken:
-                unique = output.with_stem(f"{output.stem}_{number}")
-                number += 1
-            taken.add(unique)
-            sources.append(Source(path, unique))
-    return sources
+    classes_are_numbered: bool = False
 
 
 def run_on_files(
@@ -91,27 +66,38 @@ def run_on_files(
     star: bool = False,
     distributions: bool = False,
     max_frames: int | None = None,
+    annotations: str | os.PathLike[str] | None = None,
 ) -> DemoResult:
     """Predict, draw and write each of ``sources`` below the folder ``output``.
 
     An image or video that cannot be read, or that the model fails on, is listed in ``failures``,
     and the rest goes on.
-    star: draw VFNet's intermediate results. distributions: draw those of the boxes' sides, which
-    GFL predicts. max_frames: stop a video there.
 
-    Raises :class:`InputError` if an output would replace its own input, or if the model has no such
-    things to draw.
+    Args:
+        star: draw VFNet's intermediate results.
+        distributions: draw those of the boxes' sides, which GFL predicts.
+        max_frames: stop a video there.
+        annotations: a file in COCO's format, which has all ``sources``; the records get its ids
+            of images and categories, so that they can be scored on it.
+
+    Raises:
+        InputError: an output would replace its own input, ``output`` is no folder, the model has no
+            such things to draw, or ``annotations`` lacks an image or class.
+        FileNotFoundError, ValueError: ``annotations`` cannot be read.
     """
-    output = Path(output)
+    output = _checked_folder(output)
     for source in sources:
         if (output / source.output).resolve() == source.path.resolve():
             raise InputError(f"{source.path} would be overwritten; choose another output folder")
     run = _Run(predictor, output, star, distributions)
-    pictures = [s for s in sources if not s.is_video]
-    with _progress(len(pictures), "pictures") as bar:
-        for start in range(0, len(pictures), predictor.batch_size):
-            run.pictures(pictures[start : start + predictor.batch_size])
-            bar.update(min(predictor.batch_size, len(pictures) - start))
+    if annotations is not None:
+        run.ids = DataSetIds(annotations, sources, predictor.class_names)
+        run.category_ids, run.result.classes_are_numbered = run.ids.category_ids, False
+    images = [s for s in sources if not s.is_video]
+    with _progress(len(images), "images") as bar:
+        for start in range(0, len(images), predictor.batch_size):
+            run.images(images[start : start + predictor.batch_size])
+            bar.update(min(predictor.batch_size, len(images) - start))
     for source in sources:
         if source.is_video:
             try:
@@ -132,11 +118,20 @@ def run_on_camera(
 ) -> DemoResult:
     """Record camera number ``camera`` with its detections until Ctrl-C (or ``max_frames``).
 
-    Raises :class:`InputError` when the camera cannot be opened.
+    Raises :class:`InputError` when the camera cannot be opened, or ``output`` is no folder.
     """
-    run = _Run(predictor, Path(output), star, distributions)
+    run = _Run(predictor, _checked_folder(output), star, distributions)
     run.video(camera, f"camera {camera}", Path(f"camera_{camera}.mp4"), max_frames)
     return run.result
+
+
+def _checked_folder(output: str | os.PathLike[str]) -> Path:
+    """Known before all images are, since each of them would fail on it."""
+    output = Path(output)
+    for path in (output, *output.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{output} must be a folder for the drawn results; {path} is a file")
+    return output
 
 
 def write_json(result: DemoResult, path: str | os.PathLike[str]) -> None:
@@ -178,17 +173,19 @@ class _Run:
         self.predictor = predictor
         self.output = output
         self.predict: Callable[..., Any] = predictor
-        self.draw: Callable[..., np.ndarray] = draw_instances
         if star:
-            self.predict, self.draw = predictor.predict_star, draw_star
+            self.predict = predictor.predict_star
         elif distributions:
-            self.predict, self.draw = predictor.predict_distributions, draw_distributions
+            self.predict = predictor.predict_distributions
         self.category_ids = category_ids(
             predictor.class_names, predictor.cfg.dataset_name, predictor.category_ids
         )
-        self.result = DemoResult()
+        self.ids: DataSetIds | None = None
+        numbers = list(range(len(predictor.class_names)))
+        numbered = predictor.category_ids is None and self.category_ids == numbers
+        self.result = DemoResult(classes_are_numbered=numbered)
 
-    def pictures(self, batch: Sequence[Source]) -> None:
+    def images(self, batch: Sequence[Source]) -> None:
         readable: list[tuple[Source, np.ndarray]] = []
         for source in batch:
             try:
@@ -197,7 +194,7 @@ class _Run:
                 self.failed(source, error)
         for source, image, instances in self._predicted(readable):
             try:
-                self._write_picture(source, image, instances)
+                self._write_image(source, image, instances)
             except Exception as error:
                 self.failed(source, error)
 
@@ -208,29 +205,30 @@ class _Run:
         self.result.failures.append((str(source.path), _reason(error)))
 
     def _predicted(
-        self, pictures: Sequence[tuple[Source, np.ndarray]]
+        self, images: Sequence[tuple[Source, np.ndarray]]
     ) -> Iterator[tuple[Source, np.ndarray, Instances]]:
         """All together or, if the model fails, one by one, to know which image it fails on."""
-        if not pictures:
+        if not images:
             return
         try:
-            found = self.predict([image for _, image in pictures], input_format="RGB")
+            found = self.predict([image for _, image in images], input_format="RGB")
         except Exception as error:
-            if len(pictures) == 1:
-                self.failed(pictures[0][0], error)
+            if len(images) == 1:
+                self.failed(images[0][0], error)
                 return
-            for one in pictures:
+            for one in images:
                 yield from self._predicted([one])
             return
-        for (source, image), instances in zip(pictures, found, strict=True):
+        for (source, image), instances in zip(images, found, strict=True):
             yield source, image, instances
 
-    def _write_picture(self, source: Source, image: np.ndarray, instances: Instances) -> None:
+    def _write_image(self, source: Source, image: np.ndarray, instances: Instances) -> None:
         target = self.output / source.output
-        drawn = Image.fromarray(self.draw(image, instances, self.predictor.class_names))
-        with replacing(target) as temporary:
-            drawn.save(temporary)
-        self._record(instances, {"file_name": str(source.path)})
+        origin: dict[str, Any] = {"file_name": str(source.path)}
+        if self.ids is not None:
+            origin["image_id"] = self.ids.image_id(source.path, instances.image_size)
+        save_image(self.predictor.draw(image, instances, input_format="RGB"), target)
+        self._record(instances, origin)
         self.result.written.append(target)
 
     def video(self, source: str | int, name: str, output: Path, max_frames: int | None) -> None:
@@ -254,7 +252,8 @@ class _Run:
         first = next(frames, None)
         if first is None:
             raise InputError(f"cannot read any frame of {name}")
-        height, width = first.shape[:2]
+        scale = display_scale(*first.shape[:2])
+        height, width = (scale * side for side in first.shape[:2])
         with replacing(target) as temporary:
             writer = cv2.VideoWriter(
                 str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height)
@@ -281,7 +280,7 @@ class _Run:
             found = self.predict(batch, input_format="BGR")
             for frame, instances in zip(batch, found, strict=True):
                 self._record(instances, {"file_name": name, "frame": number})
-                yield self.draw(frame[:, :, ::-1], instances, self.predictor.class_names)
+                yield np.asarray(self.predictor.draw(frame, instances))
                 number += 1
             batch = list(islice(frames, self.predictor.batch_size))
 
@@ -302,8 +301,8 @@ class _Run:
                     **origin,
                     "category_id": self.category_ids[label],
                     "category_name": self.predictor.class_names[label],
-                    "bbox": [round(x, 3) for x in bbox],
-                    "score": round(score, 5),
+                    "bbox": bbox,
+                    "score": score,
                 }
             )
 
@@ -323,38 +322,6 @@ def _frames(capture: Any) -> Iterator[np.ndarray]:
         if not success:
             return
         yield frame
-
-
-def _expand(given: str) -> list[tuple[Path, Path]]:
-    """(file, output path) of one input."""
-    path = Path(given)
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if _is_input(p))
-        if not found:
-            raise InputError(f"folder {given} has no pictures or videos")
-        return [(p, p.relative_to(path)) for p in found]
-    if path.is_file():
-        if not _is_known(path):
-            known = " ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-            raise InputError(f"{given} is neither a picture nor a video (known are {known})")
-        return [(path, Path(path.name))]
-    found = sorted(p for p in map(Path, glob.glob(given, recursive=True)) if _is_input(p))
-    if not found:
-        raise InputError(f"input {given} does not exist")
-    return [(p, Path(p.name)) for p in found]
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _is_input(path: Path) -> bool:
-    """A link that leads nowhere is one too, so that it is listed as what cannot be read."""
-    return _is_known(path) and (path.is_file() or not path.exists())
-
-
-def _is_known(path: Path) -> bool:
-    return _is_video(path) or path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _progress(total: int | None, description: str) -> tqdm:

@@ -28,6 +28,8 @@ from ..config.read import ConfigSource
 from ..config.saved import require_tested_alike
 from ..config.yaml_files import Trust
 from ..data.transforms import AugInput
+from ..drawing.canvas import display_scale, save_image
+from ..drawing.visualization import draw_found
 from ..engine.named_model import named_model
 from ..modeling.by_size import detect_by_size
 from ..optimization import optimize
@@ -49,6 +51,8 @@ class Predictor:
         predictor = Predictor("output/vfnet_small/001/model_best.pth")
         instances = predictor("street.jpg")             # pred_boxes, scores, pred_classes
         names = [predictor.class_names[i] for i in instances.pred_classes]
+        predictor.draw("street.jpg", instances).show()  # a PIL image
+        predictor.save("found.jpg", "street.jpg")       # detected, drawn and written
 
     The result is a Detectron2 ``Instances``. Libraries that expect the output of a Detectron2 model
     take ``{"instances": instances}``, e.g. ``supervision.Detections.from_detectron2``.
@@ -95,8 +99,8 @@ class Predictor:
             weights: a checkpoint of this project, or one that the converter knows (file or
                 address); by default that of ``config``. It must fill the whole model.
             device: by default CUDA if there is any.
-            score_thresh: detections with lower scores are left out, in addition to the model's own
-                threshold: values below that have no effect.
+            score_thresh: detections with lower scores are left out. The model's own threshold is
+                lowered to it where it is higher.
             batch_size: images that go through the model at once.
             overrides: ``key=value`` changes of the configuration.
             use_ema: take the averaged weights of a training checkpoint that has them.
@@ -133,12 +137,16 @@ class Predictor:
         self.cfg = read_inference_config(model.config if model else config, overrides, trust)
         weights = weights or (model and model.weights()) or self.cfg.weights
         if not weights:
-            raise ValueError(f"{self.cfg.name} names no weights; pass the checkpoint to use")
+            raise ValueError(
+                f"{self.cfg.name} names no weights; pass the checkpoint to use (those that are "
+                "published for a row of the model zoo: vfnet_yolof.from_zoo)"
+            )
         self.device = default_device(device)
         if not other_test_settings:
             here, source = self.cfg.tested_as, self.cfg.name
-            require_tested_alike(here, source, load_record(weights), weights, trust)
+            require_tested_alike(here, source, load_record(weights), weights)
         self.model = self.cfg.build_model()
+        _lower_threshold(self.model, score_thresh)
         checkpoint, report = load_into(self.model, weights, averaged=use_ema)
         logger.info("%s: %s", weights, report.description or report.layout)
         self.model.to(self.device).eval()
@@ -266,6 +274,48 @@ class Predictor:
             )
         return self._detect(images, input_format, ("distributions",))
 
+    def draw(
+        self, image: ImageLike, instances: Instances | None = None, *, input_format: str = "BGR"
+    ) -> Image.Image:
+        """The image with boxes, class names and scores, for people to look at.
+
+        A small image is enlarged by a whole number, until its shorter side has 480 px, so that the
+        labels do not cover it. What :meth:`predict_star` and :meth:`predict_distributions` add is
+        drawn, too. For the same size, other thresholds or line widths, see
+        :func:`vfnet_yolof.drawing.visualization.draw_instances`.
+
+        Args:
+            image: one, as calling the predictor takes it.
+            instances: what was found in it; by default it is detected now.
+            input_format: channel order of an array: "BGR" or "RGB".
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError, ImageReadError: as calling the predictor.
+        """
+        if input_format not in ("RGB", "BGR"):
+            raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
+        array = to_array(image, "RGB", input_format)
+        if instances is None:
+            instances = next(self._stream([array], "RGB"))
+        scale = display_scale(*array.shape[:2])
+        return Image.fromarray(draw_found(array, instances, self.class_names, scale=scale))
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        image: ImageLike,
+        instances: Instances | None = None,
+        *,
+        input_format: str = "BGR",
+    ) -> None:
+        """Write what :meth:`draw` gives to ``path``, in the format of its suffix.
+
+        Raises:
+            ValueError: a suffix of no format; moreover as :meth:`draw`.
+            FileWriteError: the file cannot be written.
+        """
+        save_image(self.draw(image, instances, input_format=input_format), path)
+
     @property
     def extra_fields(self) -> tuple[str, ...]:
         """Names of what the model can add to its detections, e.g. ``("star",)`` of VFNet."""
@@ -335,6 +385,13 @@ def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") ->
         raise _no_image(image)
     array = _checked_array(image)
     return array if input_format == output_format else array[:, :, ::-1]
+
+
+def _lower_threshold(model: nn.Module, score_thresh: float) -> None:
+    """Let a detector give what scores ``score_thresh``, which its own threshold may hold back."""
+    postprocessor = getattr(model, "postprocessor", None)
+    if postprocessor is not None:
+        postprocessor.score_thresh = min(postprocessor.score_thresh, score_thresh)
 
 
 def _no_image(given: object) -> TypeError:

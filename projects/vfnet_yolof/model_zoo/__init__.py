@@ -6,7 +6,7 @@
 
     cfg = model_zoo.get_config("vfnet_r50_fpn_ms_2x")
     model = model_zoo.get("vfnet_r50_fpn_ms_2x", trained=True)
-    test_pictures = model_zoo.get_config("vfnet_r50_fpn_ms_2x", trained=True).dataloader.test
+    test_images = model_zoo.get_config("vfnet_r50_fpn_ms_2x", trained=True).dataloader.test
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from detectron2.config import instantiate
@@ -41,6 +42,7 @@ __all__ = [
     "converted_weights",
     "find_row",
     "find_source",
+    "find_trained",
     "get",
     "get_config",
     "is_published",
@@ -155,6 +157,22 @@ def find_source(name: str, weights: str | os.PathLike[str] | None = None) -> Pat
     if path is not None and not (path / published.file).is_file():
         raise FileNotFoundError(f"{path} does not have {published.file}")
     return find_weights(published, [] if path is None else [path])
+
+
+class Trained(NamedTuple):
+    """A row with weights. config: its packaged name. overrides: what the weights want changed."""
+
+    config: str
+    weights: Path
+    overrides: Sequence[str]
+
+
+def find_trained(name: str, weights: str | os.PathLike[str] | None = None) -> Trained:
+    """What predicts as the paper's model; arguments and errors as of :func:`get`."""
+    row = find_row(name)
+    source = find_source(row, weights)
+    changes = _published(row).overrides if is_published(row, source) else ()
+    return Trained(f"{row}.py", source, changes)
 
 
 def _published(row: str) -> Weights:

@@ -165,6 +165,19 @@ ROWS: dict[str, Row] = {
     "vfnet/vfnetx_r2_101_1200": Row(
         54.5, 55.1, _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS, MMDETECTION)
     ),
+    # table 4's other range of scales, and testing at 1333 x 900
+    "vfnet/vfnet_r50_fpn_ms640_2x": Row(None, 44.3),
+    "vfnet/vfnet_r101_fpn_ms640_2x": Row(None, 46.0),
+    "vfnet/vfnet_x101_32x4d_fpn_ms640_2x": Row(None, 46.7),
+    "vfnet/vfnet_x101_64x4d_fpn_ms640_2x": Row(None, 47.4),
+    "vfnet/vfnet_r2_101_fpn_ms640_2x": Row(None, 48.4),
+    "vfnet/vfnet_r50_dcn_fpn_ms640_2x": Row(None, 47.3),
+    "vfnet/vfnet_r101_dcn_fpn_ms640_2x": Row(None, 48.4),
+    "vfnet/vfnet_x101_32x4d_dcn_fpn_ms640_2x": Row(None, 49.2),
+    "vfnet/vfnet_x101_64x4d_dcn_fpn_ms640_2x": Row(None, 49.9),
+    "vfnet/vfnet_r2_101_dcn_fpn_ms640_2x": Row(None, 50.4),
+    "vfnet/vfnet_r50_fpn_ms_2x_test900": Row(None, None),
+    "atss/atss_r50_fpn_1x": Row(39.4, None),
     "atss/atss_r101_fpn_ms_2x": Row(None, 43.6),
     "atss/atss_r101_dcn_fpn_ms_2x": Row(None, 46.3),
     "atss/atss_x101_64x4d_fpn_ms_2x": Row(None, 45.6),
@@ -190,6 +203,7 @@ ROWS: dict[str, Row] = {
     "gfl/gfocal_r50_fpn_1x": Row(
         40.2, 40.3, _drive("gfocal_r50_fpn_1x", "184HAOoCl6j1-u0ad_lzmFFYQPY9nKxgy")
     ),
+    "gfl/gfocal_r50_fpn_ms_2x": Row(42.8, 43.1),
     "gfl/gfocal_r101_fpn_ms_2x": Row(
         44.9, 45.0, _drive("gfocal_r101_fpn_ms_2x", "1vCYKVejsxO0Fj3CNtjYg_giq3aKmQ8gB")
     ),
@@ -208,16 +222,23 @@ ROWS: dict[str, Row] = {
         _mmdet_yolof("r50_c5_8x8_1x", "20210425_024427-8e864411", 37.5),
     ),
     "yolof/yolof_r50_dc5_1x": Row(39.2, None, _yolof_authors("R_50_DC5_1x")),
+    "yolof/yolof_r50_dc5_1x_d2468": Row(39.2, None),
     "yolof/yolof_r101_c5_1x": Row(39.8, None, _yolof_authors("R_101_C5_1x")),
     "yolof/yolof_r101_dc5_1x": Row(40.5, None, _yolof_authors("R_101_DC5_1x")),
     "yolof/yolof_x101_64x4d_c5_1x": Row(42.2, None, _yolof_authors("X_101_64x4d_C5_1x")),
     "yolof/yolof_r50_c5_ms_6x": Row(41.6, None),
     "yolof/yolof_r101_c5_ms_6x": Row(43.7, None),
     "yolof/yolof_x101_64x4d_c5_ms_3x": Row(44.7, None),
+    "yolof/yolof_x101_64x4d_c5_ms_3x_ms_test": Row(47.1, None),
     "yolof/yolof_csp_d53_dc5_3x": Row(41.2, None, _yolof_authors("CSP_D_53_DC5_3x")),
     "yolof/yolof_csp_d53_dc5_9x": Row(42.8, None, _yolof_authors("CSP_D_53_DC5_9x")),
+    "yolof/yolof_csp_d53_dc5_9x_ignore075": Row(42.8, None),
     "yolof/yolof_csp_d53_dc5_9x_stage2_3x": Row(
         43.2, None, _yolof_authors("CSP_D_53_DC5_9x_stage2_3x")
     ),
     "yolof/yolof_csp_d53_dc5_swa": Row(None, 44.3),
+    # MMDetection's own
+    "foveabox/foveabox_r50_fpn_1x": Row(36.5, None),
+    "reppoints/reppoints_r50_fpn_1x": Row(38.1, None),
+    "ssd/ssd512_vgg16": Row(29.5, None),
 }

@@ -1,17 +1,13 @@
-"""``tools/verify_weights.py``: converted weights must reach the AP that is published for them."""
+"""Converted weights must reach the AP that is published for them."""
 
 from __future__ import annotations
 
-import argparse
 import logging
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import instantiate
-from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
@@ -84,7 +80,7 @@ def verify(
     complete_train_options(cfg)
     check_num_classes(cfg, split="test")
     model: nn.Module = instantiate(cfg.model)
-    logger.info("%s is evaluated on pictures that are %s", source, pipeline_of(cfg, model))
+    logger.info("%s is evaluated on images that are %s", source, pipeline_of(cfg, model))
     content, _ = load_into(model, converted_weights(name, model, source))
     evaluation = Evaluation(cfg, checkpoint_classes(content, str(source)))
     results = evaluation(model.eval().to(chosen))
@@ -142,36 +138,3 @@ def _use_data(cfg: DictConfig, coco: Path, output: Path) -> None:
     cfg.dataloader.test.dataset.names = name
     cfg.dataloader.test.num_workers = min(cfg.dataloader.test.num_workers, torch.get_num_threads())
     cfg.train.output_dir = str(output)
-
-
-def command_line(description: str | None, argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``tools/verify_weights.py``; 0: as published, 1: not, 2: could not tell."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("row", help="row of the model zoo, e.g. vfnet_r50_fpn_1x")
-    add("--coco", required=True, type=Path, metavar="DIR", help="with annotations/ and val2017/")
-    add("--weights", metavar="FILE", help="checkpoint, or the folder that has the published one")
-    add("--expected", type=float, metavar="AP", help="compare with this instead of the published")
-    add("--tolerance", type=float, default=TOLERANCE, metavar="AP", help="default: %(default)s")
-    add("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
-    add("--output", type=Path, metavar="DIR", help="folder of the detections")
-    args = parser.parse_args(argv)
-    setup_logger(name="detectron2")
-    try:
-        result = verify(
-            args.row,
-            args.coco,
-            weights=args.weights,
-            expected=args.expected,
-            tolerance=args.tolerance,
-            device=args.device,
-            output=args.output,
-        )
-    except (KeyError, ValueError, OSError) as error:
-        message = error.args[0] if isinstance(error, KeyError) else error
-        print(f"error: {message}", file=sys.stderr)
-        return 2
-    print(f"{args.row}: {result}")
-    return 0 if result.passed else 1

@@ -1,6 +1,7 @@
 """Boxes: as distances from points, as deltas of anchors, in an image, and how they overlap."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -92,28 +93,47 @@ class ClampedDeltaCoder:
         center_clamp: largest shift of a centre along x and along y, pixels (YOLOF, section 4.3);
             None for no limit. A larger predicted shift is clamped and gets no gradient.
         scale_clamp: largest dw and dh.
+        shrink_clamp: largest magnitude of a negative dw or dh; None for no limit. MMDetection
+            limits both directions, Detectron2 growth alone.
+        stds: deltas are in units of these four numbers, MMDetection's ``target_stds``.
+
+    Raises:
+        ValueError: ``stds`` are not four positive numbers.
     """
 
-    def __init__(self, center_clamp: float | None = 32.0, scale_clamp: float = SCALE_CLAMP) -> None:
+    def __init__(
+        self,
+        center_clamp: float | None = 32.0,
+        scale_clamp: float = SCALE_CLAMP,
+        shrink_clamp: float | None = None,
+        stds: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    ) -> None:
+        if len(stds) != 4 or not all(x > 0 for x in stds):
+            raise ValueError(f"stds must be four positive numbers, got {stds}")
         self.center_clamp = center_clamp
         self.scale_clamp = scale_clamp
+        self.shrink_clamp = shrink_clamp
+        self.stds = tuple(stds)
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
         """Deltas (..., 4) from ``anchors`` to ``boxes`` (..., 4) xyxy pixels; not clamped."""
         centers, sizes = _centers_and_sizes(anchors)
         box_centers, box_sizes = _centers_and_sizes(boxes)
-        return torch.cat([(box_centers - centers) / sizes, (box_sizes / sizes).log()], dim=-1)
+        deltas = torch.cat([(box_centers - centers) / sizes, (box_sizes / sizes).log()], dim=-1)
+        return _times(deltas, [1 / x for x in self.stds])
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
         """Boxes (..., 4) xyxy pixels from deltas and anchors (..., 4); the inverse of encode where
         no clamp applies.
         """
         centers, sizes = _centers_and_sizes(anchors)
+        deltas = _times(deltas, self.stds)
         shift = deltas[..., :2] * sizes
         if self.center_clamp is not None:
             shift = shift.clamp(-self.center_clamp, self.center_clamp)
         centers = centers + shift
-        half = 0.5 * sizes * deltas[..., 2:].clamp(max=self.scale_clamp).exp()
+        smallest = None if self.shrink_clamp is None else -self.shrink_clamp
+        half = 0.5 * sizes * deltas[..., 2:].clamp(smallest, self.scale_clamp).exp()
         return torch.cat([centers - half, centers + half], dim=-1)
 
 
@@ -121,3 +141,10 @@ def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """(..., 2) x, y of the centres, and (..., 2) widths and heights, of xyxy boxes."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return (low + high) / 2, high - low
+
+
+def _times(values: Tensor, factors: Sequence[float]) -> Tensor:
+    """(..., 4) times four numbers, which stay on the host: a new tensor would make it wait."""
+    if all(x == 1 for x in factors):
+        return values
+    return torch.stack([x * f for x, f in zip(values.unbind(-1), factors, strict=True)], dim=-1)

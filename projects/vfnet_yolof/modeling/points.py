@@ -75,18 +75,9 @@ class PointGenerator:
     def valid_mask(
         self, sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int], device: torch.device
     ) -> Tensor:
-        """Which points lie in an image of ``padded_size`` (H, W): (R,) bool over all levels.
-
-        A batch is padded to its largest image; what lies beyond an image's own padded size
-        belongs to no image.
-        """
+        """:func:`valid_mask` of these points."""
         self._check(sizes)
-        masks = []
-        for (h, w), stride in zip(sizes, self.strides, strict=True):
-            rows = torch.arange(h, device=device) < -(-padded_size[0] // stride)
-            columns = torch.arange(w, device=device) < -(-padded_size[1] // stride)
-            masks.append((rows[:, None] & columns[None, :]).flatten())
-        return torch.cat(masks)
+        return valid_mask(sizes, self.strides, padded_size, device)
 
     def _check(self, sizes: Sequence[tuple[int, int]]) -> None:
         if len(sizes) != len(self.strides):
@@ -109,3 +100,22 @@ class PixelIndexPoints(PointGenerator):
 
     def _positions(self, count: int, stride: int, device: torch.device) -> Tensor:
         return super()._positions(count, stride, device) - 0.5
+
+
+def valid_mask(
+    sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    padded_size: tuple[int, int],
+    device: torch.device,
+) -> Tensor:
+    """Which cells lie in an image of ``padded_size`` (H, W): (R,) bool over all levels.
+
+    A batch is padded to its largest image; what lies beyond an image's own padded size belongs to
+    no image. ``sizes``: (H, W) of each level.
+    """
+    masks = []
+    for (h, w), stride in zip(sizes, strides, strict=True):
+        rows = torch.arange(h, device=device) < -(-padded_size[0] // stride)
+        columns = torch.arange(w, device=device) < -(-padded_size[1] // stride)
+        masks.append((rows[:, None] & columns[None, :]).flatten())
+    return torch.cat(masks)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .boxes import SCALE_CLAMP
-from .losses.focal import check_nonnegative, distribution_focal_loss
+from .losses.classification import check_nonnegative, check_share
+from .losses.focal import distribution_focal_loss
 
 
 class SideStatistics(NamedTuple):
@@ -130,6 +131,8 @@ class DiracDelta(_Point):
 class AnchorDeltas(_Point):
     """Deltas (dx, dy, dw, dh) of a square anchor around the location: ATSS as it was published.
 
+    ``box_geometry``: names and shapes of a head's weights do not tell deltas from distances.
+
     The shift of the centre in units of the anchor's side and the logarithms of the growth of width
     and height, each times its weight. They make the same four distances as other representations,
     so that a location outside of its box has negative ones.
@@ -141,6 +144,8 @@ class AnchorDeltas(_Point):
     Raises:
         ValueError: a number is not positive and finite, or there are not four weights.
     """
+
+    box_geometry = "anchor deltas"
 
     def __init__(
         self,
@@ -213,6 +218,56 @@ class GaussianDistribution:
 
     def _log_variance(self, raw: Tensor) -> Tensor:
         return _by_side(raw, 2)[..., 1].clamp(-self.max_log_variance, self.max_log_variance)
+
+
+class MomentPoints(nn.Module):
+    """Nine points whose mean and spread make the box (RepPoints, section 3.2: moment-based).
+
+    There are (y, x) of each point, in strides from the location. The box reaches from the points'
+    mean to ``std * exp(moment_transfer)`` on either side; ``moment_transfer`` (2,), for width and
+    height, is learned for all boxes together.
+
+    Args:
+        num_points: points of each box.
+        gradient_mul: share of the gradient that ``moment_transfer`` gets.
+
+    Raises:
+        ValueError: there are fewer than two points, or ``gradient_mul`` is not in [0, 1].
+    """
+
+    max_distance = math.inf
+    loss_name = None
+
+    def __init__(self, num_points: int = 9, gradient_mul: float = 0.01) -> None:
+        super().__init__()
+        if num_points < 2:
+            raise ValueError(f"num_points must be at least 2, got {num_points}")
+        check_share(gradient_mul=gradient_mul)
+        self.num_points = num_points
+        self.gradient_mul = gradient_mul
+        self.moment_transfer = nn.Parameter(torch.zeros(2))
+
+    def decode(self, raw: Tensor) -> Tensor:
+        """(..., 2 * num_points) -> distances (..., 4), in strides."""
+        y, x = raw.unflatten(-1, (self.num_points, 2)).unbind(-1)
+        scaled = self.moment_transfer * self.gradient_mul
+        growth = (scaled + self.moment_transfer.detach() * (1 - self.gradient_mul)).exp()
+        center_x, center_y = x.mean(-1), y.mean(-1)
+        half_width, half_height = _spread(x) * growth[0], _spread(y) * growth[1]
+        return torch.stack(
+            [
+                half_width - center_x,
+                half_height - center_y,
+                half_width + center_x,
+                half_height + center_y,
+            ],
+            dim=-1,
+        )
+
+
+def _spread(values: Tensor) -> Tensor:
+    """Unbiased standard deviation (...) of (..., n); of no rows at all torch warns."""
+    return values.std(-1) if values.numel() else values.sum(-1)
 
 
 def _by_side(raw: Tensor, channels: int) -> Tensor:

@@ -6,20 +6,68 @@ means for each kind of image is in docs/data.md, "What is read of an image".
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import TiffImageFile
 
 logger = logging.getLogger("detectron2.vfnet_yolof.data.images")
 
+_reads_heic = False
+with contextlib.suppress(ImportError):  # not a dependency; with it Pillow reads HEIC
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    _reads_heic = True
+
 IMAGE_FORMATS = ("RGB", "BGR")
+
+
+class ImageKind(NamedTuple):
+    """A file format of images.
+
+    Attributes:
+        name: what people call it. suffixes: of its files, in small letters.
+        feature: the part of Pillow that reads it, where it can be missing.
+        remedy: what makes it readable where it is not.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    feature: str = ""
+    remedy: str = ""
+
+    @property
+    def readable(self) -> bool:
+        """Whether the Pillow of this environment reads it."""
+        if self.feature == "heif":
+            return _reads_heic
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a release of Pillow that does not know the feature
+            return not self.feature or bool(features.check(self.feature))
+
+
+_NEWER = "pip install --upgrade pillow"
+IMAGE_KINDS = (
+    ImageKind("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), "jpg", _NEWER),
+    ImageKind("PNG", (".png", ".apng"), "zlib", _NEWER),
+    ImageKind("BMP", (".bmp", ".dib")),
+    ImageKind("GIF", (".gif",)),
+    ImageKind("TIFF", (".tif", ".tiff")),
+    ImageKind("PNM", (".pnm", ".pbm", ".pgm", ".ppm", ".pfm")),
+    ImageKind("WebP", (".webp",), "webp", _NEWER),
+    ImageKind("JPEG 2000", (".jp2", ".j2k", ".j2c", ".jpf", ".jpx"), "jpg_2000", _NEWER),
+    ImageKind("AVIF", (".avif",), "avif", f"{_NEWER} (11.3 or newer)"),
+    ImageKind("HEIC", (".heic", ".heif", ".hif"), "heif", "pip install pillow-heif"),
+)
 
 _ORIENTATION = 0x0112  # of EXIF and of TIFF
 _TURNS = {
@@ -42,7 +90,7 @@ _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 _INTEGERS = ("I;16", "I;16L", "I;16B", "I;16N")
 _INTEGER_FORMATS = ("PNG", "PPM")  # of which older Pillows read 16 bits into 32
 # Files with further frames or pages; a camera's MPO is a JPEG with previews, which nobody misses.
-_SERIES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
+_SERIES = ("AVIF", "GIF", "HEIF", "PNG", "TIFF", "WEBP")
 
 
 class ImageReadError(RuntimeError):
@@ -131,19 +179,26 @@ def _named(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"Image file not found: {name}.") from error
     except Exception as error:
-        reason = _reason(error)
+        reason = _reason(error, name)
         raise ImageReadError(f"Cannot read image {name}: {reason}.", reason) from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, name: str) -> str:
     if isinstance(error, _UnusableError):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
+        suffix = os.path.splitext(name)[1].lower()
+        for kind in IMAGE_KINDS:
+            if suffix in kind.suffixes and not kind.readable:
+                return f"{kind.name} is not read here; {kind.remedy}, or save it as PNG or JPEG"
         return (
             "not an image, or of a format or pixel type that Pillow does not read; if it is one, "
             "save it as PNG or JPEG with 8 bits a channel"
         )
-    return f"{type(error).__name__}: {error}".rstrip(". ")
+    text = f"{type(error).__name__}: {error}".rstrip(". ")
+    if isinstance(error, Image.DecompressionBombError) or getattr(error, "errno", None):
+        return text  # what the system says of the file, or Pillow of its size
+    return f"damaged, get the file again ({text})"
 
 
 def _open(path: str) -> BinaryIO:

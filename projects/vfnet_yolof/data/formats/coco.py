@@ -193,8 +193,9 @@ def choose_validation(
 
     Images are grouped by the rarest class in them, and those without boxes make a group. Of each
     group the images whose names have the lowest hashes are taken: its share, rounded so that the
-    total is right, and at least one for either side where there are two. So the choice depends on
-    the names alone, not on their order or folder, and a further image moves only few others.
+    total is right, and at least one for either side where there are two. The only image of a class
+    is for training while others suffice. So the choice depends on the names alone, not on their
+    order or folder, and a further image moves only few others.
 
     Args:
         names: file names, of which the last part counts.
@@ -211,23 +212,26 @@ def choose_validation(
     for i, found in enumerate(classes):
         groups[min(found, key=lambda name: (frequency[name], name), default="")].append(i)
     order = {i: (_hash(name), name) for i, name in enumerate(names)}
-    counts = _shares({key: len(group) for key, group in groups.items()}, share)
+    total = min(max(round(share * len(names)), 1), len(names) - 1)
+    counts = _shares({key: len(group) for key, group in groups.items()}, share, total)
     chosen: set[int] = set()
     for key, group in groups.items():
         chosen.update(sorted(group, key=order.__getitem__)[: counts[key]])
-    if not chosen:  # each class in one image only
-        chosen.add(min(order, key=order.__getitem__))
+    alone = sorted((g[0] for g in groups.values() if len(g) == 1), key=order.__getitem__)
+    chosen.update(alone[: max(total - len(chosen), 0)])
     return [i in chosen for i in range(len(names))]
 
 
-def _shares(sizes: dict[str, int], share: float) -> dict[str, int]:
+def _shares(sizes: dict[str, int], share: float, total: int) -> dict[str, int]:
     """How many of each group: what is left when all are rounded down goes to the largest rests."""
-    most = {key: max(size - 1, 0) for key, size in sizes.items()}
+    most = {key: size - 1 for key, size in sizes.items()}
     counts = {k: min(max(int(share * n), 1), most[k]) for k, n in sizes.items()}
-    left = round(share * sum(sizes.values())) - sum(counts.values())
-    rest = {k: share * n - counts[k] for k, n in sizes.items() if counts[k] < most[k]}
-    for key in sorted(rest, key=lambda key: (-rest[key], key))[: max(left, 0)]:
-        counts[key] += 1
+    while left := max(total - sum(counts.values()), 0):
+        rest = {k: share * n - counts[k] for k, n in sizes.items() if counts[k] < most[k]}
+        if not rest:
+            break
+        for key in sorted(rest, key=lambda key: (-rest[key], key))[:left]:
+            counts[key] += 1
     return counts
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -25,13 +25,13 @@ IMAGE_SUFFIXES = (
 )
 ANNOTATION_FOLDERS = ("Annotations", "annotations", "labels")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
-_SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
+_SPLITS = {  # by the names of folders and files, in small letters
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 
-# Remarks; each is followed by where it was so.
+# Remarks; how many comes before, and where the first is after.
 OUTLINES = "outlines or turned boxes, of which the upright box around them is used"
 IGNORED = "objects marked difficult, neither learnt nor demanded (iscrowd)"
 OTHER_SHAPES = "points, lines, masks and the like, left out"
@@ -132,7 +132,9 @@ class Images:
                 return Path(os.path.normpath(folder / name))
         except (OSError, ValueError):  # too long, or with a NUL
             return None
-        candidates = self._below.get(_same(_last(name)), [])
+        split = self._split(folder)
+        known = self._below.get(_same(_last(name)), [])
+        candidates = [path for path in known if split == "" or self._split(path) in ("", split)]
         wanted = PurePosixPath(name).parts
         ranks = [_common_end(path.parts, wanted) for path in candidates]
         best = [p for p, rank in zip(candidates, ranks, strict=True) if rank == max(ranks)]
@@ -141,6 +143,11 @@ class Images:
                 f"{where}: image {shown(name)} may be {best[0]} or {best[1]}; name it with folder."
             )
         return best[0] if best else None
+
+    def _split(self, path: Path) -> str:
+        """The split whose folder a path below the root is in, "" for none."""
+        below = path.relative_to(self.root).parts if path.is_relative_to(self.root) else ()
+        return next((_SPLITS[part.lower()] for part in below if part.lower() in _SPLITS), "")
 
     def _listing(self, folder: Path) -> dict[str, list[Path]]:
         """Image files of a folder by their names without suffix."""
@@ -194,7 +201,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     if root.is_dir():
         for path in sorted(root.iterdir()):
-            split = next((s for s, names in _SPLITS.items() if path.name.lower() in names), None)
+            split = _SPLITS.get(path.name.lower())
             if split and path.is_dir():
                 if split in folders:
                     raise ValueError(
@@ -206,25 +213,27 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 def split_of_name(stem: str) -> str:
     """``"train"`` of ``instances_train2017``, and so on; ``""`` where the name says nothing."""
-    words = re.split(r"[^a-z]+", stem.lower())
-    found = {s for s, names in _SPLITS.items() if any(name in words for name in names)}
+    found = {_SPLITS[word] for word in re.split(r"[^a-z]+", stem.lower()) if word in _SPLITS}
     return found.pop() if len(found) == 1 else ""
 
 
-def annotation_files(root: Path, suffix: str) -> Files:
+def annotation_files(root: Path, suffix: str, is_known: Callable[[Path], bool]) -> Files:
     """The annotation files of a folder, by split where subfolders are called so.
 
     They lie in the folder or its splits, or there in a folder for annotations.
+
+    Args:
+        suffix: of all files. is_known: tells of one file; where one is, its whole folder counts.
 
     Raises:
         ValueError: some lie in a folder and others in its splits.
     """
     for base in (root, *(root / name for name in ANNOTATION_FOLDERS)):
-        own = _files_in(base, suffix)
+        own = _files_in(base, suffix, is_known)
         parts = {
             split: found
             for split, folder in split_folders(base).items()
-            if (found := _first_files(folder, suffix))
+            if (found := _first_files(folder, suffix, is_known))
         }
         if own and parts:
             raise ValueError(
@@ -236,19 +245,20 @@ def annotation_files(root: Path, suffix: str) -> Files:
     return {}
 
 
-def _first_files(folder: Path, suffix: str) -> list[Path]:
+def _first_files(folder: Path, suffix: str, is_known: Callable[[Path], bool]) -> list[Path]:
     places = (folder, *(folder / name for name in ANNOTATION_FOLDERS))
-    return next((found for place in places if (found := _files_in(place, suffix))), [])
+    return next((found for p in places if (found := _files_in(p, suffix, is_known))), [])
 
 
-def _files_in(folder: Path, suffix: str) -> list[Path]:
+def _files_in(folder: Path, suffix: str, is_known: Callable[[Path], bool]) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(
+    files = sorted(
         p
         for p in folder.iterdir()
         if p.suffix.lower() == suffix and p.is_file() and not p.name.startswith(".")
     )
+    return files if any(map(is_known, files)) else []
 
 
 def number(value: Any, where: str, what: str) -> float:

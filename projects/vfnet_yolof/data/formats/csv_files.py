@@ -32,8 +32,8 @@ CORNERS = (
     ("left", "top", "right", "bottom"),
 )
 SIZES = (
-    ("x", "y", "width", "height"),
     ("x", "y", "w", "h"),
+    ("x", "y", "width", "height"),
     ("left", "top", "width", "height"),
     ("bboxx", "bboxy", "bboxwidth", "bboxheight"),
 )

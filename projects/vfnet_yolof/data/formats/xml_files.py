@@ -90,9 +90,8 @@ def read_voc(files: Files, images: Images) -> Labelled:
     objects = {path: list(_voc_objects(path, root, images)) for path, root in roots.items()}
     low = [path for path, boxes in objects.items() for box in boxes if box.x < 1 or box.y < 1]
     if low:
-        images.remarks["coordinates counted from 0, so none is shifted; a corner below 1"] += [
-            str(low[0])
-        ]
+        counted = "boxes with a corner below 1, so all coordinates are taken as counted from 0"
+        images.remarks[counted] += map(str, low)
     shift = 0.0 if low else 1.0
     found: dict[Path, list[LabelledImage]] = {}
     for path, root in roots.items():

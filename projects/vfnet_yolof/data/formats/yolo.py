@@ -18,7 +18,6 @@ from .common import (
     LabelledImage,
     around,
     images_below,
-    images_in,
     is_image,
     number,
     sized,
@@ -26,6 +25,7 @@ from .common import (
 )
 
 _TOLERANCE = 0.01  # of the image's side; Ultralytics accepts as much beyond the border
+_LISTS = ("classes.txt", "*.names", "_darknet.labels")  # LabelImg's, darknet's, Roboflow's
 _SETS = {"train": ("train",), "val": ("val", "valid")}
 
 
@@ -42,11 +42,12 @@ def find_yolo(root: Path) -> Path | None:
         return found[0]
     folders = [root, *split_folders(root).values()]
     labels = [path for folder in folders if (path := folder / "labels").is_dir()]
-    text = next((path for folder in labels for path in folder.rglob("*.txt")), None)
-    if text is not None:
+    if any(path for folder in labels for path in folder.rglob("*.txt")):
         return labels[0]
-    lists = [path for folder in folders if (path := folder / "classes.txt").is_file()]
-    return lists[0] if lists and any(images_in(path.parent) for path in lists) else None
+    for path in (path for folder in folders for name in _LISTS for path in folder.glob(name)):
+        if any(image.with_suffix(".txt").is_file() for image in images_below(path.parent)):
+            return path
+    return None
 
 
 def read_yolo(found: Path, images: Images) -> Labelled:
@@ -62,15 +63,13 @@ def read_yolo(found: Path, images: Images) -> Labelled:
         content = _content(found)
         names = _names(content.get("names"), found)
         if content.get("nc", len(names)) != len(names):
-            raise ValueError(f"{found}: nc is {shown(content['nc'])}, but names has {len(names)}.")
+            raise ValueError(f"{found}: nc is {_brief(content['nc'])}, but names has {len(names)}.")
         files = _sets_of_yaml(content, found, images)
         with_keypoints = "kpt_shape" in content
     else:
-        names, files, with_keypoints = (
-            _class_list(images.root),
-            _sets_of_folders(images.root),
-            False,
-        )
+        names = _class_list(images.root)
+        files = _sets_of_folders(images.root)
+        with_keypoints = False
     reader = _Reader(names, images, with_keypoints)
     return Labelled({split: reader.read(paths) for split, paths in files.items()}, names)
 
@@ -97,16 +96,21 @@ def _names(given: Any, path: Path) -> list[str]:
             raise ValueError(f"{path}: names should be numbered 0, 1, ..., not {numbers}.")
         given = [given[i] for i in range(len(given))]
     if not isinstance(given, list) or not given:
-        raise ValueError(f"{path}: names should be a list of class names, not {shown(given)}.")
+        raise ValueError(f"{path}: names should be a list of class names, not {_brief(given)}.")
     for i, name in enumerate(given):
         if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            raise ValueError(f"{path}: name {i} is {shown(name)}; write a name, in quotes.")
+            raise ValueError(f"{path}: name {i} is {_brief(name)}; write a name, in quotes.")
     return [str(name) for name in given]
 
 
+def _brief(value: Any) -> str:
+    """For messages; a list of YAML may hold another one many times over, so it is not spelled."""
+    return shown(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+
+
 def _class_list(root: Path) -> list[str]:
-    """Names from ``classes.txt``, or darknet's ``*.names``, wherever below the folder it lies."""
-    found = sorted(root.rglob("classes.txt")) or sorted(root.rglob("*.names"))
+    """Names from the list of classes, wherever below the folder it lies."""
+    found = next((paths for name in _LISTS if (paths := sorted(root.rglob(name)))), [])
     lists = [path.read_text(encoding="utf-8-sig").rstrip().splitlines() for path in found]
     if not lists:
         raise ValueError(
@@ -121,14 +125,17 @@ def _class_list(root: Path) -> list[str]:
 
 def _sets_of_yaml(content: dict[str, Any], path: Path, images: Images) -> dict[str, list[Path]]:
     """Image files of each split; the YAML file names folders, lists, or several of them."""
-    base = path.parent / str(content.get("path") or ".")
+    given = content.get("path") or "."
+    base = path.parent / (given if isinstance(given, str) else ".")
     # Data sets are moved, and their yaml file keeps an old path.
     bases = [base, path.parent] if base.is_dir() else [path.parent]
     files: dict[str, list[Path]] = {}
     for split, keys in _SETS.items():
         sources: Any = next((content[key] for key in keys if content.get(key)), [])
         for source in sources if isinstance(sources, list) else [sources]:
-            found = _images_of(str(source), bases)
+            if not isinstance(source, str):
+                raise ValueError(f"{path}: {split} is {_brief(source)}, not a folder's name.")
+            found = _images_of(source, bases)
             if found is None and (split != "val" or not files):
                 raise ValueError(f"{path}: {split} is {shown(source)}, which is not below {base}.")
             if found is None:  # Roboflow names one, whether it exports it or not
@@ -150,9 +157,15 @@ def _images_of(source: str, bases: list[Path]) -> list[Path] | None:
             return [Path(os.path.normpath(image)) for image in images_below(place)]
         if place.is_file():
             lines = place.read_text(encoding="utf-8-sig").splitlines()
-            listed = [place.parent / line.strip() for line in lines if line.strip()]
-            return [Path(os.path.normpath(image)) for image in listed]
+            return [_listed(place.parent, line.strip()) for line in lines if line.strip()]
     return None
+
+
+def _listed(folder: Path, name: str) -> Path:
+    """An image of a list; CVAT writes a folder ``data`` before, which its archive has not."""
+    path, other = folder / name, folder / name.removeprefix("data/")
+    chosen = other if not path.is_file() and other.is_file() else path
+    return Path(os.path.normpath(chosen))
 
 
 def _sets_of_folders(root: Path) -> dict[str, list[Path]]:

@@ -6,16 +6,21 @@ from there.
 
 from .atss import ATSSAssigner
 from .fcos import FCOSAssigner
+from .fovea import FoveaAssigner
 from .match import Assigner, Match, PairMatch, SingleMatch
-from .max_iou import MaxIoUAssigner
+from .max_iou import MaxIoUAssigner, MMDetMaxIoUAssigner
+from .nearest_point import NearestPointAssigner
 from .uniform import UniformAssigner
 
 __all__ = [
     "ATSSAssigner",
     "Assigner",
     "FCOSAssigner",
+    "FoveaAssigner",
+    "MMDetMaxIoUAssigner",
     "Match",
     "MaxIoUAssigner",
+    "NearestPointAssigner",
     "PairMatch",
     "SingleMatch",
     "UniformAssigner",

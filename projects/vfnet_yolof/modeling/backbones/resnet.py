@@ -162,6 +162,21 @@ def build_vfnet_yolof_resnet_fpn_no_relu_backbone(cfg: CfgNode, input_shape: Sha
     return fpn_from_keys(cfg, resnet_from_keys(cfg, input_shape), LastLevelP6P7NoReLU)
 
 
+@BACKBONE_REGISTRY.register()
+def build_vfnet_yolof_resnet_fpn_c5_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """The same with P6 from C5, and ``MODEL.FPN.NORM`` on P6 and P7, too: RetinaNet's, FoveaBox's
+    and RepPoints' in MMDetection."""
+    bottom_up = resnet_from_keys(cfg, input_shape)
+    pyramid = fpn_from_keys(cfg, bottom_up, LastLevelP6P7NoReLU)
+    pyramid.top_block = LastLevelP6P7NoReLU(
+        bottom_up.output_shape()["res5"].channels,
+        cfg.MODEL.FPN.OUT_CHANNELS,
+        in_feature="res5",
+        norm=cfg.MODEL.FPN.NORM,
+    )
+    return pyramid
+
+
 def fpn_from_keys(cfg: CfgNode, bottom_up: Backbone, top_block: type[LastLevelP6P7]) -> FPN:
     """FPN with Detectron2's yacs keys, ``MODEL.FPN``; ``top_block`` reads its P5."""
     channels = cfg.MODEL.FPN.OUT_CHANNELS

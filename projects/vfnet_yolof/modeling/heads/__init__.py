@@ -2,6 +2,8 @@
 
 from .anchor_head import AnchorHead, AnchorPredictions
 from .gfl_head import GFLHead, PointHead, PointPredictions
+from .reppoints_head import RepPointsHead
+from .ssd_head import SSDHead
 from .vfnet_head import VFNetHead
 
 __all__ = [
@@ -10,5 +12,7 @@ __all__ = [
     "GFLHead",
     "PointHead",
     "PointPredictions",
+    "RepPointsHead",
+    "SSDHead",
     "VFNetHead",
 ]

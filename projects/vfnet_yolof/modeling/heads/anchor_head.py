@@ -64,6 +64,8 @@ class AnchorHead(nn.Module):
         prior_prob: foreground probability of the class logits at initialisation.
     """
 
+    has_background = False
+
     def __init__(
         self,
         *,

@@ -20,12 +20,15 @@ class PointPredictions(NamedTuple):
         ltrb_init: the same distances of the box before its refinement; None if boxes are not
             refined.
         quality_logits: (N, 1, H, W) of a factor on the scores; None without a quality branch.
+        sides_init: as ``sides``, of the box before its refinement; None unless boxes are refined in
+            the head's representation.
     """
 
     logits: list[Tensor]
     sides: list[Tensor]
     ltrb_init: list[Tensor] | None = None
     quality_logits: list[Tensor] | None = None
+    sides_init: list[Tensor] | None = None
 
 
 class TwoTowers(nn.Module):
@@ -60,13 +63,15 @@ class TwoTowers(nn.Module):
 class GFLHead(TwoTowers):
     """Class scores, and box sides with a learned factor for each level.
 
-    With a :class:`DiracDelta` it is FCOS's head, with a quality branch as well that of ATSS.
+    With a :class:`DiracDelta` it is FCOS's head, with a quality branch as well that of ATSS;
+    without norm and factors that of FoveaBox.
 
     Args:
         representation: of the box sides, see :mod:`vfnet_yolof.modeling.representations`;
             a :class:`GeneralDistribution` by default.
         quality: add a branch on the regression tower that predicts the quality of boxes apart from
             their class: the separate representations of table 1a.
+        level_scales: learn a factor on the sides of each level; FoveaBox does not.
         num_classes: K. prior_prob: foreground probability at initialisation.
         **towers: see :class:`TwoTowers`.
     """
@@ -76,6 +81,7 @@ class GFLHead(TwoTowers):
         *,
         representation: Any = None,
         quality: bool = False,
+        level_scales: bool = True,
         num_classes: int = 80,
         prior_prob: float = 0.01,
         **towers: Any,
@@ -87,7 +93,9 @@ class GFLHead(TwoTowers):
         prior = bias_for_prior(prior_prob)
         self.cls_logits = prediction_conv(self.conv_channels, num_classes, prior)
         self.reg = prediction_conv(self.conv_channels, 4 * self.representation.channels)
-        self.scales = nn.ModuleList(Scale() for _ in self.strides)
+        self.scales = nn.ModuleList(
+            Scale() if level_scales else nn.Identity() for _ in self.strides
+        )
         self.quality = prediction_conv(self.conv_channels, 1) if quality else None
 
     def forward(self, features: Sequence[Tensor]) -> PointPredictions:

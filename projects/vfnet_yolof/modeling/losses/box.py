@@ -6,7 +6,7 @@ from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 
 from ..boxes import giou_loss
-from .focal import check_nonnegative
+from .classification import check_nonnegative
 
 
 class BoxCoder(Protocol):

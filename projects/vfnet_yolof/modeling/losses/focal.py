@@ -2,64 +2,24 @@
 
 Varifocal loss (VarifocalNet, section 4.2), generalized, quality and distribution focal loss
 (Generalized Focal Loss, section 3). All classification losses have one call signature, in which
-positives are given by row, class and quality: see :class:`VarifocalLoss`.
+positives are given by row, class and quality: see :class:`ClassificationLoss`.
 """
-
-import math
-from numbers import Real
 
 import torch
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 from torch.nn import functional as F
 
-
-def check_nonnegative(**values: object) -> None:
-    """Each of the named values is a finite number and not negative.
-
-    A negative weight or exponent would train away from the target without an error.
-
-    Raises:
-        ValueError: one is not; names it.
-    """
-    for name, value in values.items():
-        if not (isinstance(value, Real) and math.isfinite(value)):
-            raise ValueError(f"{name} must be a finite number, got {value!r}")
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
+from .classification import (
+    ClassificationLoss,
+    check_nonnegative,
+    check_share,
+    reduce_loss,
+    without_padding,
+)
 
 
-def check_share(**values: object) -> None:
-    """Each of the named values lies in [0, 1]; otherwise as :func:`check_nonnegative`."""
-    for name, value in values.items():
-        if not (isinstance(value, Real) and 0 <= float(value) <= 1):
-            raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
-
-
-CERTAIN_BACKGROUND = -1e4  # a logit whose loss and gradient as a negative are exactly 0
-
-
-def without_padding(logits: Tensor, valid: Tensor | None) -> Tensor:
-    """Logits (R, K) whose rows outside of ``valid`` (R,) bool cost nothing and learn nothing.
-
-    They become certain background instead of being left out: the length of a selection the host
-    would have to wait for. None: all rows count.
-    """
-    if valid is None:
-        return logits
-    return logits.masked_fill(~valid[:, None], CERTAIN_BACKGROUND)
-
-
-def reduce_loss(loss: Tensor, reduction: str) -> Tensor:
-    """``loss`` itself for ``"none"``, its sum for ``"sum"``; ValueError for anything else."""
-    if reduction == "sum":
-        return loss.sum()
-    if reduction == "none":
-        return loss
-    raise ValueError(f"reduction must be 'sum' or 'none', got {reduction!r}")
-
-
-class FocalLoss:
+class FocalLoss(ClassificationLoss):
     """Focal loss with hard labels, for sparse positives or for a label in every row.
 
     Args:
@@ -69,6 +29,8 @@ class FocalLoss:
     Raises:
         ValueError: alpha or gamma is out of range.
     """
+
+    uses_quality = False
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
         check_share(alpha=alpha)
@@ -86,9 +48,8 @@ class FocalLoss:
     ) -> Tensor:
         """Sum over (R, K) ``logits``; the target is 1 at the class of each positive row.
 
-        This is the interface of :class:`VarifocalLoss`. ``pos_quality`` has no influence: the focal
-        loss knows objects, not their boxes' quality. Rows that are not ``valid`` are left out, as
-        in every reference with this loss.
+        ``pos_quality`` has no influence: the focal loss knows objects, not their boxes' quality.
+        Rows that are not ``valid`` are left out, as in every reference with this loss.
         """
         logits = without_padding(logits, valid)
         target = torch.zeros_like(logits)
@@ -97,20 +58,24 @@ class FocalLoss:
             logits, target, alpha=self.alpha, gamma=self.gamma, reduction="sum"
         )
 
-    def on_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Sum over the rows of (R, K) ``logits`` that are not ignored.
-
-        Args:
-            labels: (R,) int64, the class of a positive row, K for background, -1 to ignore.
-        """
+    def on_labels(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        quality: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """Sum over the rows that are neither ignored nor outside of ``valid``."""
+        logits, labels = logits.flatten(0, -2), labels.flatten()
         classes = torch.arange(logits.shape[1], device=labels.device)
         target = (labels[:, None] == classes).to(logits.dtype)
         loss = sigmoid_focal_loss(logits, target, alpha=self.alpha, gamma=self.gamma)
+        counts = labels >= 0 if valid is None else (labels >= 0) & valid.flatten()
         # A mask instead of an index, whose length the host would have to wait for.
-        return (loss.sum(1) * (labels >= 0)).sum()
+        return (loss.sum(1) * counts).sum()
 
 
-class GuidedFocalLoss:
+class GuidedFocalLoss(ClassificationLoss):
     """Focal loss whose positives are weighted with the quality of their boxes.
 
     Our definition, in the manner of the IoU-balanced classification loss (Wu and Li, 2019) that
@@ -141,8 +106,7 @@ class GuidedFocalLoss:
         pos_quality: Tensor,
         valid: Tensor | None = None,
     ) -> Tensor:
-        """Sum over the ``valid`` rows of (R, K) ``logits``; arguments as of
-        :class:`VarifocalLoss`."""
+        """Sum over the ``valid`` rows of (R, K) ``logits``."""
         logits = without_padding(logits, valid)
         target = torch.zeros_like(logits)
         target[pos_idx, pos_classes] = 1.0
@@ -184,7 +148,7 @@ def varifocal_loss(
     return reduce_loss(loss, reduction)
 
 
-class VarifocalLoss:
+class VarifocalLoss(ClassificationLoss):
     """:func:`varifocal_loss` for positives given by row and class: VFNet's classification loss.
 
     In the authors' code this loss differs by detector. The defaults here are what it uses with
@@ -225,19 +189,7 @@ class VarifocalLoss:
         pos_quality: Tensor,
         valid: Tensor | None = None,
     ) -> Tensor:
-        """Sum over locations and classes.
-
-        Args:
-            logits: (R, K) float32, of all R locations of the batch and K classes.
-            pos_idx: (P,) rows of ``logits`` that are positive, each once.
-            pos_classes: (P,) class of each positive row.
-            pos_quality: (P,) quality of each positive row's box, in [0, 1] and
-                without gradient. VFNet gives the IoU of the predicted box with the ground truth,
-                the target of the IoU-aware classification score (section 4.1); in GFL's table 1a it
-                may be the centerness.
-            valid: (R,) bool, rows that lie in an image's own padded size, as all positives do;
-                all rows if None.
-        """
+        """Sum over locations and classes; rows that are not ``valid`` may count as negatives."""
         if not self.padding_is_negative:
             logits = without_padding(logits, valid)
         target = torch.zeros_like(logits)
@@ -301,8 +253,8 @@ def modulating_factor(estimate: Tensor, target: Tensor, beta: float) -> Tensor:
     return (target - estimate).abs().clamp(min=1e-12).pow(beta)
 
 
-class QualityFocalLoss:
-    """:func:`quality_focal_loss`, called as :class:`VarifocalLoss`: GFL's classification loss.
+class QualityFocalLoss(ClassificationLoss):
+    """:func:`quality_focal_loss`, for positives given by row and class: GFL's classification loss.
 
     Args:
         beta: exponent of the modulating factor.
@@ -323,7 +275,7 @@ class QualityFocalLoss:
         pos_quality: Tensor,
         valid: Tensor | None = None,
     ) -> Tensor:
-        """Sum over locations and classes; arguments as of :class:`VarifocalLoss`.
+        """Sum over locations and classes.
 
         Rows that are not ``valid`` are left out, as in every reference with this loss.
         """

@@ -1,8 +1,10 @@
 """The detectors: classes that take their parts as keywords."""
 
 from .anchor_detector import YOLOF, AnchorDetector
+from .foveabox import FoveaBox
 from .gfl import ATSS, GFL, CenternessTarget, EqualQuality, IoUTarget, PredictedScore
 from .gfocal import GFocal
+from .reppoints import RepPoints
 from .vfnet import VFNet
 
 __all__ = [
@@ -12,8 +14,10 @@ __all__ = [
     "AnchorDetector",
     "CenternessTarget",
     "EqualQuality",
+    "FoveaBox",
     "GFocal",
     "IoUTarget",
     "PredictedScore",
+    "RepPoints",
     "VFNet",
 ]

@@ -32,6 +32,8 @@ class Targets(NamedTuple):
         num_pos: scalar float32, positives per worker (mean over workers), at least 1.
         valid: (N * R,) bool, False where a location lies beyond its image's own padded size; None
             where all of them are valid. The classification loss decides what happens to the others.
+        images: (P,) int64 number of each positive's image in the batch.
+        image_sizes: (H, W) pixels of each image.
     """
 
     pos_idx: Tensor
@@ -41,6 +43,8 @@ class Targets(NamedTuple):
     strides: Tensor
     num_pos: Tensor
     valid: Tensor | None
+    images: Tensor
+    image_sizes: list[tuple[int, int]]
 
 
 class Predicted(NamedTuple):
@@ -215,6 +219,15 @@ class OneStageDetector(DenseDetector):
                 predictions, self.targets(images, features, predictions, gt_instances)
             )
 
+    def own_padded_sizes(self, images: ImageList) -> list[tuple[int, int]] | None:
+        """(H, W) that each image would be padded to without the others; None if all are as large.
+
+        The rest of a batch's tensor belongs to no image.
+        """
+        divisor = max(1, self.backbone.size_divisibility)
+        padded = [(_ceil(h, divisor), _ceil(w, divisor)) for h, w in images.image_sizes]
+        return None if all(x == tuple(images.tensor.shape[-2:]) for x in padded) else padded
+
     def targets(
         self,
         images: ImageList,
@@ -247,7 +260,11 @@ class PointDetector(OneStageDetector):
         super().__init__(**kwargs)
         self.points = points
         self.min_positives = min_positives
-        self.representation = self.head.representation
+
+    @property
+    def representation(self) -> Any:
+        """How the head predicts the sides; it is the head's, also where it has weights."""
+        return self.head.representation
 
     def targets(
         self,
@@ -287,6 +304,8 @@ class PointDetector(OneStageDetector):
             strides=grid.strides[location],
             num_pos=synced_mean(num_pos),
             valid=None if valid is None else valid.flatten(),
+            images=image_idx,
+            image_sizes=list(images.image_sizes),
         )
 
     @torch.no_grad()
@@ -311,9 +330,8 @@ class PointDetector(OneStageDetector):
     @torch.no_grad()
     def valid_locations(self, images: ImageList, sizes: Sequence[tuple[int, int]]) -> Tensor | None:
         """(N, R) bool: which locations lie in an image's own padded size; None if all do."""
-        divisor = max(1, self.backbone.size_divisibility)
-        padded = [tuple(-(-x // divisor) * divisor for x in size) for size in images.image_sizes]
-        if all(size == tuple(images.tensor.shape[-2:]) for size in padded):
+        padded = self.own_padded_sizes(images)
+        if padded is None:
             return None
         return torch.stack([self.points.valid_mask(sizes, size, self.device) for size in padded])
 
@@ -379,6 +397,10 @@ class PointDetector(OneStageDetector):
         return torch.cat(list(points))[rows], torch.cat([x[image] for x in flatten_levels(maps)])[
             rows
         ]
+
+
+def _ceil(length: int, divisor: int) -> int:
+    return -(-length // divisor) * divisor
 
 
 def feature_sizes(features: Sequence[Tensor]) -> list[tuple[int, int]]:

@@ -11,7 +11,14 @@ from torch.nn import functional as F
 
 from ..boxes import aligned_iou, boxes_to_distances, centerness_target, giou_loss
 from ..heads import PointPredictions
-from ..losses import FocalLoss, QualityFocalLoss, check_nonnegative, check_share, synced_mean
+from ..losses import (
+    FocalLoss,
+    QualityFocalLoss,
+    check_no_background,
+    check_nonnegative,
+    check_share,
+    synced_mean,
+)
 from ..postprocess import Detections
 from .base import ExtraFields, PointDetector, Predicted, Targets, log_scalar
 
@@ -87,7 +94,7 @@ class GFL(PointDetector):
     A :class:`DiracDelta` has no distributions; asking for them raises TypeError.
 
     Args:
-        cls_loss: classification loss, see :class:`VarifocalLoss` for its call;
+        cls_loss: classification loss, see :class:`.ClassificationLoss` for its call;
             :class:`QualityFocalLoss` by default; :class:`FocalLoss` and :class:`GuidedFocalLoss`
             are table 1a's comparisons.
         cls_quality: quality measure that is the target in ``cls_loss``, :class:`IoUTarget` by
@@ -128,6 +135,7 @@ class GFL(PointDetector):
     ) -> None:
         super().__init__(min_positives=min_positives, **kwargs)
         self.cls_loss = cls_loss if cls_loss is not None else QualityFocalLoss()
+        check_no_background(self.cls_loss)
         self.cls_quality = cls_quality if cls_quality is not None else IoUTarget()
         self.box_quality = box_quality if box_quality is not None else PredictedScore()
         self.quality = quality
@@ -156,6 +164,11 @@ class GFL(PointDetector):
             raise ValueError(
                 f"{type(self.representation).__name__} has no distribution: it needs dfl_weight=0"
             )
+
+    @property
+    def box_geometry(self) -> str:
+        """What boxes the weights mean, where their names and shapes do not tell."""
+        return getattr(self.representation, "box_geometry", "")
 
     def losses_of(self, predicted: Predicted, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses of equation 11, by name."""

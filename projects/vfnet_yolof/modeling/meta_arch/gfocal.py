@@ -38,12 +38,15 @@ class GFocal(GFL):
         ValueError: other points.
     """
 
-    box_geometry = "pixel indices"
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(self.points, PixelIndexPoints):
             raise ValueError(f"GFocal needs PixelIndexPoints, got {type(self.points).__name__}")
+
+    @property
+    def box_geometry(self) -> str:
+        """See :class:`GFL`."""
+        return "pixel indices"
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> SizedImages:
         """As :class:`GFL`, with the size of an output pixel of each image."""

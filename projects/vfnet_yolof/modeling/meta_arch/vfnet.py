@@ -9,7 +9,7 @@ from torch import Tensor
 from ...layers.star_conv import star_points
 from ..boxes import distances_to_boxes, giou_loss_and_iou
 from ..heads import PointPredictions
-from ..losses import VarifocalLoss, check_nonnegative, synced_mean
+from ..losses import VarifocalLoss, check_no_background, check_nonnegative, synced_mean
 from ..postprocess import Detections
 from .base import ExtraFields, PointDetector, Predicted, Targets
 
@@ -49,6 +49,7 @@ class VFNet(PointDetector):
         super().__init__(**kwargs)
         check_nonnegative(box_init_weight=box_init_weight, box_weight=box_weight)
         self.cls_loss = cls_loss if cls_loss is not None else VarifocalLoss()
+        check_no_background(self.cls_loss)
         self.box_init_weight = box_init_weight
         self.box_weight = box_weight
 

@@ -1,6 +1,9 @@
-"""VFNet table 5, "VFNet + FL": the full model with the focal loss.
+"""VFNet table 5, "VFNet + FL": VFNet with the focal loss.
 
 Published AP on val2017, not measured here: 40.0. Schedule: 1x.
+
+    python tools/train_net.py --config-file ablations/vfnet_t5_vfnet_fl.py --num-gpus 8 \\
+        train.init_checkpoint=detectron2://ImageNetPretrained/torchvision/R-50.pkl
 """
 
 from detectron2.config import LazyCall as L
@@ -9,4 +12,3 @@ from vfnet_yolof.modeling.losses import FocalLoss
 from ..vfnet.vfnet_r50_fpn_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.cls_loss = L(FocalLoss)(alpha=0.25, gamma=2.0)
-train.output_dir = "./output/ablations/vfnet_t5_fl"

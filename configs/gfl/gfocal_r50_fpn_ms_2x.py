@@ -1,0 +1,14 @@
+"""GFL, ResNet-50, multi-scale 2x, the authors' first release.
+
+Published AP, not measured here: 42.8 on val2017, 43.1 on test-dev.
+For that release's weights, whose boxes count whole pixels. For any other use:
+gfl_r50_fpn_ms_2x.py.
+
+    python tools/convert_checkpoint.py --config-file gfl/gfocal_r50_fpn_ms_2x.py \\
+        gfocal_r50_fpn_ms_2x.pth gfl_converted.pth
+"""
+
+from ..common.models.gfl_parts import first_release as _first_release
+from .gfl_r50_fpn_ms_2x import dataloader, lr_multiplier, model, optimizer, train
+
+_first_release(model)
