@@ -185,3 +185,30 @@ def test_sizes_are_those_of_detectron2(height: int, width: int) -> None:
     transform = T.ResizeShortestEdge(320, 533).get_transform(np.zeros((height, width, 3), "uint8"))
     expected = max(1, transform.new_h), max(1, transform.new_w)
     assert resized(rule, height, width) == expected
+
+
+def test_evaluate_takes_the_file(onnx_file: Path, folder: Path, tmp_path: Path) -> None:
+    """The same AP as the checkpoint has."""
+    images = tmp_path / "val"
+    images.mkdir()
+    found, records = Predictor(onnx_file, score_thresh=0.0), []
+    content = {"images": [], "categories": [], "annotations": records}
+    content["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(NAMES)]
+    for i in range(3):
+        image = Image.open(folder / f"{i}.png")
+        image.save(images / f"{i}.png")
+        size = {"width": image.width, "height": image.height}
+        content["images"].append({"id": i + 1, "file_name": f"{i}.png", **size})
+        x1, y1, x2, y2 = found(image).pred_boxes.tensor[0].tolist()
+        box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+        records.append({"id": i + 1, "image_id": i + 1, "category_id": 1 + i % 3, **box})
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    data = ["--val-json", str(tmp_path / "val.json"), "--val-images", str(images)]
+    results = []
+    for name, model in (("native", folder / "tiny.pth"), ("exported", onnx_file)):
+        output = tmp_path / name
+        command = ["evaluate", str(model), *data, "--output", str(output), "--device", "cpu"]
+        assert main(command) == 0
+        results.append(json.loads((output / "metrics.json").read_text().splitlines()[-1]))
+    assert results[0]["bbox/AP"] > 0
+    assert results[1]["bbox/AP"] == pytest.approx(results[0]["bbox/AP"], abs=1e-3)
