@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..runtime.detector import Found, Graph, open_graph
 from ..runtime.metadata import Metadata
@@ -59,7 +60,7 @@ class Check(NamedTuple):
         return text if not self.unmatched else f"{text}, {self.unmatched} on one side only"
 
 
-def checked(model: nn.Module, path: Path, trial: Path, metadata: Metadata) -> list[Check]:
+def checked(model: Any, path: Path, trial: Path, metadata: Metadata) -> list[Check]:
     """Compare a file with the model at several sizes; returns what was measured.
 
     Noise makes few detections or none, and so do random weights. So all but one comparison are made
@@ -71,9 +72,9 @@ def checked(model: nn.Module, path: Path, trial: Path, metadata: Metadata) -> li
     lowered = copy.copy(model)
     lowered.postprocessor = copy.copy(model.postprocessor)
     lowered.postprocessor.score_thresh = 0.0
-    sizes = SIZES if path.suffix != ".pt2" else TORCH_SIZES
+    sizes: Sequence[Sequence[int]] = SIZES if path.suffix != ".pt2" else TORCH_SIZES
     if metadata.static_size is not None:
-        sizes = (tuple(metadata.static_size),)
+        sizes = [metadata.static_size]
     generator = torch.Generator().manual_seed(0)
     run = open_graph(trial)[0]
     checks = [

@@ -156,9 +156,18 @@ def suppressed(
     wide = boxes.double()
     step = (2 * wide.abs().amax() + 1).ceil()
     group = image if class_agnostic else image * scores.shape[-1] + number
-    chosen = scores[image, row, number]
-    keep = nms(wide[image, row] + (group * step)[:, None], chosen.double(), iou_threshold)
-    return torch.zeros_like(scores).index_put((image[keep], row[keep], number[keep]), chosen[keep])
+    apart = wide[image, row] + (group * step)[:, None]
+    # Two more, which are always kept, since torch.export takes numbers it does not know for 2 or
+    # more. They go to a row of their own, which is cut off.
+    none = row.new_zeros(2)
+    image, number = torch.cat([image, none]), torch.cat([number, none])
+    row = torch.cat([row, none + scores.shape[1]])
+    apart = torch.cat([apart, -step * wide.new_tensor([[1.0] * 4, [2.0] * 4])])
+    room = F.pad(scores, (0, 0, 0, 1))
+    chosen = room[image, row, number]
+    keep = nms(apart, chosen.double(), iou_threshold)
+    kept = torch.zeros_like(room).index_put((image[keep], row[keep], number[keep]), chosen[keep])
+    return kept[:, :-1]
 
 
 @torch.library.custom_op("vfnet_yolof::suppress", mutates_args=())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -69,18 +70,17 @@ def with_threshold(model: Any, threshold: float) -> Any:
     return changed
 
 
-class quiet(warnings.catch_warnings):
+@contextmanager
+def quiet() -> Iterator[None]:
     """Exporters' warnings about their own inside are nobody's business."""
-
-    def __enter__(self) -> None:  # type: ignore[override]  # nobody records
-        super().__enter__()
+    level = logging.root.manager.disable
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        self._level = logging.root.manager.disable
         logging.disable(logging.WARNING)
-
-    def __exit__(self, *error: object) -> None:
-        logging.disable(self._level)
-        super().__exit__(*error)
+        try:
+            yield
+        finally:
+            logging.disable(level)
 
 
 def _translations(deform: str) -> dict[Callable[..., Any], Callable[..., Any]]:

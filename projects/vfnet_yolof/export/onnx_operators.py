@@ -15,7 +15,7 @@ def suppress(
     boxes: Any, scores: Any, iou_threshold: float, class_agnostic: bool, max_detections: int
 ) -> Any:
     """``vfnet_yolof::suppress`` by NonMaxSuppression, which knows images and classes itself."""
-    from onnxscript import opset20 as op
+    op = _operators()
 
     competing = scores
     if class_agnostic:
@@ -59,7 +59,7 @@ def deform_by_grid_sample(
     use_mask: bool,
 ) -> Any:
     """``torchvision::deform_conv2d`` by GridSample: see ``layers/deform_forms.py``."""
-    from onnxscript import opset20 as op
+    op = _operators()
 
     out_channels, group_channels, *kernel = (int(x) for x in weight.shape)
     taps, channels = math.prod(kernel), group_channels * groups
@@ -100,6 +100,12 @@ def deform_by_grid_sample(
     columns = op.Reshape(columns, op.Concat(_ints(op, -1, channels * taps), out_size, axis=0))
     kernel_1x1 = op.Reshape(weight, _ints(op, out_channels, group_channels * taps, 1, 1))
     return op.Conv(columns, kernel_1x1, bias, group=groups)
+
+
+def _operators() -> Any:
+    from onnxscript import opset20
+
+    return opset20  # its types are too narrow for values of a graph that is being written
 
 
 def _ints(op: Any, *values: int) -> Any:
