@@ -212,3 +212,15 @@ def test_evaluate_takes_the_file(onnx_file: Path, folder: Path, tmp_path: Path) 
         results.append(json.loads((output / "metrics.json").read_text().splitlines()[-1]))
     assert results[0]["bbox/AP"] > 0
     assert results[1]["bbox/AP"] == pytest.approx(results[0]["bbox/AP"], abs=1e-3)
+
+
+def test_what_is_missing_is_named(
+    folder: Path, onnx_file: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export(folder, "missing") == 2
+    assert capsys.readouterr().err.endswith(
+        "error: onnxruntime is not installed: pip install onnxruntime\n"
+    )
+    with pytest.raises(ModuleNotFoundError, match="tiny.onnx needs onnxruntime: pip install"):
+        ExportedDetector(onnx_file)

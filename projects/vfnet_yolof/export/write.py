@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -26,6 +27,8 @@ from .graph import DetectorGraph
 from .onnx_file import onnx_model, quiet, with_threshold
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
+_NEEDED = {"onnx": _ONNX, "openvino": (*_ONNX, "openvino"), "torch-export": ()}
 _EXAMPLE = (224, 288)  # px; no size of it equals another, so that none is taken for a constant
 
 
@@ -82,6 +85,8 @@ def export_detector(
         CheckFailed: the file does not give what the detector gives.
         ModuleNotFoundError: onnx, onnxscript, onnxruntime or openvino is not installed.
     """
+    for name in _NEEDED[options.format]:
+        importlib.import_module(name)  # before the work, not after it
     model = model.eval()
     graph = DetectorGraph(model, onnx=options.format != "torch-export", nms=options.nms)
     metadata = _metadata(model, config, options, class_names, category_ids, config_text)

@@ -136,9 +136,8 @@ def open_graph(path: str | os.PathLike[str], threads: int | None = None) -> tupl
     try:
         run, text = openers[path.suffix](path, threads)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{path} needs {error.name}: pip install {error.name}", name=error.name
-        ) from error
+        message = f"{path} needs {error.name}: pip install {error.name}"
+        raise ModuleNotFoundError(message, name=error.name) from error
     except Exception as error:  # each runtime has its own types
         reason = " ".join(str(error).split())[:300]
         raise ExportedFileError(f"{path} cannot be read: {reason}") from error
