@@ -12,7 +12,7 @@ import torch
 from vfnet_yolof.cli import doctor, training
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import find_config
-from vfnet_yolof.data import images as image_files
+from vfnet_yolof.utils import images as image_files
 
 CONFIG = "vfnet/vfnet_small_shapes.py"
 TOY = str(Path(__file__).resolve().parents[1] / "engine" / "toy_config.py")

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, features
-from vfnet_yolof.data import DetectionMapper, ImageReadError, image_size, images, read_image
-from vfnet_yolof.data.images import IMAGE_KINDS
+from vfnet_yolof.data import DetectionMapper, ImageReadError, image_size, read_image
 from vfnet_yolof.inference.inputs import collect_inputs
+from vfnet_yolof.utils import images
+from vfnet_yolof.utils.images import IMAGE_KINDS
 
 READABLE = [kind for kind in IMAGE_KINDS if kind.readable]
 NAMES = [kind.name for kind in READABLE]

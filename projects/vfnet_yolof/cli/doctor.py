@@ -180,7 +180,7 @@ def _whole() -> Iterator[Line]:
 
 def _images() -> Iterator[Line]:
     """Which kinds of image files are read, in training and prediction alike."""
-    found = _imported("vfnet_yolof.data.images")
+    found = _imported("vfnet_yolof.utils.images")
     if isinstance(found, str):
         return  # said above
     yield Line("ok", f"images: {', '.join(k.name for k in found.IMAGE_KINDS if k.readable)}")

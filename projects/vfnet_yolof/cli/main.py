@@ -28,6 +28,7 @@ COMMANDS = {
     "train": Entry("train a detector", "train", "TRAIN"),
     "evaluate": Entry("COCO's measures of a detector on a data set", "train", "EVALUATE"),
     "predict": Entry("detect in images, videos or from a camera", "predict", "PREDICT"),
+    "export": Entry("ONNX, OpenVINO or torch.export, checked", "export", "EXPORT"),
     "convert": Entry("another project's weights for a config of this one", "weights", "CONVERT"),
     "validate-data": Entry("faults in a data set", "data", "VALIDATE"),
     "convert-data": Entry("a data set of another format as COCO JSON", "data", "CONVERT"),
@@ -127,6 +128,8 @@ def _how_to_get(module: str) -> str:
     name = module.partition(".")[0]
     if name in ("torch", "torchvision"):
         return "pip install torch torchvision"
+    if name in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        return f"pip install {name}"
     return f"{PROG} install-detectron2" if name == "detectron2" else ""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments
@@ -50,6 +52,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="path, or name of a packaged config")
     add("--eval-only", action="store_true", help="evaluate train.init_checkpoint, or this run's")
+    add("--exported", metavar="FILE", help="with --eval-only: this file instead of a checkpoint")
     add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
     add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
     add(
@@ -184,8 +187,11 @@ def _train(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from ..engine.named_model import named_model
+    from ..runtime import is_exported
     from .training import command_line
 
+    if is_exported(args.model):
+        return _evaluate_exported(args)
     model = named_model(args.model)
     command = ["--config-file", model.config, "--eval-only", *_output(args.output, None)]
     if args.output is None and model.run:
@@ -194,6 +200,29 @@ def _evaluate(args: argparse.Namespace) -> int:
     if weights := model.weights(args.weights):
         options.append(f"train.init_checkpoint={weights}")
     return command_line([*command, *options])
+
+
+def _evaluate_exported(args: argparse.Namespace) -> int:
+    """The file carries the configuration that it was exported with."""
+    from ..runtime.detector import open_graph
+    from .training import command_line
+
+    if args.weights or args.tta or args.optimize or args.device not in (None, "cpu"):
+        raise ConfigError(
+            f"{args.model} is an exported detector, which has its weights inside and runs on the "
+            "CPU as it is: leave out --weights, --tta, --optimize and --device."
+        )
+    if args.output is None:
+        raise ConfigError(f"{args.model} belongs to no run: name a folder with --output.")
+    args.device = "cpu"
+    text = open_graph(args.model)[1].config
+    if not text:
+        raise ConfigError(f"{args.model} carries no configuration that says how to evaluate it.")
+    with tempfile.TemporaryDirectory(prefix="vfnet_yolof_evaluate.") as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(text, encoding="utf-8")
+        command = ["--config-file", str(config), "--eval-only", "--exported", args.model]
+        return command_line([*command, "--output-dir", args.output, *training_options(args)])
 
 
 def _output(given: str | None, run: str | None) -> list[str]:

@@ -16,6 +16,7 @@ import torch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
+from torch import nn
 
 from ..checkpoint import load_record
 from ..checkpoint.rules import CheckpointError
@@ -43,6 +44,7 @@ from ..engine.run import evaluate_model, train_model, use_device
 from ..engine.run_folder import RunFolder
 from ..engine.run_record import save_run_record, versions
 from ..utils import threads
+from ..utils.class_names import Classes
 from ..utils.quiet import keep_warnings_off_console
 from .console import shorten_console
 from .output_folder import claim, settled_folder
@@ -164,7 +166,7 @@ def _run(args: argparse.Namespace) -> int:
     for change in changes:
         logger.info("Changed: %s", change)
     with released:
-        if args.eval_only and not args.other_test_settings:
+        if args.eval_only and not args.other_test_settings and not args.exported:
             _require_tested_alike(config)
         return _train_or_evaluate(cfg, args, changes, folder)
 
@@ -174,6 +176,14 @@ def _require_tested_alike(config: ReadConfig) -> None:
     if weights := train.init_checkpoint or best_or_last(train.output_dir):
         record = load_record(weights)
         require_tested_alike(config.tested_as, config.source, record, weights)
+
+
+def _exported(path: str) -> tuple[nn.Module, Classes]:
+    """What runs an exported file, and its classes."""
+    from ..inference.exported import ExportedModel
+
+    model = ExportedModel(path)
+    return model, Classes(list(model.metadata.class_names), path)
 
 
 def _train_or_evaluate(
@@ -186,7 +196,8 @@ def _train_or_evaluate(
             logging.getLogger(f"detectron2.{__name__}").warning(said)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark and not args.eval_only
     if args.eval_only:
-        evaluate_model(cfg, tta=args.tta, optimized=args.optimize)
+        exported = _exported(args.exported) if args.exported else None
+        evaluate_model(cfg, tta=args.tta, optimized=args.optimize, exported=exported)
         return 0
     # As configured: training puts drawn seeds into the config it works with.
     configured = copy.deepcopy(cfg)

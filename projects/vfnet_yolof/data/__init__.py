@@ -1,5 +1,6 @@
 """Data sets, mapping, sampling and loading. Importing it registers the built-in shapes."""
 
+from ..utils.images import ImageReadError, image_size, read_image
 from .augmentations import (
     CutOut,
     JitterCrop,
@@ -18,7 +19,6 @@ from .datasets import (
     register_shapes,
     register_user_datasets,
 )
-from .images import ImageReadError, image_size, read_image
 from .layouts import open_data
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetectionMapper

@@ -13,8 +13,8 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from ..utils.images import ImageReadError, check_image_format, image_size, read_image
 from .annotations import MIN_BOX_SIDE
-from .images import ImageReadError, check_image_format, image_size, read_image
 from .transforms import AugInput, check_interpolation
 
 logger = logging.getLogger(f"detectron2.{__name__}")

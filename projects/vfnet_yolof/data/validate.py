@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from ..utils.images import ImageReadError, image_size, read_image
 from .annotations import Annotations, read_annotations
 from .coco_reader import ImageEntry
 from .faults import Faults, shown
-from .images import ImageReadError, image_size, read_image
 
 ImageCheck = Literal["auto", "exists", "header", "decode"]
 

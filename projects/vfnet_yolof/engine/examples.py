@@ -14,12 +14,12 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image, ImageDraw
 from torch import nn
 
-from ..data.images import read_image
 from ..data.loader import MappedDataset, mapped_dataset
 from ..drawing.canvas import display_scale, save_image
 from ..drawing.fonts import DEFAULT, sized
 from ..drawing.visualization import draw_ground_truth, draw_instances
 from ..modeling.by_size import detect_by_size
+from ..utils.images import read_image
 from .ending import writing
 from .evaluation import Evaluation, kept_modes
 

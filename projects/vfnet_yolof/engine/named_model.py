@@ -10,6 +10,7 @@ from ..checkpoint import load_record
 from ..config.options import ConfigError
 from ..config.packaged import SUFFIXES, find_config
 from ..config.saved import ENTRY, is_checkpoint
+from ..runtime import is_exported
 from .fine_tune import best_or_last
 
 _CONFIGS = (*SUFFIXES, ".yml")
@@ -19,7 +20,7 @@ class NamedModel(NamedTuple):
     """What a name stands for.
 
     Attributes:
-        config: path of a file, which may be a checkpoint.
+        config: path of a file, which may be a checkpoint or an exported detector.
         run: its folder, where there is one.
         checkpoint: the file itself, where that was named.
     """
@@ -46,8 +47,9 @@ def named_model(name: str | os.PathLike[str]) -> NamedModel:
     """What a name stands for.
 
     Args:
-        name: a packaged config's name, a config's path, a run's folder, or a checkpoint of this
-            project, which carries its config; one without takes that of the run it lies in.
+        name: a packaged config's name, a config's path, a run's folder, an exported detector,
+            or a checkpoint of this project, which carries its config; one without takes that of
+            the run it lies in.
 
     Raises:
         ConfigError: a file that is no configuration, or a folder that holds no run.
@@ -60,6 +62,10 @@ def named_model(name: str | os.PathLike[str]) -> NamedModel:
         if not config.is_file():
             raise ConfigError(f"{path} is no run's folder: it has no config.yaml.")
         return NamedModel(str(config), str(path))
+    if is_exported(path):
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path}.")
+        return NamedModel(str(path))
     if is_checkpoint(path):
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}.")

@@ -20,6 +20,7 @@ from ..config.overrides import parameters_of
 from ..config.own_data import has_test_set
 from ..config.schedule import resumed_iteration
 from ..optimization import optimize
+from ..utils.class_names import Classes
 from ..utils.state import seed_everything
 from .box_advice import advice
 from .build import build_hooks, build_model, build_trainer, build_tta
@@ -272,7 +273,11 @@ def _log_run(cfg: DictConfig, trainer: Trainer) -> None:
 
 
 def evaluate_model(
-    cfg: DictConfig, *, tta: bool = False, optimized: bool = False
+    cfg: DictConfig,
+    *,
+    tta: bool = False,
+    optimized: bool = False,
+    exported: tuple[nn.Module, Classes] | None = None,
 ) -> dict[str, Any]:
     """Evaluate ``train.init_checkpoint``, or else the best or last of ``train.output_dir``.
 
@@ -283,6 +288,7 @@ def evaluate_model(
         cfg: the prepared config.
         tta: test at the sizes of ``dataloader.tta``, on images without other augmentations.
         optimized: evaluate the faster copy that :func:`vfnet_yolof.optimize` makes of the model.
+        exported: evaluate this instead of a checkpoint: what runs the file, and its classes.
 
     Returns:
         Metrics as the evaluator names them, on every process.
@@ -298,10 +304,13 @@ def evaluate_model(
             "--data PATH, or with --val-json and --val-images."
         )
     settle_seed(cfg)
-    model = build_model(cfg)
-    iteration, classes = load_checkpoint_for_evaluation(
-        model, cfg.train, dataset_classes(cfg, split="test")
-    )
+    if exported is not None:
+        iteration, (model, classes) = -1, exported
+    else:
+        model = build_model(cfg)
+        iteration, classes = load_checkpoint_for_evaluation(
+            model, cfg.train, dataset_classes(cfg, split="test")
+        )
     if optimized:
         model = optimize(model)
     results = Evaluation(cfg, classes)(build_tta(cfg, model) if tta else model)

@@ -19,10 +19,10 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances
 from tqdm import tqdm
 
-from ..data.images import ImageReadError
 from ..drawing.canvas import display_scale, save_image
 from ..utils.class_names import order_in
 from ..utils.files import replacing
+from ..utils.images import ImageReadError
 from .inputs import DataSetIds, InputError, Source, collect_inputs
 from .predictor import Predictor, to_array
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..data.annotations import load_annotations
 from ..data.coco_reader import ImageEntry
-from ..data.images import IMAGE_KINDS
 from ..utils.class_names import Classes, differences, order_in
+from ..utils.images import IMAGE_KINDS
 
 IMAGE_SUFFIXES = tuple(suffix for kind in IMAGE_KINDS for suffix in kind.suffixes)
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")

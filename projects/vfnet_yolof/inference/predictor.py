@@ -27,14 +27,16 @@ from ..config.inference import default_device, read_inference_config
 from ..config.read import ConfigSource
 from ..config.saved import require_tested_alike
 from ..config.yaml_files import Trust
-from ..data.images import pil_to_array, read_image
 from ..data.transforms import AugInput
 from ..drawing.canvas import display_scale, save_image
 from ..drawing.visualization import draw_found
 from ..engine.named_model import named_model
 from ..modeling.by_size import detect_by_size
 from ..optimization import optimize
+from ..runtime import is_exported
+from ..utils.images import pil_to_array, read_image
 from ..utils.processes import require_own_threads
+from .exported import ExportedModel, exported_config
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,9 @@ class Predictor:
         """Build the model and load its weights.
 
         Args:
-            config: a checkpoint of this project, which carries its configuration; a run's folder,
+            config: a file that ``vfnet-yolof export`` has written (.onnx, .xml, .pt2), which needs
+                no other argument; a checkpoint of this project, which carries its configuration;
+                a run's folder,
                 which stands for its best or last checkpoint; path or packaged name of a LazyConfig
                 or yacs file; or a loaded configuration.
             weights: a checkpoint of this project, or one that the converter knows (file or
@@ -117,6 +121,17 @@ class Predictor:
             RuntimeError: see :func:`vfnet_yolof.utils.processes.require_own_threads`.
         """
         require_own_threads()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not 0.0 <= score_thresh <= 1.0:
+            raise ValueError(
+                f"score_thresh must lie in [0, 1], as scores do (0.5 is 50 %), got {score_thresh}"
+            )
+        self.score_thresh = score_thresh
+        self.batch_size = batch_size
+        if is_exported(config):
+            self._open_exported(config, weights, device, overrides)
+            return
         trust = Trust(tuple(allow), trust_config)
         model = named_model(config) if isinstance(config, str | os.PathLike) else None
         self.cfg = read_inference_config(model.config if model else config, overrides, trust)
@@ -126,15 +141,7 @@ class Predictor:
                 f"{self.cfg.name} names no weights; pass the checkpoint to use (those that are "
                 "published for a row of the model zoo: vfnet_yolof.from_zoo)"
             )
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if not 0.0 <= score_thresh <= 1.0:
-            raise ValueError(
-                f"score_thresh must lie in [0, 1], as scores do (0.5 is 50 %), got {score_thresh}"
-            )
         self.device = default_device(device)
-        self.score_thresh = score_thresh
-        self.batch_size = batch_size
         if not other_test_settings:
             here, source = self.cfg.tested_as, self.cfg.name
             require_tested_alike(here, source, load_record(weights), weights)
@@ -147,6 +154,24 @@ class Predictor:
             self.model = optimize(self.model)
         self.class_names = self._find_class_names(checkpoint, weights)
         self.category_ids = find_category_ids(checkpoint)
+        self.metadata = Metadata(name="predictor", thing_classes=self.class_names)
+
+    def _open_exported(
+        self, path: Any, weights: object, device: object, overrides: Sequence[str]
+    ) -> None:
+        """The predictor of a file that :func:`.export_detector` has written."""
+        if weights is not None or overrides:
+            raise ValueError(
+                f"{path} is an exported detector: it has its weights and settings inside; export "
+                "it again to change them"
+            )
+        if device is not None and torch.device(str(device)).type != "cpu":
+            raise ValueError(f"{path} runs on the CPU here, not on {device}")
+        self.device = torch.device("cpu")
+        self.model = ExportedModel(path)
+        self.cfg = exported_config(self.model)
+        self.class_names = list(self.model.metadata.class_names)
+        self.category_ids = self.model.metadata.category_ids
         self.metadata = Metadata(name="predictor", thing_classes=self.class_names)
 
     def __call__(
@@ -350,7 +375,7 @@ def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") ->
     """``image`` as an (H, W, 3) uint8 array in the channel order ``output_format``.
 
     ``input_format`` is the order of arrays; files and PIL images know theirs, and are read as
-    :func:`vfnet_yolof.data.images.read_image` has it.
+    :func:`vfnet_yolof.utils.images.read_image` has it.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(os.fspath(image), output_format)

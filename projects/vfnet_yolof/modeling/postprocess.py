@@ -28,13 +28,33 @@ class Detections(NamedTuple):
     location: Tensor
 
 
-class _Candidates(NamedTuple):
-    """Scores of one level that may become detections; all sizes follow from those of the level.
+class Candidates(NamedTuple):
+    """What may become detections; all sizes follow from those of the levels.
+
+    Of one image, or of N with a leading dimension where "..." stands.
 
     Attributes:
-        locations: (L,) int64 within the level. rows: (P,) int64, which of them a score is of.
-        scores: (P,) float32. classes: (P,) int64. passes: (P,) bool, above the threshold.
+        boxes: (..., L, 4) xyxy pixels that compete. clipped: the same, moved into the image.
+        levels: (L,) int64. locations: (..., L) int64 within their levels.
+        rows: (P,) int64, which of the L boxes a score is of.
+        scores: (..., P) float32. classes: (..., P) int64.
+        passes: (..., P) bool, above the threshold.
+        has_area: (..., L) bool, of the clipped boxes.
     """
+
+    boxes: Tensor
+    clipped: Tensor
+    levels: Tensor
+    locations: Tensor
+    rows: Tensor
+    scores: Tensor
+    classes: Tensor
+    passes: Tensor
+    has_area: Tensor
+
+
+class _LevelCandidates(NamedTuple):
+    """Scores of one level that may become detections; names as in :class:`Candidates`."""
 
     locations: Tensor
     rows: Tensor
@@ -96,65 +116,92 @@ class PostProcessor:
             score_factors: for each level (R_l,) factors in [0, 1] on the scores, e.g. centerness;
                 they rank the candidates in the NMS, but do not choose them.
         """
-        found = [self._level_candidates(x) for x in logits]
-        boxes = torch.cat([decode(level, x.locations) for level, x in enumerate(found)])
-        index = torch.cat([x.locations for x in found])
-        levels = torch.cat([torch.full_like(x.locations, i) for i, x in enumerate(found)])
-        factors = None
-        if score_factors is not None:
-            factors = torch.cat([f[x.locations] for f, x in zip(score_factors, found, strict=True)])
-        starts = accumulate((len(x.locations) for x in found[:-1]), initial=0)
-        rows = torch.cat([x.rows + start for x, start in zip(found, starts, strict=True)])
-        scores, classes, passes = (
-            torch.cat([getattr(x, name) for x in found]) for name in ("scores", "classes", "passes")
-        )
-        clipped = clip_boxes(boxes, image_size)
-        has_area = (clipped[:, 2:] > clipped[:, :2]).all(-1)
-        if self.clip == "before_nms":
-            passes = passes & has_area[rows]
+        found = self.candidate_boxes(logits, decode, image_size, score_factors)
         # Up to here all sizes are fixed: on a GPU the host waits for this count and the NMS's.
-        chosen = passes.nonzero()[:, 0]
-        rows, scores, classes = rows[chosen], scores[chosen], classes[chosen]
-        if factors is not None:
-            scores = scores * factors[rows]
-        overlapping = clipped if self.clip == "before_nms" else boxes
-        keep, kept_scores = self.nms(overlapping[rows], scores, classes, self.max_detections)
+        chosen = found.passes.nonzero()[:, 0]
+        rows, scores, classes = found.rows[chosen], found.scores[chosen], found.classes[chosen]
+        keep, kept_scores = self.nms(found.boxes[rows], scores, classes, self.max_detections)
         if self.clip == "after_nms":
-            solid = has_area[rows[keep]]
+            solid = found.has_area[rows[keep]]
             keep, kept_scores = keep[solid], kept_scores[solid]
         rows = rows[keep]
         instances = Instances(
             image_size,
-            pred_boxes=Boxes(clipped[rows]),
+            pred_boxes=Boxes(found.clipped[rows]),
             scores=kept_scores,
             pred_classes=classes[keep],
         )
-        return Detections(instances, levels[rows], index[rows])
+        return Detections(instances, found.levels[rows], found.locations[rows])
 
-    def _level_candidates(self, logits: Tensor) -> _Candidates:
-        """The best of one level's logits (R, K)."""
+    def candidate_boxes(
+        self,
+        logits: Sequence[Tensor],
+        decode: Callable[[int, Tensor], Tensor],
+        image_size: tuple[int, int],
+        score_factors: Sequence[Tensor] | None = None,
+    ) -> Candidates:
+        """What goes into the NMS once only those that pass are left.
+
+        Arguments as of a call, or of N images of one size at once: logits (N, R_l, K), factors
+        (N, R_l), and ``decode`` from indices (N, P) to boxes (N, P, 4).
+        """
+        found = [self._level_candidates(x) for x in logits]
+        boxes = torch.cat([decode(level, x.locations) for level, x in enumerate(found)], dim=-2)
+        counts = [x.locations.shape[-1] for x in found]
+        levels = torch.cat([torch.full((n,), i, device=boxes.device) for i, n in enumerate(counts)])
+        starts = accumulate(counts[:-1], initial=0)
+        rows = torch.cat([x.rows + start for x, start in zip(found, starts, strict=True)])
+        locations, scores, classes, passes = (
+            torch.cat([getattr(x, name) for x in found], dim=-1)
+            for name in ("locations", "scores", "classes", "passes")
+        )
+        if score_factors is not None:
+            factors = [f.gather(-1, x.locations) for f, x in zip(score_factors, found, strict=True)]
+            scores = scores * torch.cat(factors, dim=-1)[..., rows]
+        clipped = clip_boxes(boxes, image_size)
+        has_area = (clipped[..., 2:] > clipped[..., :2]).all(-1)
+        if self.clip == "before_nms":
+            boxes = clipped
+            passes = passes & has_area[..., rows]
+        return Candidates(
+            boxes, clipped, levels, locations, rows, scores, classes, passes, has_area
+        )
+
+    def _level_candidates(self, logits: Tensor) -> _LevelCandidates:
+        """The best of one level's logits (..., R, K)."""
         if self.candidates == "pair":
             return self._best_pairs(logits)
         return self._best_locations(logits)
 
-    def _best_pairs(self, logits: Tensor) -> _Candidates:
-        num_classes = logits.shape[1]
-        top, flat = logits.flatten().topk(min(self.topk_candidates, logits.numel()))
+    # `sym_min` and shapes instead of `min` and `len`: sizes are symbols in exported graphs.
+
+    def _best_pairs(self, logits: Tensor) -> _LevelCandidates:
+        num_locations, num_classes = logits.shape[-2:]
+        count = torch.sym_min(self.topk_candidates, num_locations * num_classes)
+        top, flat = logits.flatten(-2).topk(count)
         scores = top.float().sigmoid()
-        return _Candidates(
+        return _LevelCandidates(
             locations=flat.div(num_classes, rounding_mode="floor"),
-            rows=torch.arange(len(flat), device=flat.device),
+            rows=torch.arange(flat.shape[-1], device=flat.device),
             scores=scores,
             classes=flat % num_classes,
             passes=scores > self.score_thresh,
         )
 
-    def _best_locations(self, logits: Tensor) -> _Candidates:
-        _, best = logits.amax(1).topk(min(self.topk_candidates, len(logits)))
-        scores = logits[best].float().sigmoid()
+    def _best_locations(self, logits: Tensor) -> _LevelCandidates:
+        num_locations, num_classes = logits.shape[-2:]
+        count = torch.sym_min(self.topk_candidates, num_locations)
+        _, best = logits.amax(-1).topk(count)
+        index = best[..., None].expand(*best.shape, num_classes)
+        scores = logits.gather(-2, index).float().sigmoid()
         rows, classes = (
-            torch.arange(n, device=best.device).view(shape).expand_as(scores).flatten()
-            for n, shape in ((len(best), (-1, 1)), (logits.shape[1], (1, -1)))
+            torch.arange(n, device=best.device).view(shape).expand(count, num_classes)
+            for n, shape in ((count, (-1, 1)), (num_classes, (1, -1)))
         )
-        scores = scores.flatten()
-        return _Candidates(best, rows, scores, classes, scores > self.score_thresh)
+        return _LevelCandidates(
+            locations=best,
+            rows=rows.flatten(),
+            scores=scores.flatten(-2),
+            classes=classes.expand_as(scores).flatten(-2),
+            passes=(scores > self.score_thresh).flatten(-2),
+        )

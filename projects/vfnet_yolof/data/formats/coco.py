@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...utils.files import write_atomically
+from ...utils.images import ImageReadError, image_size
 from ..coco_reader import CocoReader, read_json_object
-from ..images import ImageReadError, image_size
 from .common import LabelledImage, split_of_name
 
 ROBOFLOW_JSON = "_annotations.coco.json"

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from ...utils.images import ImageReadError, image_size
 from ..faults import shown
-from ..images import ImageReadError, image_size
 from .common import (
     OUTLINES,
     Box,

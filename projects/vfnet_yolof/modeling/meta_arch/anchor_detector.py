@@ -21,8 +21,7 @@ from ..losses import (
     synced_mean,
 )
 from ..points import valid_mask
-from ..postprocess import Detections
-from .base import OneStageDetector, feature_sizes, flatten_levels, log_tensor
+from .base import DenseOutputs, OneStageDetector, feature_sizes, flatten_levels, log_tensor
 
 
 class AnchorTargets(NamedTuple):
@@ -242,22 +241,16 @@ class AnchorDetector(OneStageDetector):
         maps = flatten_anchors(predictions.logits, self.num_logits)
         return [log_odds(x)[..., :-1] for x in maps] if self.head.has_background else maps
 
-    def detections(
-        self, images: ImageList, features: list[Tensor], predictions: AnchorPredictions
-    ) -> list[Detections]:
-        """Detections of each image, in the pixels of the network's input."""
+    def dense_outputs(self, features: list[Tensor], predictions: AnchorPredictions) -> DenseOutputs:
+        """Scores and deltas of all anchors."""
         anchors = [x.tensor for x in self.anchor_generator(features)]
-        logits = self.class_logits(predictions)
-        deltas = flatten_anchors(predictions.deltas, 4)
-        results = []
-        for i, image_size in enumerate(images.image_sizes):
 
-            def decode(level: int, index: Tensor, image: int = i) -> Tensor:
-                chosen = deltas[level][image, index].float()
-                return self.box_coder.decode(chosen, anchors[level][index])
+        def decode(level: int, deltas: Tensor, index: Tensor) -> Tensor:
+            return self.box_coder.decode(deltas.float(), anchors[level][index])
 
-            results.append(self.postprocessor([x[i] for x in logits], decode, image_size))
-        return results
+        return DenseOutputs(
+            self.class_logits(predictions), flatten_anchors(predictions.deltas, 4), decode
+        )
 
 
 class YOLOF(AnchorDetector):

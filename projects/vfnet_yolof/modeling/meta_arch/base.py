@@ -65,6 +65,22 @@ class Predicted(NamedTuple):
     quality_logits: Tensor | None
 
 
+class DenseOutputs(NamedTuple):
+    """What the network says of all anchors or locations of N images, for each level.
+
+    Attributes:
+        logits: (N, R_l, K). raw: (N, R_l, C), the box numbers.
+        decode: ``decode(level, raw, index)`` gives boxes (..., 4) xyxy in pixels from ``raw``
+            (..., C) at the rows ``index`` (...) of that level.
+        factors: (N, R_l) in [0, 1] on the scores; None without any.
+    """
+
+    logits: list[Tensor]
+    raw: list[Tensor]
+    decode: Callable[[int, Tensor, Tensor], Tensor]
+    factors: list[Tensor] | None = None
+
+
 # From an image's detections, the batch's predictions, the image's number in the batch and the
 # scales (x, y) from the network's input to the output, further fields (D, ...) by name.
 ExtraFields = Callable[[Detections, Any, int, tuple[float, float]], dict[str, Any]]
@@ -164,7 +180,31 @@ class OneStageDetector(DenseDetector):
         self, images: ImageList, features: list[Tensor], predictions: Any
     ) -> list[Detections]:
         """Detections of each image, in the pixels of the network's input."""
-        raise NotImplementedError(f"{type(self).__name__} defines no detections")
+        found = self.dense_outputs(features, predictions)
+        results = []
+        for i, image_size in enumerate(images.image_sizes):
+
+            def decode(level: int, index: Tensor, image: int = i) -> Tensor:
+                boxes = found.decode(level, found.raw[level][image, index], index)
+                return self.in_image(boxes, images, image)
+
+            results.append(
+                self.postprocessor(
+                    [x[i] for x in found.logits],
+                    decode,
+                    image_size,
+                    None if found.factors is None else [x[i] for x in found.factors],
+                )
+            )
+        return results
+
+    def dense_outputs(self, features: list[Tensor], predictions: Any) -> DenseOutputs:
+        """What :meth:`detections` chooses from."""
+        raise NotImplementedError(f"{type(self).__name__} defines no dense_outputs")
+
+    def in_image(self, boxes: Tensor, images: ImageList, image: int) -> Tensor:
+        """Decoded boxes (P, 4) of image number ``image``, as they compete in the NMS."""
+        return boxes
 
     def forward_training(
         self,
@@ -318,45 +358,27 @@ class PointDetector(OneStageDetector):
         """Weighted losses by name."""
         raise NotImplementedError(f"{type(self).__name__} defines no losses_of")
 
-    def detections(
-        self, images: ImageList, features: list[Tensor], predictions: Any
-    ) -> list[Detections]:
-        """Detections of each image, in the pixels of the network's input."""
+    def dense_outputs(self, features: list[Tensor], predictions: PointPredictions) -> DenseOutputs:
+        """Scores and sides of all locations."""
         points = self.points.points(feature_sizes(features), self.device)
-        logits = flatten_levels(predictions.logits)
-        sides = flatten_levels(predictions.sides)
+
+        def decode(level: int, raw: Tensor, index: Tensor) -> Tensor:
+            ltrb = self.decode_sides(raw, self.points.strides[level])
+            return distances_to_boxes(points[level][index], ltrb)
+
         factors = None
         if predictions.quality_logits is not None:
             maps = flatten_levels(predictions.quality_logits)
             factors = [x[..., 0].float().sigmoid() for x in maps]
-        results = []
-        for i, image_size in enumerate(images.image_sizes):
-
-            def decode(level: int, index: Tensor, image: int = i) -> Tensor:
-                raw = sides[level][image, index]
-                ltrb = self.decode_sides(raw, self.points.strides[level])
-                return self.boxes_from_distances(points[level][index], ltrb, images, image)
-
-            detections = self.postprocessor(
-                [x[i] for x in logits],
-                decode,
-                image_size,
-                None if factors is None else [x[i] for x in factors],
-            )
-            results.append(detections)
-        return results
+        return DenseOutputs(
+            flatten_levels(predictions.logits), flatten_levels(predictions.sides), decode, factors
+        )
 
     def decode_sides(self, raw: Tensor, stride: Tensor | float) -> Tensor:
         """Distances (P, 4) in pixels from the head's box numbers (P, C), at ``stride`` pixels."""
         if self.representation is None:
             return raw
         return self.representation.decode(raw.float()) * stride
-
-    def boxes_from_distances(
-        self, points: Tensor, ltrb: Tensor, images: ImageList, image: int
-    ) -> Tensor:
-        """Boxes (P, 4) xyxy in pixels of image number ``image``, around points (P, 2)."""
-        return distances_to_boxes(points, ltrb)
 
     def detected_at(
         self, detections: Detections, maps: Sequence[Tensor], image: int
@@ -383,7 +405,7 @@ def _ceil(length: int, divisor: int) -> int:
 
 def feature_sizes(features: Sequence[Tensor]) -> list[tuple[int, int]]:
     """(H, W) of each level."""
-    return [(int(x.shape[-2]), int(x.shape[-1])) for x in features]
+    return [(x.shape[-2], x.shape[-1]) for x in features]  # symbols while exporting
 
 
 def flatten_levels(maps: Sequence[Tensor]) -> list[Tensor]:

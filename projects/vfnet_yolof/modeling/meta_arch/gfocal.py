@@ -7,7 +7,7 @@ import torch
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
-from ..boxes import clip_boxes, distances_to_boxes
+from ..boxes import clip_boxes
 from ..points import PixelIndexPoints
 from .base import Targets
 from .gfl import GFL
@@ -80,9 +80,8 @@ class GFocal(GFL):
             )
         return super().assign(images, sizes, closed)
 
-    def boxes_from_distances(
-        self, points: Tensor, ltrb: Tensor, images: SizedImages, image: int
-    ) -> Tensor:
+    def in_image(self, boxes: Tensor, images: SizedImages, image: int) -> Tensor:
+        """Boxes that end behind their last pixel."""
         height, width = images.image_sizes[image]
-        boxes = clip_boxes(distances_to_boxes(points, ltrb), (height - 1, width - 1))
+        boxes = clip_boxes(boxes, (height - 1, width - 1))
         return torch.cat([boxes[:, :2], boxes[:, 2:] + images.pixel_sizes[image]], dim=1)

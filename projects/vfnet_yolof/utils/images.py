@@ -16,11 +16,10 @@ from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import TiffImageFile
 
-logger = logging.getLogger(f"detectron2.{__name__}")
+logger = logging.getLogger("detectron2.vfnet_yolof.data.images")
 
 _reads_heic = False
 with contextlib.suppress(ImportError):  # not a dependency; with it Pillow reads HEIC
@@ -205,6 +204,11 @@ def _reason(error: Exception, name: str) -> str:
 def _open(path: str) -> BinaryIO:
     if os.path.exists(path) and not os.path.isfile(path):
         raise _UnusableError("a folder or a device, not a file")
+    if "://" not in path:
+        return open(path, "rb")
+    # Only addresses need Detectron2, which is not there where exported detectors run.
+    from detectron2.utils.file_io import PathManager
+
     return PathManager.open(path, "rb")
 
 

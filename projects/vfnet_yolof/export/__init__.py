@@ -1,0 +1,1 @@
+"""Trained detectors as files that other programs run: ONNX, OpenVINO IR, torch.export."""

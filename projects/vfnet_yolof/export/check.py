@@ -1,0 +1,179 @@
+"""Whether an exported file gives what the detector gives, at several sizes and batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..runtime.detector import Found, Graph, open_graph
+from ..runtime.metadata import Metadata
+from .graph import DetectorGraph, suppressed
+
+SIZES = ((256, 320), (203, 331), (50, 90))  # px; none is the example's
+TORCH_SIZES = ((256, 320), (203, 331), (150, 190))  # above the deepest stride, see docs/export.md
+BATCHES = (1, 3)
+MAX_BOX_ERROR = 0.01  # px
+MAX_SCORE_ERROR = 1e-4
+MAX_UNMATCHED = 0.02  # share: two overlapping boxes of nearly equal scores may change places
+
+
+class CheckFailed(ValueError):
+    """The exported file is wrong; the message says where."""
+
+
+class Check(NamedTuple):
+    """What was measured at one size.
+
+    Attributes:
+        size: (H, W) px. batch: number of images. detections: of the detector, in all of them.
+        box_error: largest difference of a coordinate, px. score_error: of a score.
+        unmatched: detections of one that the other lacks.
+    """
+
+    size: tuple[int, int]
+    batch: int
+    detections: int
+    box_error: float
+    score_error: float
+    unmatched: int
+
+    @property
+    def good(self) -> bool:
+        """Whether this is rounding, which may also decide between neighbours in the NMS."""
+        return (
+            self.unmatched <= MAX_UNMATCHED * self.detections
+            and self.box_error <= MAX_BOX_ERROR
+            and self.score_error <= MAX_SCORE_ERROR
+        )
+
+    def __str__(self) -> str:
+        text = (
+            f"batch {self.batch}, {self.size[0]}x{self.size[1]} px: {self.detections} compared, "
+            f"boxes differ by {self.box_error:.2g} px at most, scores by {self.score_error:.2g}"
+        )
+        return text if not self.unmatched else f"{text}, {self.unmatched} on one side only"
+
+
+def checked(model: Any, path: Path, trial: Path, metadata: Metadata) -> list[Check]:
+    """Compare a file with the model at several sizes; returns what was measured.
+
+    Noise makes few detections or none, and so do random weights. So all but one comparison are made
+    by ``trial``, the same file but for a score threshold of 0.
+
+    Raises:
+        CheckFailed: they differ by more than rounding.
+    """
+    lowered = copy.copy(model)
+    lowered.postprocessor = copy.copy(model.postprocessor)
+    lowered.postprocessor.score_thresh = 0.0
+    sizes: Sequence[Sequence[int]] = SIZES if path.suffix != ".pt2" else TORCH_SIZES
+    if metadata.static_size is not None:
+        sizes = [metadata.static_size]
+    generator = torch.Generator().manual_seed(0)
+    run = open_graph(trial)[0]
+    checks = [
+        _checked(run, lowered, _noise((batch, 3, *size), generator), metadata)
+        for size in sizes
+        for batch in BATCHES
+    ]
+    # The file itself.
+    _checked(open_graph(path)[0], model, _noise((1, 3, *sizes[0]), generator), metadata)
+    return checks
+
+
+def _checked(run: Graph, model: Any, images: Tensor, metadata: Metadata) -> Check:
+    size = (images.shape[2], images.shape[3])
+    try:
+        outputs = run(images.numpy())
+    except Exception as error:  # each runtime has its own types
+        reason = " ".join(str(error).split())[:300]
+        raise CheckFailed(
+            f"The exported file fails at batch {len(images)}, {size[0]}x{size[1]} px, and is not "
+            f"kept: {reason}"
+        ) from error
+    if metadata.nms == "inside":
+        found = [Found(*(x[i, :n] for x in outputs[:3])) for i, n in enumerate(outputs[3])]
+    else:
+        found = _best(*outputs)
+    check = _compared(size, _expected(model, images, metadata), found)
+    if not check.good:
+        raise CheckFailed(f"The exported file differs from the detector, and is not kept: {check}")
+    return check
+
+
+@torch.no_grad()
+def _expected(model: Any, images: Tensor, metadata: Metadata) -> list[Found]:
+    if metadata.nms == "outside":
+        return _best(*(x.numpy() for x in DetectorGraph(model, onnx=False, nms=False)(images)))
+    outputs = [x["instances"] for x in model([{"image": image} for image in images])]
+    return [
+        Found(x.pred_boxes.tensor.numpy(), x.scores.numpy(), x.pred_classes.numpy())
+        for x in outputs
+    ]
+
+
+def _best(boxes: np.ndarray, scores: np.ndarray) -> list[Found]:
+    """Of candidates, what a usual NMS would leave: those of two graphs have no common order."""
+    tensors = torch.from_numpy(boxes), torch.from_numpy(scores)
+    kept = suppressed(*tensors, 0.6, False, 100)
+    values, index = kept.flatten(1).topk(min(100, kept[0].numel()))
+    rows, classes = index // kept.shape[2], index % kept.shape[2]
+    return [
+        Found(boxes[i, row], value.numpy(), number.numpy())
+        for i, (row, value, number) in enumerate(zip(rows.numpy(), values, classes, strict=True))
+    ]
+
+
+def _compared(size: tuple[int, int], expected: list[Found], found: list[Found]) -> Check:
+    box_error = score_error = 0.0
+    unmatched = 0
+    for theirs, ours in zip(expected, found, strict=True):
+        pairs, alone = paired(theirs, ours)
+        unmatched += alone
+        for a, b in pairs:
+            box_error = max(box_error, float(np.abs(theirs.boxes[a] - ours.boxes[b]).max()))
+            score_error = max(score_error, float(abs(theirs.scores[a] - ours.scores[b])))
+    total = sum(len(x.scores) for x in expected)
+    return Check(size, len(expected), total, box_error, score_error, unmatched)
+
+
+def _noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Images with coarse and fine structure, whole numbers from 0 to 255."""
+    coarse = torch.rand(shape[0], 3, 6, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, shape[2:], mode="bilinear")
+    fine = torch.rand(shape, generator=generator)
+    return ((0.7 * smooth + 0.3 * fine) * 255).round()
+
+
+def paired(theirs: Found, ours: Found) -> tuple[list[tuple[int, int]], int]:
+    """Detections of the same class that are nearest to each other, and how many have no partner.
+
+    Equal scores may come in another order, and the last of those that a limit cuts off may be
+    another of (nearly) the same score: these are not counted.
+    """
+    pairs = []
+    left = list(range(len(ours.scores)))
+    alone = []
+    for a in range(len(theirs.scores)):
+        fitting = [
+            b
+            for b in left
+            if ours.classes[b] == theirs.classes[a]
+            and abs(ours.scores[b] - theirs.scores[a]) <= MAX_SCORE_ERROR
+        ]
+        gaps = [float(np.abs(ours.boxes[b] - theirs.boxes[a]).max()) for b in fitting]
+        if gaps and min(gaps) <= 1.0:
+            b = fitting[int(np.argmin(gaps))]
+            left.remove(b)
+            pairs.append((a, b))
+        else:
+            alone.append(float(theirs.scores[a]))
+    alone += [float(ours.scores[b]) for b in left]
+    last = min(theirs.scores.min(initial=1.0), ours.scores.min(initial=1.0)) + MAX_SCORE_ERROR
+    return pairs, sum(score > last for score in alone)

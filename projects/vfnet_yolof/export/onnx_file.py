@@ -1,0 +1,93 @@
+"""Detectors as ONNX files."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..layers.deform_conv import deform_conv_implementation
+from .graph import DetectorGraph
+from .onnx_operators import deform_by_grid_sample, suppress
+
+OPSETS = {"gridsample": 20, "deformconv": 22}
+OUTPUTS = {True: ("boxes", "scores", "classes", "count"), False: ("boxes", "scores")}
+
+
+def onnx_model(
+    graph: DetectorGraph,
+    example: Tensor,
+    metadata: str,
+    *,
+    static: bool,
+    deform: str = "gridsample",
+) -> Any:
+    """``graph`` as an ``onnx.ModelProto``.
+
+    Args:
+        example: (N, 3, H, W). metadata: kept in the file.
+        static: the example's height and width are the only ones. The batch is always free.
+        deform: how deformable convolutions are written: "gridsample", which all programs run, or
+            "deformconv", ONNX's own operator.
+    """
+    import onnx
+
+    with quiet(), deform_conv_implementation("torchvision"), torch.no_grad():
+        program = torch.onnx.export(
+            graph.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSETS[deform],
+            input_names=["images"],
+            output_names=list(OUTPUTS[graph.suppression is not None]),
+            # Names, not ranges: a range that reaches down to 1 makes torch.export fail, after which
+            # the exporter tries slower ways. The file itself takes all sizes.
+            dynamic_shapes=({0: "batch"} if static else {0: "batch", 2: "height", 3: "width"},),
+            custom_translation_table=_translations(deform),
+            verbose=False,
+        )
+    assert program is not None  # as it is with dynamo=True
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {"vfnet_yolof": metadata})
+    return model
+
+
+def with_threshold(model: Any, threshold: float) -> Any:
+    """A copy of an ``onnx.ModelProto`` of :func:`onnx_model` with another score threshold."""
+    import onnx
+    from onnx import numpy_helper
+
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    (entry,) = (x for x in changed.graph.initializer if x.name == "score_thresh")
+    entry.CopyFrom(numpy_helper.from_array(np.array(threshold, np.float32), entry.name))
+    return changed
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Exporters' warnings about their own inside are nobody's business."""
+    level = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(level)
+
+
+def _translations(deform: str) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """How operators that are not torch's own are written."""
+    table: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch.ops.vfnet_yolof.suppress.default: suppress
+    }
+    if deform == "gridsample":
+        table[torch.ops.torchvision.deform_conv2d.default] = deform_by_grid_sample
+    return table

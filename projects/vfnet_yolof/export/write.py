@@ -1,0 +1,202 @@
+"""An exported file, from the detector to the check of what was written."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.data import transforms as T
+from torch import Tensor, nn
+
+from ..config.inference import InferenceConfig
+from ..layers.deform_conv import deform_conv_implementation
+from ..runtime import Metadata
+from ..runtime.metadata import KEY
+from ..utils import __version__
+from ..utils.files import replacing
+from .check import Check, checked
+from .graph import DetectorGraph
+from .onnx_file import onnx_model, quiet, with_threshold
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
+_NEEDED = {"onnx": _ONNX, "openvino": (*_ONNX, "openvino"), "torch-export": ()}
+_EXAMPLE = (224, 288)  # px; no size of it equals another, so that none is taken for a constant
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a file is written.
+
+    Attributes:
+        format: one of ``FORMATS``. static_size: (H, W) px, the only one the file takes, or None.
+        nms: inside of the graph. deform: "gridsample" or "deformconv", see :mod:`.onnx_file`.
+    """
+
+    format: str = "onnx"
+    static_size: tuple[int, int] | None = None
+    nms: bool = True
+    deform: str = "gridsample"
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ValueError(f"format {self.format!r} is none of {', '.join(FORMATS)}")
+        if self.deform not in ("gridsample", "deformconv"):
+            raise ValueError(f"deform {self.deform!r} is neither gridsample nor deformconv")
+        if self.deform == "deformconv" and self.format != "onnx":
+            raise ValueError(
+                "--deform deformconv is an operator of ONNX: OpenVINO does not read it"
+            )
+
+
+def export_detector(
+    model: nn.Module,
+    config: InferenceConfig,
+    path: str | os.PathLike[str],
+    options: ExportOptions,
+    *,
+    class_names: Sequence[str],
+    category_ids: Sequence[int] | None = None,
+    config_text: str | None = None,
+) -> list[Check]:
+    """Write a detector into a file and check it against the detector.
+
+    Beside the file a JSON file of the same name has its metadata. A file that fails its check, or
+    that is interrupted, is not left behind.
+
+    Args:
+        model: with its weights, not optimized, on the CPU. config: how images get to it.
+        path: of the file, without suffix. class_names, category_ids: of the K classes.
+        config_text: the configuration as YAML.
+
+    Returns:
+        What the check has measured.
+
+    Raises:
+        ValueError: the detector, or the resizing of its images, cannot be exported.
+        CheckFailed: the file does not give what the detector gives.
+        ModuleNotFoundError: onnx, onnxscript, onnxruntime or openvino is not installed.
+    """
+    for name in _NEEDED[options.format]:
+        importlib.import_module(name)  # before the work, not after it
+    model = model.eval()
+    graph = DetectorGraph(model, onnx=options.format != "torch-export", nms=options.nms)
+    metadata = _metadata(model, config, options, class_names, category_ids, config_text)
+    suffix = FORMATS[options.format]
+    with tempfile.TemporaryDirectory(prefix="vfnet_yolof_export.") as folder:
+        scratch, trial = (Path(folder) / f"{name}{suffix}" for name in ("model", "trial"))
+        _write(graph, scratch, trial, metadata, options)
+        checks = checked(model, scratch, trial, metadata)
+        target = Path(f"{path}{suffix}")
+        if options.format == "openvino":
+            _place(scratch.with_suffix(".bin"), target.with_suffix(".bin"))
+        _place(scratch, target)
+    with replacing(target.with_suffix(".json")) as file:
+        file.write_text(metadata.to_json(), encoding="utf-8")
+    return checks
+
+
+def _place(file: Path, target: Path) -> None:
+    with replacing(target) as unfinished:
+        shutil.copyfile(file, unfinished)
+
+
+def _write(
+    graph: DetectorGraph, path: Path, trial: Path, metadata: Metadata, options: ExportOptions
+) -> None:
+    """Write the file, and beside it ``trial``, the same but for a score threshold of 0."""
+    static = options.static_size is not None
+    example = torch.rand(2, 3, *(options.static_size or _EXAMPLE)) * 255
+    text = metadata.to_json()
+    if options.format == "torch-export":
+        _write_torch(graph, example, path, trial, text, static)
+        return
+    import onnx
+
+    model = onnx_model(graph, example, text, static=static, deform=options.deform)
+    for file, proto in ((path, model), (trial, with_threshold(model, 0.0))):
+        onnx_path = file.with_suffix(".onnx")
+        onnx.save(proto, str(onnx_path))
+        if options.format == "openvino":
+            import openvino
+
+            converted = openvino.convert_model(onnx_path)
+            converted.set_rt_info(text, [KEY])
+            openvino.save_model(converted, file, compress_to_fp16=False)
+
+
+def _write_torch(
+    graph: DetectorGraph, example: Tensor, path: Path, trial: Path, text: str, static: bool
+) -> None:
+    with quiet(), torch.no_grad(), deform_conv_implementation("torchvision"):
+        free = (0,) if static else (0, 2, 3)
+        shapes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
+        program = torch.export.export(graph, (example,), dynamic_shapes=(shapes,), strict=False)
+        torch.export.save(program, path, extra_files={KEY: text})
+        program.state_dict["score_thresh"].zero_()
+        torch.export.save(program, trial, extra_files={KEY: text})
+
+
+def _metadata(
+    model: Any,
+    config: InferenceConfig,
+    options: ExportOptions,
+    class_names: Sequence[str],
+    category_ids: Sequence[int] | None,
+    config_text: str | None,
+) -> Metadata:
+    post = model.postprocessor
+    return Metadata(
+        detector=type(model).__name__,
+        version=__version__,
+        class_names=list(class_names),
+        category_ids=None if category_ids is None else [int(x) for x in category_ids],
+        resize=resize_rule(config),
+        interpolation=config.interpolation,
+        channel_order=config.image_format,
+        pixel_mean=model.pixel_mean.flatten().tolist(),
+        pixel_std=model.pixel_std.flatten().tolist(),
+        divisor=max(1, model.backbone.size_divisibility),
+        static_size=None if options.static_size is None else list(options.static_size),
+        nms="inside" if options.nms else "outside",
+        score_thresh=post.score_thresh,
+        iou_threshold=getattr(post.nms, "iou_threshold", 0.0),
+        class_agnostic=bool(getattr(post.nms, "class_agnostic", False)),
+        max_detections=post.max_detections,
+        config=config_text,
+    )
+
+
+def resize_rule(config: InferenceConfig) -> dict[str, Any]:
+    """The test augmentations as :class:`.Metadata` has them.
+
+    Raises:
+        ValueError: they do more than to resize, or so at random.
+    """
+    steps = list(config.augmentations.augs)
+    if not steps:
+        return {"kind": "none"}
+    step = steps[0]
+    if len(steps) == 1 and type(step) is T.Resize:
+        return {"kind": "fixed", "height": int(step.shape[0]), "width": int(step.shape[1])}
+    if len(steps) == 1 and type(step) is T.ResizeShortestEdge:
+        lengths = set(step.short_edge_length)
+        if len(lengths) == 1:
+            return {
+                "kind": "shortest_edge",
+                "short_edge_length": int(lengths.pop()),
+                "max_size": int(step.max_size),
+            }
+    names = json.dumps([type(x).__name__ for x in steps])
+    raise ValueError(
+        f"{config.name}: dataloader.test.mapper.augmentations are {names}; an exported file can "
+        "say one ResizeShortestEdge of one length, one Resize, or none"
+    )

@@ -1,0 +1,183 @@
+"""Images in, boxes out, by onnxruntime or OpenVINO."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..utils.images import pil_to_array, read_image
+from .metadata import KEY, SUFFIXES, ExportedFileError, Metadata
+
+# (N, 3, H, W) float32 -> the graph's outputs
+Graph = Callable[[np.ndarray], list[np.ndarray]]
+
+
+class Found(NamedTuple):
+    """Detections of one image, best first.
+
+    Attributes:
+        boxes: (D, 4) float32 xyxy in pixels of the image. scores: (D,) float32.
+        classes: (D,) int64.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+
+class ExportedDetector:
+    """An exported file and what runs it.
+
+    Attributes:
+        metadata: what the file says about itself. path: of the file.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        score_thresh: float = 0.3,
+        threads: int | None = None,
+    ) -> None:
+        """Open the file.
+
+        Args:
+            path: an ONNX file, or the .xml of an OpenVINO IR.
+            score_thresh: detections with lower scores are left out, in addition to the file's own
+                threshold.
+            threads: of the processor; by default what the runtime takes.
+
+        Raises:
+            ExportedFileError: the file is damaged, or of another program.
+            FileNotFoundError: there is no such file.
+            ModuleNotFoundError: the runtime is not installed.
+        """
+        if not 0.0 <= score_thresh <= 1.0:
+            raise ValueError(f"score_thresh must lie in [0, 1], got {score_thresh}")
+        self.path = str(path)
+        self.score_thresh = score_thresh
+        self._run, self.metadata = open_graph(path, threads)
+
+    def run(self, images: np.ndarray) -> list[Found]:
+        """Detections in images as :meth:`Metadata.prepared` gives them, in their pixels.
+
+        Args:
+            images: (N, 3, H, W) float32. All detections above the file's own threshold come out.
+
+        Raises:
+            ExportedFileError: the file has its candidates outside; the runtime fails.
+        """
+        if self.metadata.nms != "inside":
+            raise ExportedFileError(
+                f"{self.path} was exported with --nms outside: it gives candidates, from which "
+                "your own program removes duplicates"
+            )
+        try:
+            boxes, scores, classes, counts = self._run(images)
+        except Exception as error:  # each runtime has its own types
+            reason = " ".join(str(error).split())[:300]
+            raise ExportedFileError(
+                f"{self.path} fails on images of {images.shape[2]}x{images.shape[3]} px: {reason}"
+            ) from error
+        return [
+            Found(boxes[i, :n], scores[i, :n], classes[i, :n].astype(np.int64))
+            for i, n in enumerate(counts.tolist())
+        ]
+
+    def __call__(
+        self,
+        image: np.ndarray | Image.Image | str | os.PathLike[str],
+        *,
+        input_format: str = "BGR",
+    ) -> Found:
+        """Detect in one image.
+
+        Args:
+            image: (H, W, 3) uint8, a Pillow image, or a file, which is read as people see it.
+            input_format: channel order of an array.
+        """
+        array = self._array(image, input_format)
+        height, width = array.shape[:2]
+        prepared = self.metadata.prepared(array)
+        (found,) = self.run(prepared[None])
+        scale = np.array([width / prepared.shape[2], height / prepared.shape[1]] * 2, np.float32)
+        limit = np.array([width, height] * 2, np.float32)
+        boxes = np.clip(found.boxes * scale, 0, limit)
+        keep = (found.scores >= self.score_thresh) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        return Found(boxes[keep], found.scores[keep], found.classes[keep])
+
+    def _array(self, image: Any, input_format: str) -> np.ndarray:
+        order = self.metadata.channel_order
+        if isinstance(image, str | os.PathLike):
+            return read_image(os.fspath(image), order)
+        if isinstance(image, Image.Image):
+            return pil_to_array(image, order)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
+            raise ValueError("an image must be a file, a Pillow image or (H, W, 3) uint8")
+        return image if input_format == order else image[:, :, ::-1]
+
+
+def open_graph(path: str | os.PathLike[str], threads: int | None = None) -> tuple[Graph, Metadata]:
+    """What runs the file, by its suffix, and its metadata; errors as of :class:`ExportedDetector`.
+
+    Files of torch.export need PyTorch.
+    """
+    path = Path(path)
+    openers = {".onnx": _open_onnx, ".xml": _open_openvino, ".pt2": _open_torch}
+    if path.suffix not in openers:
+        raise ExportedFileError(f"{path} is no exported detector: these end in {SUFFIXES}")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        run, text = openers[path.suffix](path, threads)
+    except ModuleNotFoundError as error:
+        message = f"{path} needs {error.name}: pip install {error.name}"
+        raise ModuleNotFoundError(message, name=error.name) from error
+    except Exception as error:  # each runtime has its own types
+        reason = " ".join(str(error).split())[:300]
+        raise ExportedFileError(f"{path} cannot be read: {reason}") from error
+    return run, Metadata.from_json(text, path)
+
+
+def _open_onnx(path: Path, threads: int | None) -> tuple[Graph, str | None]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    return lambda images: session.run(None, {session.get_inputs()[0].name: images}), text
+
+
+def _open_openvino(path: Path, threads: int | None) -> tuple[Graph, str | None]:
+    import openvino
+
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32"}  # as exact as the file; bf16 is not asked for
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = str(threads)
+    model = core.read_model(path)
+    text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+    compiled = core.compile_model(model, "CPU", options)
+    return lambda images: [x.copy() for x in compiled(images).to_tuple()], text
+
+
+def _open_torch(path: Path, threads: int | None) -> tuple[Graph, str | None]:
+    import torch
+    import torchvision  # noqa: F401  # registers its operators, which the file names
+
+    extra = {KEY: ""}
+    module = torch.export.load(path, extra_files=extra).module()
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            return [x.numpy() for x in module(torch.from_numpy(images))]
+
+    return run, extra[KEY]

@@ -1,0 +1,145 @@
+"""What an exported file says about itself, and which images its detector expects."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SUFFIXES = (".onnx", ".xml", ".pt2")
+KEY = "vfnet_yolof"  # of the metadata in the file
+FORMAT = 1  # of the metadata
+
+
+class ExportedFileError(ValueError):
+    """An exported file that cannot be used; the message names it."""
+
+
+def is_exported(path: object) -> bool:
+    """Whether that is called like an exported detector."""
+    return isinstance(path, str | os.PathLike) and Path(path).suffix in SUFFIXES
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is kept in the file, as JSON.
+
+    Attributes:
+        detector: name of its class. version: of this package. format: of the metadata.
+        class_names: K strings. category_ids: of the training data, K of them, or None.
+        resize: ``{"kind": "none"}``, ``{"kind": "fixed", "height": ..., "width": ...}`` or
+            ``{"kind": "shortest_edge", "short_edge_length": ..., "max_size": ...}``, px.
+        interpolation: "pil" or "opencv", both bilinear; Pillow's averages where images shrink.
+        channel_order: of the input, "RGB" or "BGR".
+        pixel_mean, pixel_std: applied inside of the graph.
+        divisor: to multiples of which the graph pads, px.
+        static_size: (height, width) px if the file takes no other, else None.
+        nms: "inside" or "outside" of the graph.
+        score_thresh, iou_threshold, class_agnostic, max_detections: of the detections.
+        precision: "fp32". config: as YAML text, or None. license: of the weights, where known.
+    """
+
+    detector: str
+    version: str
+    class_names: list[str]
+    category_ids: list[int] | None
+    resize: dict[str, Any]
+    interpolation: str
+    channel_order: str
+    pixel_mean: list[float]
+    pixel_std: list[float]
+    divisor: int
+    static_size: list[int] | None
+    nms: str
+    score_thresh: float
+    iou_threshold: float
+    class_agnostic: bool
+    max_detections: int
+    precision: str = "fp32"
+    config: str | None = None
+    license: str | None = None
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """The text that :meth:`from_json` reads."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | None, path: str | os.PathLike[str]) -> Metadata:
+        """Read the metadata of the file ``path``.
+
+        Raises:
+            ExportedFileError: there are none, or of a later release.
+        """
+        if not text:
+            raise ExportedFileError(
+                f"{path} was not made by `vfnet-yolof export`: it has no entry {KEY!r} that tells "
+                "class names and how images are resized"
+            )
+        try:
+            entries = json.loads(text)
+            number = entries["format"]
+            if number == FORMAT:
+                return cls(**entries)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ExportedFileError(f"{path}: its entry {KEY!r} is damaged: {error}") from error
+        raise ExportedFileError(
+            f"{path} has metadata of format {number}; this release reads {FORMAT}: update "
+            "vfnet-yolof, or export it again"
+        )
+
+    def prepared(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 in ``channel_order`` -> (3, H', W') float32 for the graph.
+
+        Raises:
+            ExportedFileError: the file has a fixed size that this image does not come to.
+        """
+        size = resized(self.resize, *image.shape[:2])
+        if self.static_size is not None and list(size) != list(self.static_size):
+            raise ExportedFileError(
+                f"this file takes images of {_size(self.static_size)} px only, and an image of "
+                f"{_size(image.shape[:2])} px is resized to {_size(size)}: export it without "
+                "--static, or give images of one shape"
+            )
+        if size != image.shape[:2]:
+            image = _resize(image, size, self.interpolation)
+        return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+
+
+def _size(size: Any) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def resized(rule: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
+    """(H, W) that an image gets by a rule as of :class:`Metadata`, at least 1 px each."""
+    if rule["kind"] == "none":
+        return height, width
+    if rule["kind"] == "fixed":
+        return rule["height"], rule["width"]
+    # As Detectron2's ResizeShortestEdge rounds.
+    short, longest = float(rule["short_edge_length"]), rule["max_size"]
+    scale = short / min(height, width)
+    new = (short, scale * width) if height < width else (scale * height, short)
+    if max(new) > longest:
+        shrink = longest * 1.0 / max(new)
+        new = new[0] * shrink, new[1] * shrink
+    return max(1, int(new[0] + 0.5)), max(1, int(new[1] + 0.5))
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    height, width = size
+    if interpolation == "opencv":
+        import cv2
+
+        return cv2.resize(np.ascontiguousarray(image), (width, height))
+    resampled = Image.fromarray(np.ascontiguousarray(image)).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
+    return np.asarray(resampled)

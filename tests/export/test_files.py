@@ -1,0 +1,226 @@
+"""Exported files: written, checked, predicted with; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import instantiate
+from PIL import Image
+from tiny import shrink_yolof
+from vfnet_yolof.cli.main import main
+from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.config.saved import config_text
+from vfnet_yolof.export import check
+from vfnet_yolof.inference.predictor import Predictor
+from vfnet_yolof.runtime import ExportedDetector, ExportedFileError, Metadata
+from vfnet_yolof.runtime.metadata import resized
+
+pytest.importorskip("onnxscript", reason="exporting needs the extra [export]: onnxscript")
+onnx = pytest.importorskip("onnx", reason="exporting needs the extra [export]: onnx")
+pytest.importorskip("onnxruntime", reason="exporting needs the extra [export]: onnxruntime")
+
+NAMES = ["ant", "bee", "cat"]
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a tiny YOLOF with detections in every image, and three images."""
+    folder = tmp_path_factory.mktemp("export")
+    config = shrink_yolof(load_config("yolof/yolof_small_shapes.py"))
+    config.dataloader.test.mapper.augmentations = [
+        {
+            "_target_": "detectron2.data.transforms.ResizeShortestEdge",
+            "short_edge_length": 64,
+            "max_size": 100,
+        }
+    ]
+    torch.manual_seed(0)
+    model = instantiate(config.model)
+    torch.nn.init.normal_(model.head.cls_logits.weight, std=0.5)
+    torch.nn.init.zeros_(model.head.cls_logits.bias)
+    checkpoint = {"model": model.state_dict(), "class_names": NAMES, "config": config_text(config)}
+    torch.save(checkpoint, folder / "tiny.pth")
+    for i, size in enumerate([(60, 80), (100, 50), (40, 200)]):
+        noise = np.random.default_rng(i).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize(size[::-1]).save(folder / f"{i}.png")
+    return folder
+
+
+def export(folder: Path, output: str, *options: str) -> int:
+    return main(["export", str(folder / "tiny.pth"), "--output", str(folder / output), *options])
+
+
+@pytest.fixture(scope="module")
+def onnx_file(folder: Path) -> Path:
+    assert export(folder, "onnx") == 0
+    return folder / "onnx" / "tiny.onnx"
+
+
+def expect_same(file: Path, folder: Path) -> None:
+    """The predictor gives for the file what it gives for the checkpoint."""
+    images = sorted(folder.glob("*.png"))
+    native = Predictor(folder / "tiny.pth", device="cpu", optimized=False)(images)
+    predictor = Predictor(file)
+    assert predictor.class_names == NAMES
+    for theirs, ours in zip(native, predictor(images), strict=True):
+        assert len(theirs) == len(ours) > 0
+        assert theirs.image_size == ours.image_size
+        torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            ours.pred_boxes.tensor, theirs.pred_boxes.tensor, atol=1e-2, rtol=0
+        )
+        assert ours.pred_classes.tolist() == theirs.pred_classes.tolist()
+
+
+def test_onnx_predicts_the_same(onnx_file: Path, folder: Path) -> None:
+    expect_same(onnx_file, folder)
+    assert Metadata.from_json(onnx_file.with_suffix(".json").read_text(), "").class_names == NAMES
+    assert sorted(x.name for x in onnx_file.parent.iterdir()) == ["tiny.json", "tiny.onnx"]
+
+
+def test_a_pickled_predictor_opens_the_file_again(onnx_file: Path, folder: Path) -> None:
+    predictor = Predictor(onnx_file)
+    copied = pickle.loads(pickle.dumps(predictor))
+    image = folder / "0.png"
+    assert copied(image).scores.equal(predictor(image).scores)
+
+
+def test_command_predict_takes_the_file(
+    onnx_file: Path, folder: Path, tmp_path: Path, capsys: Output
+) -> None:
+    found = tmp_path / "found.json"
+    command = ["predict", str(onnx_file), str(folder / "0.png"), "--output", str(tmp_path / "out")]
+    assert main([*command, "--json", str(found)]) == 0
+    assert json.loads(found.read_text())
+    assert main([*command, "--weights", str(folder / "tiny.pth")]) == 2
+    assert "exported detector: it has its weights and settings inside" in capsys.readouterr().err
+
+
+def test_runtime_without_torch(onnx_file: Path, folder: Path) -> None:
+    """The same boxes in a process that can import neither PyTorch nor Detectron2."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'detectron2', 'fvcore', 'omegaconf'):\n"
+        "    sys.modules[name] = None\n"
+        "from vfnet_yolof.runtime import ExportedDetector\n"
+        f"found = ExportedDetector({str(onnx_file)!r})({str(folder / '1.png')!r})\n"
+        "print(found.boxes.tolist())\n"
+    )
+    path = str(Path(__file__).parents[2] / "projects")
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path}
+    )
+    assert result.returncode == 0, result.stderr
+    expected = Predictor(onnx_file)(folder / "1.png").pred_boxes.tensor
+    assert len(expected)
+    torch.testing.assert_close(torch.tensor(json.loads(result.stdout)), expected)
+
+
+def test_openvino_predicts_the_same(folder: Path) -> None:
+    pytest.importorskip("openvino", reason="needs the extra [export]: openvino")
+    assert export(folder, "openvino", "--format", "openvino") == 0
+    expect_same(folder / "openvino" / "tiny.xml", folder)
+
+
+def test_torch_export_predicts_the_same(folder: Path) -> None:
+    assert export(folder, "torch", "--format", "torch-export") == 0
+    expect_same(folder / "torch" / "tiny.pt2", folder)
+
+
+def test_candidates_come_out_where_nms_is_outside(folder: Path) -> None:
+    assert export(folder, "outside", "--nms", "outside", "--static", "64x96") == 0
+    with pytest.raises(ExportedFileError, match="exported with --nms outside"):
+        ExportedDetector(folder / "outside" / "tiny.onnx").run(np.zeros((1, 3, 64, 96), "f"))
+
+
+def test_a_static_file_refuses_other_sizes(folder: Path) -> None:
+    assert export(folder, "static", "--static", "64x85") == 0
+    detector = ExportedDetector(folder / "static" / "tiny.onnx")
+    assert len(detector(folder / "0.png").scores)  # 60 x 80 comes to 64 x 85
+    with pytest.raises(ExportedFileError, match="takes images of 64x85 px only.*resized to 100x50"):
+        detector(folder / "1.png")
+
+
+def test_a_file_that_differs_is_not_kept(
+    folder: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "MAX_SCORE_ERROR", -1.0)
+    assert export(folder, "wrong", "--static", "64x96") == 2
+    assert "differs from the detector, and is not kept" in capsys.readouterr().err
+    assert not (folder / "wrong").exists()
+
+
+def test_files_that_are_refused(onnx_file: Path, tmp_path: Path, capsys: Output) -> None:
+    corrupt = tmp_path / "corrupt.onnx"
+    corrupt.write_bytes(onnx_file.read_bytes()[:5000])
+    with pytest.raises(ExportedFileError, match="corrupt.onnx cannot be read"):
+        ExportedDetector(corrupt)
+    model = onnx.load(onnx_file)
+    del model.metadata_props[:]
+    foreign = tmp_path / "foreign.onnx"
+    onnx.save(model, foreign)
+    with pytest.raises(ExportedFileError, match="foreign.onnx was not made by `vfnet-yolof export"):
+        Predictor(foreign)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        ExportedDetector(tmp_path / "none.onnx")
+    for file in (corrupt, foreign, tmp_path / "none.onnx"):
+        assert main(["predict", str(file), "a.png", "--output", str(tmp_path / "out")]) == 2
+    assert main(["export", str(onnx_file), "--output", str(tmp_path)]) == 2
+    assert "exported already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (81, 60), (40, 200), (333, 500), (1, 900)])
+def test_sizes_are_those_of_detectron2(height: int, width: int) -> None:
+    from detectron2.data import transforms as T
+
+    rule = {"kind": "shortest_edge", "short_edge_length": 320, "max_size": 533}
+    transform = T.ResizeShortestEdge(320, 533).get_transform(np.zeros((height, width, 3), "uint8"))
+    expected = max(1, transform.new_h), max(1, transform.new_w)
+    assert resized(rule, height, width) == expected
+
+
+def test_evaluate_takes_the_file(onnx_file: Path, folder: Path, tmp_path: Path) -> None:
+    """The same AP as the checkpoint has."""
+    images = tmp_path / "val"
+    images.mkdir()
+    found, records = Predictor(onnx_file, score_thresh=0.0), []
+    content = {"images": [], "categories": [], "annotations": records}
+    content["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(NAMES)]
+    for i in range(3):
+        image = Image.open(folder / f"{i}.png")
+        image.save(images / f"{i}.png")
+        size = {"width": image.width, "height": image.height}
+        content["images"].append({"id": i + 1, "file_name": f"{i}.png", **size})
+        x1, y1, x2, y2 = found(image).pred_boxes.tensor[0].tolist()
+        box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+        records.append({"id": i + 1, "image_id": i + 1, "category_id": 1 + i % 3, **box})
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    data = ["--val-json", str(tmp_path / "val.json"), "--val-images", str(images)]
+    results = []
+    for name, model in (("native", folder / "tiny.pth"), ("exported", onnx_file)):
+        output = tmp_path / name
+        command = ["evaluate", str(model), *data, "--output", str(output), "--device", "cpu"]
+        assert main(command) == 0
+        results.append(json.loads((output / "metrics.json").read_text().splitlines()[-1]))
+    assert results[0]["bbox/AP"] > 0
+    assert results[1]["bbox/AP"] == pytest.approx(results[0]["bbox/AP"], abs=1e-3)
+
+
+def test_what_is_missing_is_named(
+    folder: Path, onnx_file: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export(folder, "missing") == 2
+    assert capsys.readouterr().err.endswith(
+        "error: onnxruntime is not installed: pip install onnxruntime\n"
+    )
+    with pytest.raises(ModuleNotFoundError, match="tiny.onnx needs onnxruntime: pip install"):
+        ExportedDetector(onnx_file)
