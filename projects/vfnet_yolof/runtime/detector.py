@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..utils.image_arrays import to_array
+from ..utils.image_arrays import ImageLike, to_array
 from .metadata import KEY, SUFFIXES, ExportedFileError, Metadata
 
 # (N, 3, H, W) float32 -> the graph's outputs
