@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from vfnet_yolof.data import DetectionMapper, ImageReadError, image_size, read_image, validate_coco
-from vfnet_yolof.inference.predictor import to_array
+from vfnet_yolof.utils.image_arrays import to_array
 from vfnet_yolof.utils.images import pil_to_array
 
 LEVELS = np.array([[0, 1, 2, 127], [128, 200, 254, 255]], dtype=np.uint8)

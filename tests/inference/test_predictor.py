@@ -18,8 +18,8 @@ from PIL import Image
 from vfnet_yolof import Predictor
 from vfnet_yolof.checkpoint import CheckpointMismatchError
 from vfnet_yolof.config.packaged import load_config
-from vfnet_yolof.inference.predictor import to_array
 from vfnet_yolof.modeling.yacs import get_cfg_with_keys
+from vfnet_yolof.utils.image_arrays import to_array
 
 NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
 CONFIG = "vfnet/vfnet_small_shapes.py"

@@ -9,7 +9,8 @@ from tiny import empty_picture, picture, tiny_atss
 from torch import Tensor, nn
 from vfnet_yolof.modeling.heads import PointPredictions
 from vfnet_yolof.modeling.losses import QualityFocalLoss, VarifocalLoss
-from vfnet_yolof.modeling.meta_arch.base import Targets, feature_sizes, flatten_rows
+from vfnet_yolof.modeling.meta_arch.base import feature_sizes, flatten_rows
+from vfnet_yolof.modeling.meta_arch.outputs import Targets
 
 
 def predicted(model: nn.Module, batch: list[dict]) -> tuple[PointPredictions, Targets]:

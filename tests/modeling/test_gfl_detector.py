@@ -15,7 +15,8 @@ from vfnet_yolof.modeling.losses import (
     quality_focal_loss,
 )
 from vfnet_yolof.modeling.meta_arch import CenternessTarget, EqualQuality, IoUTarget
-from vfnet_yolof.modeling.meta_arch.base import Targets, feature_sizes, flatten_rows
+from vfnet_yolof.modeling.meta_arch.base import feature_sizes, flatten_rows
+from vfnet_yolof.modeling.meta_arch.outputs import Targets
 from vfnet_yolof.modeling.representations import DiracDelta, GaussianDistribution
 
 SEPARATE = {"head__quality": True, "cls_loss": FocalLoss(), "dfl_weight": 0}

@@ -17,7 +17,8 @@ from vfnet_yolof.modeling.losses import (
     QualityFocalLoss,
     VarifocalLoss,
 )
-from vfnet_yolof.modeling.meta_arch.base import Targets, feature_sizes, flatten_rows
+from vfnet_yolof.modeling.meta_arch.base import feature_sizes, flatten_rows
+from vfnet_yolof.modeling.meta_arch.outputs import Targets
 
 # Each is padded to the other's longer side, with more than half of its cells in vain.
 WIDE, TALL = picture(size=(64, 256), seed=1), picture(size=(256, 64), seed=2)

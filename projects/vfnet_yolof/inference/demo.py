@@ -22,9 +22,10 @@ from tqdm import tqdm
 from ..drawing.canvas import display_scale, save_image
 from ..utils.class_names import order_in
 from ..utils.files import replacing
+from ..utils.image_arrays import to_array
 from ..utils.images import ImageReadError
 from .inputs import DataSetIds, InputError, Source, collect_inputs
-from .predictor import Predictor, to_array
+from .predictor import Predictor
 
 __all__ = [
     "DemoResult",

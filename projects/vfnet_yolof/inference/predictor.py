@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,13 +34,11 @@ from ..engine.named_model import named_model
 from ..modeling.by_size import detect_by_size
 from ..optimization import optimize
 from ..runtime import is_exported
-from ..utils.images import pil_to_array, read_image
+from ..utils.image_arrays import ImageLike, is_one_image, no_image, to_array
 from ..utils.processes import require_own_threads
 from .exported import ExportedModel, exported_config
 
 logger = logging.getLogger(__name__)
-
-ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
 
 
 class Predictor:
@@ -207,10 +205,10 @@ class Predictor:
         """Like ``__call__``, with the given extra fields."""
         if input_format not in ("RGB", "BGR"):
             raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
-        if _is_one_image(images):
+        if is_one_image(images):
             return next(self._stream([images], input_format, fields))
         if not isinstance(images, Iterable) or isinstance(images, bytes):
-            raise _no_image(images)
+            raise no_image(images)
         return list(self._stream(images, input_format, fields))
 
     def stream(
@@ -227,7 +225,7 @@ class Predictor:
         """
         if input_format not in ("RGB", "BGR"):
             raise ValueError(f"input_format must be RGB or BGR, got {input_format!r}")
-        if _is_one_image(images):
+        if is_one_image(images):
             raise TypeError("stream takes several images, in a list or another iterable")
         return self._stream(images, input_format)
 
@@ -371,22 +369,6 @@ class Predictor:
         return [f"class {i}" for i in range(num_classes or 0)]
 
 
-def to_array(image: ImageLike, output_format: str, input_format: str = "BGR") -> np.ndarray:
-    """``image`` as an (H, W, 3) uint8 array in the channel order ``output_format``.
-
-    ``input_format`` is the order of arrays; files and PIL images know theirs, and are read as
-    :func:`vfnet_yolof.utils.images.read_image` has it.
-    """
-    if isinstance(image, str | os.PathLike):
-        return read_image(os.fspath(image), output_format)
-    if isinstance(image, Image.Image):
-        return pil_to_array(image, output_format)
-    if not isinstance(image, np.ndarray):
-        raise _no_image(image)
-    array = _checked_array(image)
-    return array if input_format == output_format else array[:, :, ::-1]
-
-
 def _lower_threshold(model: nn.Module, score_thresh: float) -> None:
     """Let a detector give what scores ``score_thresh``, which its own threshold may hold back."""
     postprocessor = getattr(model, "postprocessor", None)
@@ -394,30 +376,5 @@ def _lower_threshold(model: nn.Module, score_thresh: float) -> None:
         postprocessor.score_thresh = min(postprocessor.score_thresh, score_thresh)
 
 
-def _no_image(given: object) -> TypeError:
-    return TypeError(
-        f"an image must be an array, a path or a PIL image, not {type(given).__name__}; several of "
-        "them go in a list"
-    )
-
-
-def _checked_array(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 2:
-        array = np.repeat(array[:, :, None], 3, axis=2)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(
-            "an image array must be uint8, 0 black and 255 white, of shape (H, W, 3) or (H, W); "
-            f"got {array.dtype} of shape {array.shape}"
-        )
-    return array
-
-
 def _not_kept() -> nn.Module:
     raise RuntimeError("a copied or unpickled predictor has its model, but not what built it")
-
-
-def _is_one_image(images: object) -> TypeGuard[ImageLike]:
-    """Whether that is an image, not several."""
-    if isinstance(images, np.ndarray):
-        return images.ndim != 4
-    return isinstance(images, Image.Image | str | os.PathLike)

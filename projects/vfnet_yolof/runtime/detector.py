@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from ..utils.images import pil_to_array, read_image
+from ..utils.image_arrays import ImageLike, to_array
 from .metadata import KEY, SUFFIXES, ExportedFileError, Metadata
 
 # (N, 3, H, W) float32 -> the graph's outputs
@@ -89,19 +88,14 @@ class ExportedDetector:
             for i, n in enumerate(counts.tolist())
         ]
 
-    def __call__(
-        self,
-        image: np.ndarray | Image.Image | str | os.PathLike[str],
-        *,
-        input_format: str = "BGR",
-    ) -> Found:
+    def __call__(self, image: ImageLike, *, input_format: str = "BGR") -> Found:
         """Detect in one image.
 
         Args:
             image: (H, W, 3) uint8, a Pillow image, or a file, which is read as people see it.
             input_format: channel order of an array.
         """
-        array = self._array(image, input_format)
+        array = to_array(image, self.metadata.channel_order, input_format)
         height, width = array.shape[:2]
         prepared = self.metadata.prepared(array)
         (found,) = self.run(prepared[None])
@@ -110,16 +104,6 @@ class ExportedDetector:
         boxes = np.clip(found.boxes * scale, 0, limit)
         keep = (found.scores >= self.score_thresh) & (boxes[:, 2:] > boxes[:, :2]).all(1)
         return Found(boxes[keep], found.scores[keep], found.classes[keep])
-
-    def _array(self, image: Any, input_format: str) -> np.ndarray:
-        order = self.metadata.channel_order
-        if isinstance(image, str | os.PathLike):
-            return read_image(os.fspath(image), order)
-        if isinstance(image, Image.Image):
-            return pil_to_array(image, order)
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
-            raise ValueError("an image must be a file, a Pillow image or (H, W, 3) uint8")
-        return image if input_format == order else image[:, :, ::-1]
 
 
 def open_graph(path: str | os.PathLike[str], threads: int | None = None) -> tuple[Graph, Metadata]:

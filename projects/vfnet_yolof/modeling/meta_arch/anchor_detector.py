@@ -21,7 +21,8 @@ from ..losses import (
     synced_mean,
 )
 from ..points import valid_mask
-from .base import DenseOutputs, OneStageDetector, feature_sizes, flatten_levels, log_tensor
+from .base import OneStageDetector, feature_sizes, flatten_levels, log_tensor
+from .outputs import DenseOutputs
 
 
 class AnchorTargets(NamedTuple):

@@ -16,7 +16,8 @@ from ..losses import (
     synced_mean,
 )
 from ..representations import DiracDelta
-from .base import PointDetector, Predicted, Targets
+from .base import PointDetector
+from .outputs import Predicted, Targets
 
 LARGEST_RATIO = 16.0  # of a target to the unit of its level, and of the unit to a target
 

@@ -20,7 +20,8 @@ from ..losses import (
     synced_mean,
 )
 from ..postprocess import Detections
-from .base import ExtraFields, PointDetector, Predicted, Targets, log_scalar
+from .base import PointDetector, log_scalar
+from .outputs import ExtraFields, Predicted, Targets
 
 WARN_ABOVE = 0.01
 

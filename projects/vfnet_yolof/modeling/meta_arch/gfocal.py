@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..boxes import clip_boxes
 from ..points import PixelIndexPoints
-from .base import Targets
 from .gfl import GFL
+from .outputs import Targets
 
 
 class SizedImages(ImageList):

@@ -11,7 +11,8 @@ from ..boxes import distances_to_boxes, giou_loss_and_iou
 from ..heads import PointPredictions
 from ..losses import VarifocalLoss, check_no_background, check_nonnegative, synced_mean
 from ..postprocess import Detections
-from .base import ExtraFields, PointDetector, Predicted, Targets
+from .base import PointDetector
+from .outputs import ExtraFields, Predicted, Targets
 
 MIN_IOU = 1e-6  # the reference's lower bound: a positive's box keeps some weight
 
