@@ -224,7 +224,7 @@ def test_folders_and_pipes_are_no_annotations(tmp_path):
         ([BOX], [90_000], "'area' larger than the box"),
         ([BOX], [0], "'area' of 0"),
         ([[1, 1, 4 + i, 5] for i in range(6)], [20] * 6, "all 'area' fields are equal"),
-        ([[0.1, 0.2, 0.3, 0.3]] * 2, [None] * 2, "shares of the picture"),
+        ([[0.1, 0.2, 0.3, 0.3]] * 2, [None] * 2, "shares of the image"),
     ],
 )
 def test_numbers_that_cannot_be_right_are_warned_of(write, boxes, areas, message):
