@@ -57,7 +57,7 @@ def test_equal_to_the_detector(make: Callable[..., nn.Module], onnx: bool) -> No
         {"nms": HardNMS(0.4, class_agnostic=True)},
         {"max_detections": 7, "topk_candidates": 20},
     ],
-    ids=str,
+    ids=["one pair each", "clipped late", "one class", "few"],
 )
 def test_equal_whatever_the_postprocessor_does(changes: dict[str, object]) -> None:
     model = with_scores(tiny_gfl())
