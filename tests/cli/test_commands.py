@@ -154,11 +154,13 @@ def test_a_bare_checkpoint_is_answered_with_the_command(
         ("vfnet/vfnet_smal_shapes.py", "did you mean vfnet/vfnet_small_shapes.py"),
         ("absent.pth", "no file absent.pth"),
         ("{here}", "no run's folder: it has no config.yaml"),
-        ("{here}/model.onnx", "neither a config"),
+        ("{here}/model.onnx", "a configuration is a .py or a .yaml file, or in a checkpoint"),
+        ("{here}/model.txt", "neither a config"),
     ],
 )
 def test_models_that_are_none(model: str, message: str, tmp_path: Path, capsys: Output) -> None:
-    (tmp_path / "model.onnx").touch()
+    for name in ("model.onnx", "model.txt"):
+        (tmp_path / name).touch()
     assert main(["analyze", model.format(here=tmp_path)]) == 2
     assert message in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ from detectron2.structures import ImageList
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 
-from ..boxes import aligned_iou, boxes_to_distances, clip_boxes, distances_to_boxes
+from ..boxes import aligned_iou, boxes_to_distances, clip_boxes
 from ..losses import (
     ClassificationLoss,
     FocalLoss,
@@ -90,9 +90,7 @@ class FoveaBox(PointDetector):
         boxes = torch.minimum(predicted.boxes.clamp(min=0), limit)
         return aligned_iou(boxes, targets.boxes)
 
-    def boxes_from_distances(
-        self, points: Tensor, ltrb: Tensor, images: ImageList, image: int
-    ) -> Tensor:
+    def in_image(self, boxes: Tensor, images: ImageList, image: int) -> Tensor:
         """Boxes (P, 4) xyxy that end at the last pixel inside of the image."""
         height, width = images.image_sizes[image]
-        return clip_boxes(distances_to_boxes(points, ltrb), (height - 1, width - 1))
+        return clip_boxes(boxes, (height - 1, width - 1))
