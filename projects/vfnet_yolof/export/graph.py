@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from ..layers.nms import HardNMS
-from ..modeling.meta_arch import GFocal
 from ..modeling.meta_arch.base import OneStageDetector
 from ..optimization.folding import fold_batch_norms
 
@@ -46,10 +45,10 @@ class DetectorGraph(nn.Module):
         super().__init__()
         if not isinstance(model, OneStageDetector):
             raise ValueError(f"{type(model).__name__} is none of this project's detectors")
-        if isinstance(model, GFocal):
+        if type(model).in_image is not OneStageDetector.in_image:
             raise ValueError(
-                "GFocal cannot be exported: its boxes depend on the size of the image before it is "
-                "resized, which the graph does not see. GFL can, with weights of later releases"
+                f"{type(model).__name__} cannot be exported: its boxes are clipped by the size of "
+                "the image before it is resized or padded, which the graph does not see"
             )
         post = model.postprocessor
         self.suppression = None
