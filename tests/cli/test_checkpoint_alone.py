@@ -194,7 +194,7 @@ def test_without_validation_data_a_run_says_so_and_predicts(
 @pytest.mark.parametrize(
     ("given", "epochs", "plan"),
     [
-        ([], None, "4 images, 1500 epochs of 1 iterations"),
+        ([], None, "4 images, 1000 epochs of 1 iterations"),
         (["--epochs", "20"], 20, "4 images, 20 epochs of 1 iterations, evaluation every 2"),
         (["--epochs", "20", "--batch", "2"], 20, "20 epochs of 2 iterations, evaluation every 2"),
     ],
@@ -205,7 +205,7 @@ def test_the_schedule_follows_the_data(
     cfg, changes = prepared(CONFIG, "--data", str(data), *given)
     assert any(plan in line for line in changes)
     batch = cfg.dataloader.train.total_batch_size
-    assert cfg.train.max_iter == (1500 if epochs is None else epochs * 4 / batch)
+    assert cfg.train.max_iter == (1000 if epochs is None else epochs * 4 / batch)
     assert cfg.train.eval_period == cfg.train.checkpointer.period <= cfg.train.max_iter / 9
 
 

@@ -91,7 +91,7 @@ def fit_to_data(
 ) -> list[str]:
     """Length, periods and warm-up of a run on own data, in place of those for COCO.
 
-    Where nothing says how long, it is 12 epochs as of COCO's 1x schedule, but at least 6,000
+    Where nothing says how long, it is 12 epochs as of COCO's 1x schedule, but at least 4,000
     images, and never more images than the recipe. Evaluations and checkpoints come about ten times,
     at the end of an epoch. The warm-up stays as many images long, but at most a tenth of the run.
 
@@ -111,7 +111,7 @@ def fit_to_data(
     if epochs is not None and not 0 < epochs < math.inf:
         raise ConfigError(f"--epochs {epochs:g}: must be a number greater than 0.")
     recipe = cfg.train.max_iter * cfg.train.reference_batch_size
-    seen = min(max(12 * images, 6000), recipe) if epochs is None else epochs * images
+    seen = min(max(12 * images, 4000), recipe) if epochs is None else epochs * images
     per_epoch = images / total_batch
     max_iter = max(1, round(seen / total_batch))
     if "train.max_iter" in explicit:
