@@ -181,8 +181,9 @@ class BestCheckpointHook(HookBase):
         if not math.isfinite(value) or not self._better(value):
             self.evaluations_since_best += 1
             logger.info(
-                "%s = %.4f, not better than %s of iteration %d",
-                *(self.metric, value, self.best, self.best_iteration),
+                "%s = %.4f, not better than %.4f of iteration %d",
+                *(self.metric, value, math.nan if self.best is None else self.best),
+                self.best_iteration,
             )
             return
         logger.info("%s = %.4f is the best so far", self.metric, value)

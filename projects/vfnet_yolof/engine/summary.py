@@ -226,12 +226,19 @@ def _data(run: Training) -> dict[str, Any]:
         names = dataset_classes(run.cfg, split).names
         boxes = dataset.boxes_of_classes()
         data["val" if split == "test" else split] = {
-            "names": dataset_names(run.cfg, split),
+            "names": _names(run.cfg, split),
             "images": len(dataset),
             "boxes": boxes.total(),
             "boxes_of_classes": {names[i]: boxes[i] for i in range(len(names))},
         }
     return data
+
+
+def _names(cfg: DictConfig, split: str) -> list[str]:
+    """Own data by what was named on the command line, others by their registered names."""
+    own = cfg.train.data
+    given = own.path or (own.val_json if split == "test" else own.train_json)
+    return [given] if given else dataset_names(cfg, split)
 
 
 def _per_class(facts: dict[str, Any], measured: Measured) -> list[dict[str, Any]]:
