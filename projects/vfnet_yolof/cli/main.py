@@ -139,4 +139,7 @@ def console(action: Callable[[], int] = main) -> NoReturn:
     status = action()
     # All is told: Ctrl-C changes none of it while Python is torn down.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    launch = sys.modules.get("vfnet_yolof.engine.launch")
+    if launch is not None and launch.had_gloo:
+        launch.leave(status)
     sys.exit(status)

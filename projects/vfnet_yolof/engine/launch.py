@@ -169,6 +169,9 @@ def _status_of(error: mp.ProcessExitedException, first_rank: int) -> int:
     return EXIT_SIGNAL + number
 
 
+had_gloo = False  # whether this process has been one of several on the CPU: see leave()
+
+
 def _run_as_rank(
     ranks: Ranks, function: Callable[..., Any], args: tuple[Any, ...], *, use_cuda: bool
 ) -> Any:
@@ -177,9 +180,14 @@ def _run_as_rank(
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
     _join(ranks, "nccl" if use_cuda else "gloo")
     try:
-        return function(*args)
+        result = function(*args)
+        if not use_cuda:
+            dist.barrier()  # nobody leaves while others still talk to it
+        return result
     finally:
         dist.destroy_process_group()
+        global had_gloo
+        had_gloo = had_gloo or not use_cuda
 
 
 def _join(ranks: Ranks, backend: str) -> None:
@@ -217,13 +225,13 @@ def _cpu_worker(
     try:
         status = function(*args)
     except SystemExit as error:
-        _leave(error.code if isinstance(error.code, int) else 1)
+        leave(error.code if isinstance(error.code, int) else 1)
     dist.barrier()  # nobody leaves while others still talk to it
     dist.destroy_process_group()
-    _leave(status if isinstance(status, int) else 0)
+    leave(status if isinstance(status, int) else 0)
 
 
-def _leave(status: int) -> NoReturn:
+def leave(status: int) -> NoReturn:
     """End this process at once: while Python is torn down, gloo's threads may abort it."""
     logging.shutdown()
     sys.stdout.flush()
