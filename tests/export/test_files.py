@@ -64,11 +64,11 @@ def onnx_file(folder: Path) -> Path:
     return folder / "onnx" / "tiny.onnx"
 
 
-def expect_same(file: Path, folder: Path) -> None:
+def expect_same(file: Path, folder: Path, **options: bool) -> None:
     """The predictor gives for the file what it gives for the checkpoint."""
     images = sorted(folder.glob("*.png"))
     native = Predictor(folder / "tiny.pth", device="cpu", optimized=False)(images)
-    predictor = Predictor(file)
+    predictor = Predictor(file, **options)
     assert predictor.class_names == NAMES
     for theirs, ours in zip(native, predictor(images), strict=True):
         assert len(theirs) == len(ours) > 0
@@ -132,7 +132,10 @@ def test_openvino_predicts_the_same(folder: Path) -> None:
 
 def test_torch_export_predicts_the_same(folder: Path) -> None:
     assert export(folder, "torch", "--format", "torch-export") == 0
-    expect_same(folder / "torch" / "tiny.pt2", folder)
+    file = folder / "torch" / "tiny.pt2"
+    with pytest.raises(ExportedFileError, match=r"reader runs code.*--trust-config"):
+        Predictor(file)
+    expect_same(file, folder, trust_config=True)
 
 
 def test_candidates_come_out_where_nms_is_outside(folder: Path) -> None:

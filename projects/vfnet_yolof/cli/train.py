@@ -215,7 +215,7 @@ def _evaluate_exported(args: argparse.Namespace) -> int:
     if args.output is None:
         raise ConfigError(f"{args.model} belongs to no run: name a folder with --output.")
     args.device = "cpu"
-    text = open_graph(args.model)[1].config
+    text = open_graph(args.model, trusted=args.trust_config)[1].config
     if not text:
         raise ConfigError(f"{args.model} carries no configuration that says how to evaluate it.")
     with tempfile.TemporaryDirectory(prefix="vfnet_yolof_evaluate.") as folder:

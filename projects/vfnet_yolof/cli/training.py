@@ -178,11 +178,11 @@ def _require_tested_alike(config: ReadConfig) -> None:
         require_tested_alike(config.tested_as, config.source, record, weights)
 
 
-def _exported(path: str) -> tuple[nn.Module, Classes]:
+def _exported(path: str, trusted: bool) -> tuple[nn.Module, Classes]:
     """What runs an exported file, and its classes."""
     from ..inference.exported import ExportedModel
 
-    model = ExportedModel(path)
+    model = ExportedModel(path, trusted)
     return model, Classes(list(model.metadata.class_names), path)
 
 
@@ -196,7 +196,7 @@ def _train_or_evaluate(
             logging.getLogger(f"detectron2.{__name__}").warning(said)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark and not args.eval_only
     if args.eval_only:
-        exported = _exported(args.exported) if args.exported else None
+        exported = _exported(args.exported, args.trust_config) if args.exported else None
         evaluate_model(cfg, tta=args.tta, optimized=args.optimize, exported=exported)
         return 0
     # As configured: training puts drawn seeds into the config it works with.

@@ -26,9 +26,10 @@ class ExportedModel(nn.Module):
         detector: what runs the file. num_classes: K.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], trusted: bool = False) -> None:
         super().__init__()
-        self.detector = ExportedDetector(path)
+        self._trusted = trusted
+        self.detector = ExportedDetector(path, trusted=trusted)
         self.num_classes = len(self.detector.metadata.class_names)
         self.eval()
 
@@ -53,11 +54,11 @@ class ExportedModel(nn.Module):
             outputs.append({"instances": detector_postprocess(instances, height, width)})
         return outputs
 
-    def __reduce__(self) -> tuple[type[ExportedModel], tuple[str]]:
-        return ExportedModel, (self.detector.path,)
+    def __reduce__(self) -> tuple[type[ExportedModel], tuple[str, bool]]:
+        return ExportedModel, (self.detector.path, self._trusted)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ExportedModel:
-        return ExportedModel(self.detector.path)
+        return ExportedModel(self.detector.path, self._trusted)
 
 
 def exported_config(model: ExportedModel) -> InferenceConfig:

@@ -128,7 +128,7 @@ class Predictor:
         self.score_thresh = score_thresh
         self.batch_size = batch_size
         if is_exported(config):
-            self._open_exported(config, weights, device, overrides)
+            self._open_exported(config, weights, device, overrides, trust_config)
             return
         trust = Trust(tuple(allow), trust_config)
         model = named_model(config) if isinstance(config, str | os.PathLike) else None
@@ -155,7 +155,7 @@ class Predictor:
         self.metadata = Metadata(name="predictor", thing_classes=self.class_names)
 
     def _open_exported(
-        self, path: Any, weights: object, device: object, overrides: Sequence[str]
+        self, path: Any, weights: object, device: object, overrides: Sequence[str], trusted: bool
     ) -> None:
         """The predictor of a file that :func:`.export_detector` has written."""
         if weights is not None or overrides:
@@ -166,7 +166,7 @@ class Predictor:
         if device is not None and torch.device(str(device)).type != "cpu":
             raise ValueError(f"{path} runs on the CPU here, not on {device}")
         self.device = torch.device("cpu")
-        self.model = ExportedModel(path)
+        self.model = ExportedModel(path, trusted)
         self.cfg = exported_config(self.model)
         self.class_names = list(self.model.metadata.class_names)
         self.category_ids = self.model.metadata.category_ids

@@ -42,6 +42,7 @@ class ExportedDetector:
         *,
         score_thresh: float = 0.3,
         threads: int | None = None,
+        trusted: bool = False,
     ) -> None:
         """Open the file.
 
@@ -50,6 +51,7 @@ class ExportedDetector:
             score_thresh: detections with lower scores are left out, in addition to the file's own
                 threshold.
             threads: of the processor; by default what the runtime takes.
+            trusted: needed for a ``.pt2``, see :func:`open_graph`.
 
         Raises:
             ExportedFileError: the file is damaged, or of another program.
@@ -60,7 +62,7 @@ class ExportedDetector:
             raise ValueError(f"score_thresh must lie in [0, 1], got {score_thresh}")
         self.path = str(path)
         self.score_thresh = score_thresh
-        self._run, self.metadata = open_graph(path, threads)
+        self._run, self.metadata = open_graph(path, threads, trusted=trusted)
 
     def run(self, images: np.ndarray) -> list[Found]:
         """Detections in images as :meth:`Metadata.prepared` gives them, in their pixels.
@@ -106,12 +108,21 @@ class ExportedDetector:
         return Found(boxes[keep], found.scores[keep], found.classes[keep])
 
 
-def open_graph(path: str | os.PathLike[str], threads: int | None = None) -> tuple[Graph, Metadata]:
+def open_graph(
+    path: str | os.PathLike[str], threads: int | None = None, *, trusted: bool = False
+) -> tuple[Graph, Metadata]:
     """What runs the file, by its suffix, and its metadata; errors as of :class:`ExportedDetector`.
 
-    Files of torch.export need PyTorch.
+    Files of torch.export need PyTorch, whose reader runs code that they hold: they are refused
+    unless ``trusted``.
     """
     path = Path(path)
+    if path.suffix == ".pt2" and not trusted:
+        raise ExportedFileError(
+            f"{path} is a program to PyTorch, whose reader runs code that such a file holds. If "
+            "you made it yourself or trust who did, add --trust-config (trust_config=True in "
+            "Python, trusted=True in vfnet_yolof.runtime); ONNX and OpenVINO files need no trust"
+        )
     openers = {".onnx": _open_onnx, ".xml": _open_openvino, ".pt2": _open_torch}
     if path.suffix not in openers:
         raise ExportedFileError(f"{path} is no exported detector: these end in {SUFFIXES}")
