@@ -186,17 +186,15 @@ def model_zoo_tool(description: str | None, arguments: Sequence[str] | None = No
     )
     parser.add_argument("--check", action="store_true", help="only tell whether it is current")
     args = parser.parse_args(arguments)
-    from ..analysis.model_zoo_page import is_current, write_page
+    from ..analysis.model_zoo_page import outdated, write_page
 
     if not args.check:
         write_page()
         return 0
-    if is_current():
-        return 0
-    print(
-        "configs/MODEL_ZOO.md is out of date; run python tools/make_model_zoo.py", file=sys.stderr
-    )
-    return 1
+    names = outdated()
+    for name in names:
+        print(f"configs/{name} is out of date; run python tools/make_model_zoo.py", file=sys.stderr)
+    return int(bool(names))
 
 
 def _add_table(training: argparse._ActionsContainer, averages: argparse._ActionsContainer) -> None:
