@@ -39,6 +39,7 @@ class Pipeline(NamedTuple):
 
 MMDETECTION = Pipeline("opencv", 32, "RGB")
 MMDETECTION_CAFFE = Pipeline("opencv", 32, "BGR")  # with the weights of Caffe's ResNets
+MMDETECTION_SSD = Pipeline("opencv", 0, "RGB")  # all images are squares of one size
 YOLOF_AUTHORS = Pipeline("pil", 0, "BGR")
 
 
@@ -226,7 +227,9 @@ _WEIGHTS: dict[str, Weights | None] = {
     "reppoints/reppoints_r50_fpn_1x": _mmdet(
         "reppoints", "reppoints_moment_r50_fpn_gn-neck%2Bhead_1x_coco", "20200329-4b38409a"
     ),
-    "ssd/ssd512_vgg16": _mmdet("ssd", "ssd512_coco", "20210803_022849-0a47a1ca"),
+    "ssd/ssd512_vgg16": _mmdet("ssd", "ssd512_coco", "20210803_022849-0a47a1ca")._replace(
+        pipeline=MMDETECTION_SSD
+    ),
     "baselines/retinanet_mmdet_r50_fpn_1x": _mmdet(
         "retinanet", "retinanet_r50_fpn_1x_coco", "20200130-c2398f9e"
     ),
