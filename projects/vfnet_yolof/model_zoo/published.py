@@ -68,9 +68,8 @@ def _row(paper: str, table: str, label: str, config: str, on: str, *rest: str) -
     first, *also = (name.strip() for name in config.split(";"))
     numbers = (float(figure) if figure else None for figure in figures)
     page = _DRIVE.format(weights) if weights else ""
-    return PublishedRow(
-        paper, table, label, first or None, on, *numbers, gpu, bool(quoted), page, note, tuple(also)
-    )
+    start = (paper, table, label, first or None, on)
+    return PublishedRow._make((*start, *numbers, gpu, bool(quoted), page, note, tuple(also)))
 
 
 def tables() -> dict[str, tuple[str, ...]]:
