@@ -103,7 +103,7 @@ _PRINTED_HEAD = f"""# Published results, row by row
 Made by `python tools/make_model_zoo.py`; do not edit. AP is as printed, in percent, on val2017
 ("val") or test-dev; nothing of it was measured here. "quoted" marks others' work that the paper
 cites. FPS are the authors', on the GPU named. M, millions of parameters, and G, 10^9 multiply-adds
-at {SIZE[0]} x {SIZE[1]}, are those of the config here, as the [model zoo](MODEL_ZOO.md) counts them.
+at {SIZE[0]} x {SIZE[1]}, are those of the config here, counted as in the [model zoo](MODEL_ZOO.md).
 How to get weights is in [docs/weights.md](../docs/weights.md). Not listed: YOLOF's table 6, of
 training memory and time, which has no AP.
 """

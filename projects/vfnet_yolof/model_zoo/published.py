@@ -59,8 +59,8 @@ class PublishedRow(NamedTuple):
 @functools.cache
 def all_rows() -> tuple[PublishedRow, ...]:
     """Everything that is published, in the order of papers and tables."""
-    with (files(__package__) / "published.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(_row(*fields) for fields in list(csv.reader(file))[1:])
+    text = (files(__package__) / "published.csv").read_text(encoding="utf-8")
+    return tuple(_row(*fields) for fields in list(csv.reader(text.splitlines()))[1:])
 
 
 def _row(paper: str, table: str, label: str, config: str, on: str, *rest: str) -> PublishedRow:
