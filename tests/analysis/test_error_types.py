@@ -123,3 +123,27 @@ def test_without_detections() -> None:
     errors = error_types(match(scored))
     assert errors.ap == 0
     assert errors.counts["Miss"] == 1
+
+
+def test_a_crowd_region_is_no_box_to_localise() -> None:
+    """Where `hotcoco` 1.3 differs: it counts 30 % in a crowd as Loc, this and `tidecv` as Bkg.
+
+    No position of that detection would make it right, so no localisation is at fault.
+    """
+    ground = truth([(0, 0, BOX), (0, 0, [300.0, 300.0, 200.0, 200.0])], images=1, classes=1)
+    ground.crowds[1] = True
+    beside = [230.0, 300.0, 100.0, 100.0]  # 30 of its 100 px lie in the crowd region
+    scored = Scored(ground, detections([(0, 0, beside, 0.9), (0, 0, BOX, 0.8)]))
+    errors = error_types(match(scored))
+    assert (errors.counts["Bkg"], errors.counts["Loc"]) == (1, 0)
+    assert errors.lost["Bkg"] == pytest.approx(50)
+    assert tidecv_errors(scored)[1]["Bkg"] == pytest.approx(50)
+
+
+def test_the_recalls_are_those_of_pycocotools() -> None:
+    """57 of 100 boxes found: float64's 57 * 0.01 is above 57 / 100, so `tidecv` has a step more."""
+    boxes = [(0, 0, [20.0 * i, 0.0, 10.0, 10.0]) for i in range(100)]
+    found = [(0, 0, box, 0.9 - 0.001 * i) for i, (_, _, box) in enumerate(boxes[:57])]
+    scored = Scored(truth(boxes, images=1, classes=1), detections(found))
+    assert error_types(match(scored)).ap == pytest.approx(100 * 57 / 101)
+    assert tidecv_errors(scored)[0] == pytest.approx(100 * 58 / 101)
