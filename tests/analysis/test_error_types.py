@@ -79,8 +79,13 @@ def test_six_boxes_counted_by_hand() -> None:
         for i, s, k in zip(scored.images, scored.scores, errors.kind, strict=True)
     }
     assert by_image == {
-        **{(0, 0.95): "hit", (0, 0.90): "Dupe", (1, 0.85): "Loc", (2, 0.80): "Cls"},
-        **{(3, 0.75): "Both", (4, 0.70): "Bkg", (5, 0.99): "hit"},
+        (0, 0.95): "hit",
+        (0, 0.90): "Dupe",
+        (1, 0.85): "Loc",
+        (2, 0.80): "Cls",
+        (3, 0.75): "Both",
+        (4, 0.70): "Bkg",
+        (5, 0.99): "hit",
     }
     assert errors.counts == {"Cls": 1, "Loc": 1, "Both": 1, "Dupe": 1, "Bkg": 1, "Miss": 3}
     # Class 0: one of six boxes, recalls 0 to 0.16 at precision 1. Class 1: all.

@@ -1,4 +1,4 @@
-"""Ground truth and detections of a data set as arrays: what every figure of the report is made of."""
+"""Ground truth and detections of a data set as arrays, of which the report's figures are made."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Scored:
         self.truth = truth
         order = np.lexsort((found.images, -found.scores, found.classes))
         images, classes = found.images[order], found.classes[order]
-        kept = ranks((classes * len(truth.image_ids) + images)) < max_dets
+        kept = ranks(classes * len(truth.image_ids) + images) < max_dets
         order = order[kept]
         self.left_out = int(len(kept) - len(order))
         self.images, self.classes = found.images[order], found.classes[order]
@@ -164,7 +164,7 @@ class Scored:
 def read_scored(
     truth: Truth, results: str | os.PathLike[str], max_dets: int = 100
 ) -> tuple[Scored, DetectionArrays]:
-    """The detections of a results file, ordered and as they stand there; see :func:`read_results`."""
+    """The detections of a file, ordered and as they stand there; see :func:`read_results`."""
     found = read_results(results, truth.image_ids, truth.category_ids)
     return Scored(truth, found, max_dets), found
 

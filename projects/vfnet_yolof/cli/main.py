@@ -32,6 +32,7 @@ COMMANDS = {
     "convert": Entry("another project's weights for a config of this one", "weights", "CONVERT"),
     "validate-data": Entry("faults in a data set", "data", "VALIDATE"),
     "convert-data": Entry("a data set of another format as COCO JSON", "data", "CONVERT"),
+    "report": Entry("why a detector fails, from its results, on a page", "report", "REPORT"),
     "analyze": Entry("parameters and multiply-adds, by part", "reports", "ANALYZE"),
     "show-augmentations": Entry("training images as the model gets them", "reports", "SHOW"),
     "compare": Entry("several configs, several seeds, one table", "reports", "COMPARE"),

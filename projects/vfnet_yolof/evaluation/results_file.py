@@ -1,4 +1,4 @@
-"""Reading detections from a file in COCO's result format, as evaluation and ``predict`` write it."""
+"""Reading detections from a file in COCO's result format, which evaluation writes."""
 
 from __future__ import annotations
 
