@@ -20,6 +20,7 @@ from .precision import RECALLS
 
 SHOWN_CLASSES = 6  # in one chart; colours and dashes of more could not be told apart
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+_GREY = "#777777"
 _LARGEST_MATRIX = 25  # classes with a row of their own in the drawn confusion matrix
 
 
@@ -70,37 +71,37 @@ def f1_chart(curves: Mapping[str, Curve]) -> bytes:
     return _svg(figure)
 
 
-def errors_chart(lost: Mapping[str, float]) -> bytes:
-    """The share of each kind in the AP that is lost, and that AP, in per cent."""
-    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
-    FigureCanvasSVG(figure)
-    pie, bars = figure.subplots(1, 2, width_ratios=(1, 1.5))
+def error_shares_chart(lost: Mapping[str, float]) -> bytes:
+    """The share of each kind in the AP that all of them lose."""
+    figure, axes = _figure(4.6, 3.4)
     shares = np.array([lost[kind] for kind in KINDS])
-    if shares.sum() > 0:
-        labels = [
-            kind if share > 0.03 * shares.sum() else ""
-            for kind, share in zip(KINDS, shares, strict=True)
-        ]
-        pie.pie(
+    total = shares.sum()
+    axes.set_axis_off()
+    if total > 0:
+        named = shares > 0.03 * total
+        axes.pie(
             shares,
-            labels=labels,
+            labels=np.where(named, KINDS, "").tolist(),
             colors=COLORS[: len(KINDS)],
             counterclock=False,
             startangle=90,
             wedgeprops={"edgecolor": "white", "linewidth": 1.5},
         )
     else:
-        pie.text(0.5, 0.5, "no AP lost", ha="center")
-        pie.set_axis_off()
+        axes.text(0.5, 0.5, "no AP is lost", ha="center")
+    return _svg(figure)
+
+
+def error_costs_chart(lost: Mapping[str, float]) -> bytes:
+    """AP in per cent that each kind loses, and all false positives and negatives."""
+    figure, axes = _figure(4.6, 3.4)
     names = [*KINDS, "FP", "FN"]
-    drawn = bars.barh(
-        names, [lost[x] for x in names], color=[*COLORS[: len(KINDS)], "#777777", "#777777"]
-    )
-    bars.bar_label(drawn, fmt="%.1f", padding=3)
-    bars.invert_yaxis()
-    bars.spines[["top", "right"]].set_visible(False)
-    bars.set_xlim(0, 1.15 * max([*lost.values(), 1.0]))
-    bars.set_xlabel("AP at IoU 0.5 that is lost (%)")
+    colors = [*COLORS[: len(KINDS)], _GREY, _GREY]
+    bars = axes.barh(names, [lost[x] for x in names], color=colors)
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.15 * max([*lost.values(), 1.0]))
+    axes.set_xlabel("AP at IoU 0.5 that is lost (%)")
     return _svg(figure)
 
 
@@ -131,7 +132,7 @@ def calibration_chart(found: Calibration) -> bytes:
     figure = Figure(figsize=(5.6, 4.4), layout="constrained")
     FigureCanvasSVG(figure)
     axes, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    axes.plot([0, 1], [0, 1], color="#777777", linestyle=":", label="calibrated")
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", label="calibrated")
     for number, (name, values) in enumerate(
         (("precision", found.precision), ("mean IoU", found.ious))
     ):
@@ -140,9 +141,7 @@ def calibration_chart(found: Calibration) -> bytes:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     width = 1 / len(found.counts)
-    below.bar(
-        (np.arange(len(found.counts)) + 0.5) * width, found.counts, 0.9 * width, color="#777777"
-    )
+    below.bar((np.arange(len(found.counts)) + 0.5) * width, found.counts, 0.9 * width, color=_GREY)
     below.set_yscale("symlog")
     below.set_xlabel("score")
     below.set_ylabel("detections")
@@ -171,7 +170,7 @@ def histogram_chart(
             linestyle=_DASHES[number],
         )
     for mark in marks:
-        axes.axvline(mark, color="#777777", linestyle=":", linewidth=1)
+        axes.axvline(mark, color=_GREY, linestyle=":", linewidth=1)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     _label(axes, label, "boxes")
@@ -187,7 +186,7 @@ def interval_chart(differences: Sequence[tuple[str, float, float, float]]) -> by
     """
     figure, axes = _figure(5.6, 1.2 + 0.28 * len(differences))
     for row, (_, low, value, high) in enumerate(differences):
-        color = COLORS[0] if low > 0 else COLORS[1] if high < 0 else "#777777"
+        color = COLORS[0] if low > 0 else COLORS[1] if high < 0 else _GREY
         axes.plot([low, high], [row, row], color=color, linewidth=2)
         axes.plot(value, row, marker="o", color=color)
     axes.axvline(0, color="black", linewidth=0.8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -30,12 +31,12 @@ p { margin: .4em 0; max-width: 75ch; overflow-wrap: anywhere; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr));
           gap: 12px; align-items: start; }
 figure { margin: 0; break-inside: avoid; }
-figure img { width: 100%; height: auto; }
+figure img { width: 100%; max-width: 640px; height: auto; }
 figcaption { font-size: .9em; color: #333; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92em; }
 th, td { padding: 2px 8px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; white-space: normal; }
 .swatch { display: inline-block; width: 1em; height: 1em; margin: 0 4px 0 12px; }
 @media print { body { max-width: none; font-size: 11px; } h2 { break-after: avoid; }
   .charts { grid-template-columns: 1fr 1fr; } .scroll { overflow: visible; } }
@@ -72,7 +73,7 @@ def page(report: Report) -> str:
             _boxes(report),
             _images(report),
             heading("The run"),
-            table(["", ""], [[name, value] for name, value in report.facts]),
+            *(paragraph(f"{name}: {value}") for name, value in report.facts),
         ],
     )
 
@@ -154,7 +155,11 @@ def _confusion(report: Report) -> str:
     mixed[k], mixed[:, k] = 0, 0
     order = np.argsort(-mixed, axis=None, kind="stable")[:10]
     rows = [
-        [names[i], names[j], int(mixed[i, j]), f"{100 * mixed[i, j] / confusion[i].sum():.1f} %"]
+        [
+            f"{names[i]} as {names[j]}",
+            int(mixed[i, j]),
+            f"{100 * mixed[i, j] / confusion[i].sum():.1f} %",
+        ]
         for i, j in zip(*np.unravel_index(order, mixed.shape), strict=True)
         if mixed[i, j]
     ]
@@ -169,7 +174,7 @@ def _confusion(report: Report) -> str:
     if drawn is not None:
         parts.append(figures([(drawn, "Counts; the shade is the share of the row.")]))
     if rows:
-        parts.append(table(["is", "detected as", "boxes", "of the class"], rows))
+        parts.append(table(["taken for another", "boxes", "of the class"], rows))
     return "\n".join(parts)
 
 
@@ -183,20 +188,25 @@ def _errors(report: Report) -> str:
         "Bkg": "nothing there",
         "Miss": "box that no detection comes near",
     }
-    rows = [[x, meaning[x], errors.counts[x], _figure(errors.lost[x], 2)] for x in KINDS]
+    rows = [[f"{x}: {meaning[x]}", errors.counts[x], _figure(errors.lost[x], 2)] for x in KINDS]
     rows += [
-        ["FP", "all that are no hits", "", _figure(errors.lost["FP"], 2)],
-        ["FN", "all boxes not found", "", _figure(errors.lost["FN"], 2)],
+        ["FP: all that are no hits", "", _figure(errors.lost["FP"], 2)],
+        ["FN: all boxes not found", "", _figure(errors.lost["FN"], 2)],
     ]
     return "\n".join(
         [
             heading("What the mistakes are, and what each kind costs"),
             paragraph(
-                f"TIDE's types at IoU 0.5, where AP is {_figure(errors.ap, 1)}. A kind costs the AP "
-                "that would be gained were it alone put right; the costs do not add up."
+                f"TIDE's types at IoU 0.5, where AP is {_figure(errors.ap, 1)}. A kind costs the "
+                "AP that would be gained were it alone put right; the costs do not add up."
             ),
-            figures([(charts.errors_chart(errors.lost), "AP lost by kind of mistake.")]),
-            table(["", "", "count", "AP lost"], rows),
+            figures(
+                [
+                    (charts.error_shares_chart(errors.lost), "Shares in the AP lost."),
+                    (charts.error_costs_chart(errors.lost), "AP lost by kind of mistake."),
+                ]
+            ),
+            table(["", "count", "AP lost"], rows),
         ]
     )
 
@@ -250,7 +260,8 @@ def _images(report: Report) -> str:
     drawn, failed = [], []
     for image in worst:
         counts = report.counts
-        name = report.truth.files[image] if report.truth.files else report.truth.image_ids[image]
+        files, ids = report.truth.files, report.truth.image_ids
+        name = os.path.basename(files[image]) if files else f"image {ids[image]}"
         caption = (
             f"{shown(name)}: {counts.hits[image]} of {counts.boxes[image]} boxes found, "
             f"{counts.false[image]} wrong detections"
@@ -289,8 +300,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
     )
-    head = f"<thead><tr>{head}</tr></thead>" if any(columns) else ""
-    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
+    inner = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="scroll"><table>{inner}</table></div>'
 
 
 def figures(charts_and_captions: Iterable[tuple[bytes, str]]) -> str:
