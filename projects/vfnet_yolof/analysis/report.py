@@ -19,6 +19,7 @@ from .compare import write_text
 from .error_types import Errors, error_types
 from .matches import IOUS, Matches, match
 from .measures import (
+    GRID,
     Calibration,
     Curve,
     ImageCounts,
@@ -99,6 +100,12 @@ class Report:
         part = self.precision[ious][..., classes, area]
         measured = part[part > -1]
         return float(measured.mean() * 100) if measured.size else math.nan
+
+    def headline(self) -> dict[str, float]:
+        """COCO's six figures of AP, in per cent."""
+        by_area = {f"AP{name}": self.ap(area=area) for area, name in enumerate("sml", start=1)}
+        ap50, ap75 = self.ap(ious=[0]), self.ap(ious=[5])
+        return {"AP": self.ap(), "AP50": ap50, "AP75": ap75, **by_area}
 
     def worst(self) -> np.ndarray:
         """Images by falling number of mistakes; those with none are left out."""
@@ -250,13 +257,13 @@ def as_json(report: Report) -> dict[str, Any]:
             "left_out": report.scored.left_out,
         },
         "iou": report.options.iou,
-        "ap": headline(report),
+        "ap": report.headline(),
         "classes": class_rows(report),
         "curves": {
-            name: dict(zip(("precision", "recall", "f1"), curve.at(_GRID), strict=True))
+            name: dict(zip(("precision", "recall", "f1"), curve.at(GRID), strict=True))
             for name, curve in zip([*names, "all classes"], report.curves, strict=True)
         },
-        "curve_thresholds": _GRID,
+        "curve_thresholds": GRID,
         "score_thresholds": dict(zip(names, report.thresholds, strict=True)),
         "confusion": {"classes": [*names, "background"], "counts": result.confusion},
         "errors": {
@@ -283,20 +290,6 @@ def as_json(report: Report) -> dict[str, Any]:
     }
     plain: dict[str, Any] = _plain(content)
     return plain
-
-
-_GRID = np.linspace(0.0, 1.0, 101)
-
-
-def headline(report: Report) -> dict[str, float]:
-    """COCO's six figures of AP, in per cent."""
-    by_area = {f"AP{name}": report.ap(area=area) for area, name in enumerate("sml", start=1)}
-    return {
-        "AP": report.ap(),
-        "AP50": report.ap(ious=[0]),
-        "AP75": report.ap(ious=[5]),
-        **by_area,
-    }
 
 
 def _plain(value: Any) -> Any:

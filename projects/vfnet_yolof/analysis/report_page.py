@@ -14,7 +14,7 @@ import numpy as np
 from ..data.faults import shown
 from . import report_charts as charts
 from .error_types import KINDS
-from .report import ASPECT_EDGES, SIZE_EDGES, Report, class_rows, headline, histograms
+from .report import ASPECT_EDGES, SIZE_EDGES, Report, class_rows, histograms
 from .report_images import LEGEND, drawn_image
 
 _STYLE = """
@@ -64,7 +64,7 @@ def page(report: Report) -> str:
                 f"{len(truth.class_names)} classes, {len(report.scored)} detections."
             ),
             *(paragraph(note, "note") for note in report.notes),
-            cards({name: _figure(value, 1) for name, value in headline(report).items()}),
+            cards({name: _figure(value, 1) for name, value in report.headline().items()}),
             _classes(report),
             _curves(report),
             _confusion(report),

@@ -6,13 +6,20 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .arguments import Command, add_output
 from .main import PROG
 
+if TYPE_CHECKING:
+    from ..analysis.report import Report
 
-def add_report_options(parser: argparse._ActionsContainer) -> None:
-    """What ``report`` and ``evaluate --report`` share."""
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_files(parser)
+    parser.add_argument(
+        "--max-dets", type=int, default=100, help="of a class that count in an image (100)"
+    )
     parser.add_argument(
         "--iou",
         type=float,
@@ -30,7 +37,7 @@ def add_report_options(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results",
         required=True,
@@ -42,40 +49,34 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", metavar="DIR", help="folder of the images, to draw the worst")
     add_output(parser, "folder of the report", required=True)
-    parser.add_argument(
-        "--max-dets", type=int, default=100, help="of a class that count in an image (100)"
-    )
-    add_report_options(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
     from ..analysis.report import Options, analyse, write_report
     from ..analysis.scored import truth_of_file
     from ..engine.ending import require_writable
-    from ..engine.run_record import versions
     from ..evaluation.results_file import read_results
 
     options = Options(args.iou, args.score_threshold, args.max_dets, args.worst_images)
     require_writable(args.output)
     truth = truth_of_file(args.annotations, args.images)
     found = read_results(args.results, truth.image_ids, truth.category_ids)
-    facts = [("results", args.results), ("annotations", args.annotations), *command_and(versions())]
+    facts = [("results", args.results), ("annotations", args.annotations), *command_and_versions()]
     report = analyse(truth, found, options, facts)
     print(told(report, write_report(report, Path(args.output))))
     return 0
 
 
-def command_and(versions: list[str]) -> list[tuple[str, str]]:
+def command_and_versions() -> list[tuple[str, str]]:
     """The command line and the versions, as rows of the report."""
-    return [("command", f"{PROG} {shlex.join(sys.argv[1:])}"), ("versions", "; ".join(versions))]
+    from ..engine.run_record import versions
+
+    return [("command", f"{PROG} {shlex.join(sys.argv[1:])}"), ("versions", "; ".join(versions()))]
 
 
-def told(report: object, page: Path) -> str:
+def told(report: Report, page: Path) -> str:
     """What the command prints."""
-    from ..analysis.report import Report, headline
-
-    assert isinstance(report, Report)
-    figures = ", ".join(f"{name} {value:.1f}" for name, value in headline(report).items())
+    figures = ", ".join(f"{name} {value:.1f}" for name, value in report.headline().items())
     return "\n".join([figures, *report.notes, f"report: {page}"])
 
 
