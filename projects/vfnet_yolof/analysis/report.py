@@ -69,7 +69,7 @@ class Report:
 
     Attributes:
         scored, options: what was reported on, and how.
-        matches: at ``options.iou``.
+        every: matches at COCO's ten IoUs. matches: at ``options.iou``.
         precision: (10 IoUs, 101 recalls, K, 4 areas), see :class:`.Curves`.
         curves: of each class and, at the end, of all together, at ``options.iou``.
         thresholds: (K,) the scores from which detections count in what follows.
@@ -80,6 +80,7 @@ class Report:
 
     scored: Scored
     options: Options
+    every: Matches
     matches: Matches
     precision: np.ndarray
     curves: list[Curve]
@@ -136,6 +137,7 @@ def analyse(
     report = Report(
         scored,
         options,
+        every,
         matches,
         coco_curves(truth.as_dicts(), found, len(truth.class_names), options.max_dets).precision,
         curves,
@@ -288,16 +290,16 @@ def as_json(report: Report) -> dict[str, Any]:
         "notes": report.notes,
         "run": dict(report.facts),
     }
-    plain: dict[str, Any] = _plain(content)
-    return plain
+    figures: dict[str, Any] = plain(content)
+    return figures
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON has for arrays, numpy's numbers and NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(x) for key, x in value.items()}
+        return {str(key): plain(x) for key, x in value.items()}
     if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(x) for x in (value.tolist() if isinstance(value, np.ndarray) else value)]
+        return [plain(x) for x in (value.tolist() if isinstance(value, np.ndarray) else value)]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

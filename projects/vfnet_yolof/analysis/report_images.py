@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 
@@ -20,8 +19,8 @@ HIT, MISS, FALSE, DUPLICATE = (0, 158, 115), (213, 94, 0), (0, 114, 178), (204, 
 LEGEND = {"hit": HIT, "missed": MISS, "false": FALSE, "duplicate": DUPLICATE}
 
 
-def drawn_image(report: Report, image: int) -> str:
-    """A ``data:`` address of the image at position ``image``, with what was made of it.
+def drawn_image(report: Report, image: int) -> bytes:
+    """The image at position ``image`` with what was made of it, as JPEG.
 
     Raises:
         OSError, ValueError: the image cannot be read.
@@ -44,7 +43,7 @@ def drawn_image(report: Report, image: int) -> str:
     canvas.labels(corners, range(len(texts)), texts, colors)
     file = io.BytesIO()
     canvas.image.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
 
 
 def _marks(report: Report, image: int) -> tuple[np.ndarray, list[str], list[Color]]:

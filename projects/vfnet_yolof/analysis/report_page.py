@@ -267,14 +267,10 @@ def _images(report: Report) -> str:
             f"{counts.false[image]} wrong detections"
         )
         try:
-            drawn.append(
-                f'<figure><img alt="" src="{drawn_image(report, image)}">'
-                f"<figcaption>{escape(caption)}</figcaption></figure>"
-            )
+            drawn.append((drawn_image(report, image), caption))
         except (OSError, ValueError) as error:
             failed.append(paragraph(f"{caption}. Not drawn: {error}"))
-    parts.append(f'<div class="charts">{"".join(drawn)}</div>')
-    return "\n".join([*parts, *failed])
+    return "\n".join([*parts, figures(drawn), *failed])
 
 
 def heading(text: str) -> str:
@@ -304,14 +300,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f'<div class="scroll"><table>{inner}</table></div>'
 
 
-def figures(charts_and_captions: Iterable[tuple[bytes, str]]) -> str:
-    """SVG charts beside each other, as far as there is room."""
+def figures(images_and_captions: Iterable[tuple[bytes, str]]) -> str:
+    """SVG charts or JPEG images beside each other, as far as there is room."""
     inner = "".join(
-        f'<figure><img alt="{escape(caption)}" src="data:image/svg+xml;base64,'
-        f'{base64.b64encode(chart).decode()}"><figcaption>{escape(caption)}</figcaption></figure>'
-        for chart, caption in charts_and_captions
+        f'<figure><img alt="{escape(caption)}" src="{_address(image)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for image, caption in images_and_captions
     )
     return f'<div class="charts">{inner}</div>'
+
+
+def _address(image: bytes) -> str:
+    kind = "jpeg" if image.startswith(b"\xff\xd8") else "svg+xml"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def _figure(value: float, digits: int) -> str:

@@ -35,7 +35,7 @@ COMMANDS = {
     "report": Entry("why a detector fails, from its results, on a page", "report", "REPORT"),
     "analyze": Entry("parameters and multiply-adds, by part", "reports", "ANALYZE"),
     "show-augmentations": Entry("training images as the model gets them", "reports", "SHOW"),
-    "compare": Entry("several configs, several seeds, one table", "reports", "COMPARE"),
+    "compare": Entry("two detectors, or several configs and seeds", "compare", "COMPARE"),
     "average": Entry("the mean of several checkpoints", "weights", "AVERAGE"),
     "zoo": Entry("the papers' rows: list, fetch, verify their weights", "zoo", "ZOO"),
     "install-detectron2": Entry("Detectron2 0.6, repaired for today's packages", "doctor", ""),
