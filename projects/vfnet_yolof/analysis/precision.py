@@ -49,24 +49,15 @@ def ranked(matches: Matches) -> Ranked:
 class AveragePrecision:
     """COCO's average precision as a function of the weights of images.
 
-    Only detections that are right at some threshold can move the interpolated curve, so the rest
-    is summed up beforehand: thousands of resampled data sets are then a matter of seconds.
+    Only hits can move the interpolated curve, so the rest is summed up beforehand: a thousand
+    resampled data sets are then a matter of seconds.
     """
 
     def __init__(self, data: Ranked) -> None:
         self._data = data
-        self._rows = rows = np.flatnonzero(data.hits.any(axis=0))
-        num_classes = len(data.starts) - 1
-        self._class = np.searchsorted(data.starts, rows, "right") - 1
-        self._begin = data.starts[:-1][self._class]  # of each row's class, among all detections
-        self._first = np.searchsorted(self._class, np.arange(num_classes))
-        self._present = np.flatnonzero(np.bincount(self._class, minlength=num_classes))
-        self._hits = data.hits[:, rows].astype(np.float64)
-        self._ignored = np.flatnonzero(data.ignored.any(axis=0))
-        self._is_ignored = data.ignored[:, self._ignored].astype(np.float64)
-        # The envelope runs over all classes from behind; each class's values lie above those of
-        # the classes behind it, so that it begins anew.
-        self._lift = 2.0 * (num_classes - 1 - self._class)
+        self._curves = [
+            _Hits(*row, data.starts) for row in zip(data.hits, data.ignored, strict=True)
+        ]
 
     def __call__(self, weights: np.ndarray | None = None) -> np.ndarray:
         """(T, K) from 0 to 1; NaN for classes without boxes.
@@ -74,60 +65,69 @@ class AveragePrecision:
         Args:
             weights: (N,) how often each image counts; once each by default.
         """
-        data, k = self._data, len(self._data.starts) - 1
+        data, num_classes = self._data, len(self._data.starts) - 1
         weights = np.ones(data.num_images) if weights is None else weights
-        positives = np.bincount(data.box_classes, weights[data.box_images], k)
-        result = np.zeros((len(data.hits), k))
-        if len(self._rows):
-            self._add_up(result, weights, positives)
+        positives = np.bincount(data.box_classes, weights[data.box_images], num_classes)
+        of_detections = weights[data.images]
+        total = np.r_[0.0, np.cumsum(of_detections)]
+        result = np.zeros((len(self._curves), num_classes))
+        for curve, row in zip(self._curves, result, strict=True):
+            curve.areas(of_detections, total, positives, row)
         result[:, positives == 0] = np.nan
         return result
 
-    def _add_up(self, result: np.ndarray, weights: np.ndarray, positives: np.ndarray) -> None:
-        right = _since(np.cumsum(self._hits * weights[self._images], axis=1), self._class_first)
-        counted = self._counted(weights)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            precision = np.where(counted > 0, right / counted, 0.0)
-            recall = right / positives[self._class]
-        recall = np.nan_to_num(recall, posinf=0.0)
-        envelope = np.maximum.accumulate((precision + self._lift)[:, ::-1], axis=1)[:, ::-1]
+
+class _Hits:
+    """The R hits at one threshold, by class and falling score, and where they stand."""
+
+    def __init__(self, hits: np.ndarray, ignored: np.ndarray, starts: np.ndarray) -> None:
+        self._rows = rows = np.flatnonzero(hits)
+        self._ignored = np.flatnonzero(ignored)
+        num_classes = len(starts) - 1
+        self._class = np.searchsorted(starts, rows, "right") - 1
+        self._begin = starts[:-1][self._class]  # of each hit's class, among all detections
+        self._present, self._first = np.unique(self._class, return_index=True)
+        self._of_class = np.searchsorted(self._present, self._class)
+        self._ignored_to, self._ignored_since = (
+            np.searchsorted(self._ignored, x) for x in (rows, self._begin)
+        )
+        # The envelope runs over all classes from behind; each class's values lie above those of
+        # the classes behind it, so that it begins anew.
+        self._lift = 2.0 * (num_classes - 1 - self._class)
+
+    def areas(
+        self, weights: np.ndarray, total: np.ndarray, positives: np.ndarray, result: np.ndarray
+    ) -> None:
+        """Write the average precision of each class that has hits into ``result`` (K,).
+
+        Args:
+            weights: (D,) of the detections. total: (D + 1,) their running sums, from 0 on.
+            positives: (K,) weights of the boxes to be found.
+        """
+        if not len(self._rows):
+            return
+        right = _since(np.cumsum(weights[self._rows]), self._first, self._of_class)
+        counted = total[self._rows + 1] - total[self._begin]
+        if len(self._ignored):
+            lost = np.r_[0.0, np.cumsum(weights[self._ignored])]
+            counted -= lost[self._ignored_to] - lost[self._ignored_since]
+        # Where all weights so far are 0 there is nothing to divide, and nothing is recalled.
+        precision = right / np.maximum(counted, 1e-12)
+        recall = right / np.maximum(positives, 1e-12)[self._class]
+        envelope = np.maximum.accumulate((precision + self._lift)[::-1])[::-1] - self._lift
         # How many of the 101 recalls have been reached: the nearest one, or the one before it.
-        nearest = np.rint(np.minimum(recall, 1.0) * (len(RECALLS) - 1)).astype(np.int64)
+        nearest = np.minimum(recall * (len(RECALLS) - 1) + 0.5, len(RECALLS) - 1).astype(np.int64)
         reached = nearest + (recall >= RECALLS[nearest])
-        gained = np.diff(reached, axis=1, prepend=0)
-        starts = self._first[self._present]
-        gained[:, starts] = reached[:, starts]
-        areas = (envelope - self._lift) * gained
-        result[:, self._present] = np.add.reduceat(areas, starts, axis=1) / len(RECALLS)
-
-    @property
-    def _images(self) -> np.ndarray:
-        images: np.ndarray = self._data.images[self._rows]
-        return images
-
-    @property
-    def _class_first(self) -> np.ndarray:
-        """(R,) where each row's class begins among the rows."""
-        first: np.ndarray = self._first[self._class]
-        return first
-
-    def _counted(self, weights: np.ndarray) -> np.ndarray:
-        """(T, R) weights of the detections of a class down to each row, without ignored ones."""
-        images = self._data.images
-        total = np.r_[0.0, np.cumsum(weights[images])]
-        counted = (total[self._rows + 1] - total[self._begin])[None]
-        if not len(self._ignored):
-            return np.broadcast_to(counted, self._hits.shape)
-        lost = np.cumsum(self._is_ignored * weights[images[self._ignored]], axis=1)
-        lost = np.concatenate([np.zeros((len(lost), 1)), lost], axis=1)
-        to, since = (np.searchsorted(self._ignored, x) for x in (self._rows + 1, self._begin))
-        return counted - (lost[:, to] - lost[:, since])
+        gained = np.diff(reached, prepend=0)
+        gained[self._first] = reached[self._first]
+        result[self._present] = np.add.reduceat(envelope * gained, self._first) / len(RECALLS)
 
 
-def _since(sums: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """(T, R) running sums that begin anew at ``first`` of each row."""
-    before = np.concatenate([np.zeros((len(sums), 1)), sums], axis=1)
-    return sums - before[:, first]
+def _since(sums: np.ndarray, first: np.ndarray, segment: np.ndarray) -> np.ndarray:
+    """(R,) running sums that begin anew in each segment, which begin at ``first``."""
+    before = np.r_[0.0, sums][first]
+    from_here: np.ndarray = sums - before[segment]
+    return from_here
 
 
 def mean_ap(by_class: np.ndarray) -> float:
