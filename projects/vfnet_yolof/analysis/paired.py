@@ -22,7 +22,7 @@ from .precision import AveragePrecision, mean_ap, ranked
 from .report import Report, plain
 from .report_charts import interval_chart
 from .report_images import drawn_image
-from .report_page import cards, document, figures, heading, paragraph, table
+from .report_page import cards, document, figures, heading, legend, paragraph, table
 
 RESAMPLES = 1000
 _COVERED = 95  # per cent of the resampled differences, between the ends of an interval
@@ -204,19 +204,20 @@ def _page(result: Comparison, reports: Sequence[Report], images: Sequence[int]) 
                 "Counted are boxes that one of them alone found, and how many more wrong "
                 "detections one of them has, each class at its threshold with the best F1."
             ),
+            legend(),
             *(_side_by_side(result, reports, image) for image in images),
         ],
     )
 
 
 def _side_by_side(result: Comparison, reports: Sequence[Report], image: int) -> str:
-    name = f"image {shown(reports[0].truth.image_ids[image])}: {result.disagreement[image]}"
+    name = f"image {shown(reports[0].truth.image_ids[image])}"
     parts: list[Any] = []
     for which, report in zip("AB", reports, strict=True):
         counts = report.counts
         text = (
-            f"{which}, {name}; {counts.hits[image]} of {counts.boxes[image]} boxes found, "
-            f"{counts.false[image]} wrong"
+            f"{which}, {name}: {counts.hits[image]} of {counts.boxes[image]} boxes found, "
+            f"{counts.false[image]} wrong; they differ in {result.disagreement[image]}"
         )
         try:
             parts.append((drawn_image(report, image), text))

@@ -252,11 +252,7 @@ def _images(report: Report) -> str:
     worst = report.worst().tolist()
     if not worst:
         return "\n".join([*parts, paragraph("None is drawn.")])
-    swatches = "".join(
-        f'<span class="swatch" style="background:rgb{color}"></span>{name}'
-        for name, color in LEGEND.items()
-    )
-    parts.append(f"<p>{swatches}</p>")
+    parts.append(legend())
     drawn, failed = [], []
     for image in worst:
         counts = report.counts
@@ -271,6 +267,15 @@ def _images(report: Report) -> str:
         except (OSError, ValueError) as error:
             failed.append(paragraph(f"{caption}. Not drawn: {error}"))
     return "\n".join([*parts, figures(drawn), *failed])
+
+
+def legend() -> str:
+    """The colours of drawn images."""
+    swatches = "".join(
+        f'<span class="swatch" style="background:rgb{color}"></span>{name}'
+        for name, color in LEGEND.items()
+    )
+    return f"<p>{swatches}</p>"
 
 
 def heading(text: str) -> str:

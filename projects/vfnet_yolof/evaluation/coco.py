@@ -70,7 +70,7 @@ class CocoEvaluator(DatasetEvaluator):
             output_dir: folder of the files; None writes none.
             distributed: collect from all ranks.
             max_dets_per_image: the best detections of a class that count in an image, at least 1.
-            backend: ``"faster-coco-eval"`` or ``"pycocotools"``; the former if it is installed.
+            backend: one of ``coco_ap.BACKENDS``; by default the fastest that is installed.
 
         Raises:
             KeyError, FileNotFoundError: the data set is unknown or its file is missing.
