@@ -1,8 +1,11 @@
 """Small sets of boxes and detections for the tests of `analysis`."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from vfnet_yolof.analysis.scored import Scored, Truth
 from vfnet_yolof.evaluation.coco_ap import DetectionArrays
 
@@ -57,6 +60,37 @@ def random_scored(seed: int, *, images: int = 12, classes: int = 4, crowds: bool
     of_crowds = tuple(range(classes, len(boxes), 11)) if crowds else ()
     ground = truth(boxes, images=images, classes=classes, crowds=of_crowds)
     return Scored(ground, detections(found))
+
+
+def found_of(scored: Scored) -> DetectionArrays:
+    return DetectionArrays(scored.images, scored.classes, scored.boxes, scored.scores)
+
+
+def write_files(folder: Path, scored: Scored) -> Path:
+    ground = scored.truth
+    """Annotations, images and results of it, as files below ``folder``."""
+    (folder / "images").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (500, 600, 3), np.uint8)
+    for image in ground.image_ids:
+        Image.fromarray(noise).save(folder / "images" / f"{image}.jpg")
+    content = {
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "width": 600, "height": 500}
+            for i in ground.image_ids
+        ],
+        "categories": [
+            {"id": i, "name": name}
+            for i, name in zip(ground.category_ids, ground.class_names, strict=True)
+        ],
+        "annotations": [
+            {**box, "id": n, "category_id": box["category_id"] + 1}
+            for n, box in enumerate(ground.as_dicts())
+        ],
+    }
+    (folder / "truth.json").write_text(json.dumps(content))
+    rows = found_of(scored).as_dicts(slice(None), ground.image_ids, ground.category_ids)
+    (folder / "results.json").write_text(json.dumps(list(rows)))
+    return folder
 
 
 def _boxes(rng: np.random.Generator, count: Any) -> list[list[float]]:
