@@ -30,7 +30,8 @@ class Pairs:
     box: np.ndarray
     iou: np.ndarray
 
-    def where(self, mask: np.ndarray) -> Pairs:
+    def where(self, mask: np.ndarray | slice) -> Pairs:
+        """Those of a mask, in the order of positions, or of a slice."""
         return Pairs(self.found[mask], self.box[mask], self.iou[mask])
 
     def best(self, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +173,7 @@ def greedy(pairs: Pairs, group: np.ndarray, ious: np.ndarray, num_boxes: int) ->
     ends = np.r_[0, np.cumsum(np.bincount(turn))]
     taken = np.zeros((len(ious), num_boxes), bool)
     for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-        _one_round(pairs.where(np.s_[start:end]), limits, taken, chosen)
+        _one_round(pairs.where(slice(start, end)), limits, taken, chosen)
     return chosen
 
 

@@ -34,8 +34,10 @@ def _figure(width: float = 5.6, height: float = 3.8) -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure) -> bytes:
     file = io.BytesIO()
-    options = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10}
-    with matplotlib.rc_context(options), warnings.catch_warnings():
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}),
+        warnings.catch_warnings(),
+    ):
         # Text stays text, so the browser has the glyphs that Matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(file, format="svg", metadata={"Date": None})

@@ -176,6 +176,9 @@ def _compare_models(args: argparse.Namespace, models: Sequence[str]) -> int:
         if status := EVALUATE.run(EVALUATE.parsed(f"{PROG} evaluate", command)):
             return status
     results = [folder / "inference" / RESULTS for folder in folders]
+    for file in results:
+        if not file.is_file():
+            raise ConfigError(f"The evaluation has not written {file}, which is compared.")
     metrics = [json.loads((file.parent / "metrics.json").read_text()) for file in results]
     names = {content["dataset"] for content in metrics}
     if len(names) > 1:

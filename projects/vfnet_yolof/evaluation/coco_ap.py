@@ -206,7 +206,7 @@ def _hotcoco(
         evaluation.params.max_dets = limits
         evaluation.evaluate()
         evaluation.accumulate()
-    result = evaluation.eval
+    result: Any = evaluation.eval
     return Curves(np.asarray(result["precision"])[..., -1], np.asarray(result["recall"]))
 
 

@@ -52,7 +52,8 @@ def read_results(
 
 
 def _complete(entries: list[Any], faults: Faults) -> list[Mapping[str, Any]]:
-    whole, lacking = [], []
+    whole: list[Mapping[str, Any]] = []
+    lacking = []
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             lacking.append(f"entry {number} is no object: {shown(entry)}")
@@ -81,8 +82,11 @@ def _key(value: Any) -> str:
 def _boxes(entries: Sequence[Mapping[str, Any]], faults: Faults) -> np.ndarray:
     rows = [_box(entry["bbox"]) for entry in entries]
     boxes = np.array(rows, np.float64).reshape(-1, 4)
-    wrong = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
-    faults.error("box that is not four numbers x, y, width, height", _named(entries, "bbox", wrong))
+    wrong = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= 0).all(axis=1))
+    faults.error(
+        "box that is not four numbers x, y, width, height",
+        _named(entries, "bbox", np.asarray(wrong)),
+    )
     return boxes
 
 
