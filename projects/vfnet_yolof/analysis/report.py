@@ -15,6 +15,7 @@ import numpy as np
 
 from ..data.faults import shown
 from ..evaluation.coco_ap import DetectionArrays, coco_curves
+from ..evaluation.federated import has_lvis_rules, is_federated, lvis_figures
 from .compare import write_text
 from .error_types import Errors, error_types
 from .matches import IOUS, Matches, match
@@ -75,6 +76,7 @@ class Report:
         thresholds: (K,) the scores from which detections count in what follows.
         outcome, counts: at these thresholds, of boxes and of images.
         errors: by TIDE's types. calibration: of the scores.
+        lvis: AP by LVIS's rules, of federated annotations; {} of others.
         notes: what a reader must know of the data. facts: names and values of the run.
     """
 
@@ -89,6 +91,7 @@ class Report:
     counts: ImageCounts
     errors: Errors
     calibration: Calibration
+    lvis: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
 
@@ -149,7 +152,30 @@ def analyse(
         facts=list(facts),
     )
     report.notes = _notes(report)
+    if truth.json_file is not None and is_federated(truth.json_file):
+        report.notes.append(_by_lvis_rules(report, found))
     return report
+
+
+def _by_lvis_rules(report: Report, found: DetectionArrays) -> str:
+    """Add these figures where they can be computed; returns what is to be said of them."""
+    truth = report.truth
+    text = (
+        "Images of these annotations were searched for some classes only (neg_category_ids); COCO's "
+        "rules, by which the figures below are, take what is not marked for background. "
+    )
+    if not has_lvis_rules():
+        return text + "To have AP by LVIS's rules, too: pip install hotcoco."
+    assert truth.json_file is not None
+    ids = truth.image_ids, truth.category_ids
+    report.lvis = lvis_figures(truth.json_file, found, *ids)
+    return (
+        text
+        + "AP by LVIS's rules, with at most 300 detections an image: "
+        + ", ".join(
+            f"{name} {value:.1f}" for name, value in report.lvis.items() if not math.isnan(value)
+        )
+    )
 
 
 def _thresholds(curves: Sequence[Curve], options: Options) -> np.ndarray:
@@ -260,6 +286,7 @@ def as_json(report: Report) -> dict[str, Any]:
         },
         "iou": report.options.iou,
         "ap": report.headline(),
+        "lvis": report.lvis,
         "classes": class_rows(report),
         "curves": {
             name: dict(zip(("precision", "recall", "f1"), curve.at(GRID), strict=True))

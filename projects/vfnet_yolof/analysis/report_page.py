@@ -65,6 +65,7 @@ def page(report: Report) -> str:
             ),
             *(paragraph(note, "note") for note in report.notes),
             cards({name: _figure(value, 1) for name, value in report.headline().items()}),
+            cards({f"{name}, LVIS": _figure(value, 1) for name, value in report.lvis.items()}),
             _classes(report),
             _curves(report),
             _confusion(report),

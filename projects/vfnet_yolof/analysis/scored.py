@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.data import MetadataCatalog
 
 from ..data.annotations import load_annotations
 from ..data.datasets import dataset_annotations, dataset_records
@@ -30,6 +31,7 @@ class Truth:
         images: (G,) int64, position of the image. classes: (G,) int64.
         boxes: (G, 4) float64 x, y, width, height in pixels.
         areas: (G,) float64, px^2. crowds: (G,) bool.
+        json_file: the annotations in COCO's format, where the data set is such a file.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Truth:
     boxes: np.ndarray
     areas: np.ndarray
     crowds: np.ndarray
+    json_file: str | None = None
 
     @cached_property
     def positives(self) -> np.ndarray:
@@ -83,6 +86,7 @@ def truth_of_file(
             content.boxes,
             content.areas,
             content.crowds,
+            os.fspath(annotations),
         )
     )
 
@@ -90,7 +94,9 @@ def truth_of_file(
 def truth_of_dataset(name: str) -> Truth:
     """Ground truth of a registered data set; errors as of :func:`.load_ground_truth`."""
     truth = load_ground_truth(name)
-    return _checked(truth_of_rows(name, truth, _files(name, truth.image_ids)))
+    files = _files(name, truth.image_ids)
+    json_file = MetadataCatalog.get(name).get("json_file")
+    return _checked(replace(truth_of_rows(name, truth, files), json_file=json_file))
 
 
 def truth_of_rows(name: str, truth: GroundTruth, files: list[str] | None = None) -> Truth:
@@ -118,8 +124,6 @@ def _files(name: str, image_ids: Sequence[Any]) -> list[str]:
     if annotations is None:
         found = {record["image_id"]: record["file_name"] for record in dataset_records(name)}
         return [found[image_id] for image_id in image_ids]
-    from detectron2.data import MetadataCatalog
-
     root = MetadataCatalog.get(name).image_root
     return [os.path.join(root, image.file_name) for image in annotations.images]
 
