@@ -161,8 +161,8 @@ def _by_lvis_rules(report: Report, found: DetectionArrays) -> str:
     """Add these figures where they can be computed; returns what is to be said of them."""
     truth = report.truth
     text = (
-        "Images of these annotations were searched for some classes only (neg_category_ids); COCO's "
-        "rules, by which the figures below are, take what is not marked for background. "
+        "Images of these annotations were searched for some classes only (neg_category_ids); "
+        "COCO's rules, by which the figures below are, take what is not marked for background. "
     )
     if not has_lvis_rules():
         return text + "To have AP by LVIS's rules, too: pip install hotcoco."
