@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -66,6 +67,8 @@ def export_detector(
     class_names: Sequence[str],
     category_ids: Sequence[int] | None = None,
     config_text: str | None = None,
+    license: str | None = None,
+    trained: bool = True,
 ) -> list[Check]:
     """Write a detector into a file and check it against the detector.
 
@@ -75,7 +78,8 @@ def export_detector(
     Args:
         model: with its weights, not optimized, on the CPU. config: how images get to it.
         path: of the file, without suffix. class_names, category_ids: of the K classes.
-        config_text: the configuration as YAML.
+        config_text: the configuration as YAML. license: of the weights, where known.
+        trained: whether the weights are; decides how exact boxes can be, see :func:`.checked`.
 
     Returns:
         What the check has measured.
@@ -90,11 +94,12 @@ def export_detector(
     model = model.eval()
     graph = DetectorGraph(model, onnx=options.format != "torch-export", nms=options.nms)
     metadata = _metadata(model, config, options, class_names, category_ids, config_text)
+    metadata = dataclasses.replace(metadata, license=license)
     suffix = FORMATS[options.format]
     with tempfile.TemporaryDirectory(prefix="vfnet_yolof_export.") as folder:
         scratch, trial = (Path(folder) / f"{name}{suffix}" for name in ("model", "trial"))
         _write(graph, scratch, trial, metadata, options)
-        checks = checked(model, scratch, trial, metadata)
+        checks = checked(model, scratch, trial, metadata, trained=trained)
         target = Path(f"{path}{suffix}")
         if options.format == "openvino":
             _place(scratch.with_suffix(".bin"), target.with_suffix(".bin"))
