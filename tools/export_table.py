@@ -79,9 +79,7 @@ def row(config: str, kind: str) -> str:
 
 
 def _figures(checks: list[Check]) -> str:
-    compared, alone = (
-        sum(getattr(x, name) for x in checks) for name in ("detections", "unmatched")
-    )
+    compared, alone = sum(x.detections for x in checks), sum(x.unmatched for x in checks)
     error = max(x.box_error for x in checks)
     relative = max(x.box_error / max(x.size) for x in checks)
     score = max(x.score_error for x in checks)

@@ -84,6 +84,9 @@ def test_onnx_predicts_the_same(onnx_file: Path, folder: Path) -> None:
     expect_same(onnx_file, folder)
     assert Metadata.from_json(onnx_file.with_suffix(".json").read_text(), "").class_names == NAMES
     assert sorted(x.name for x in onnx_file.parent.iterdir()) == ["tiny.json", "tiny.onnx"]
+    inside = onnx.load(onnx_file).metadata_props[0].value
+    assert inside == onnx_file.with_suffix(".json").read_text()
+    assert json.loads(inside)["license"] is None  # these weights are no published ones
 
 
 def test_a_pickled_predictor_opens_the_file_again(onnx_file: Path, folder: Path) -> None:
@@ -138,10 +141,9 @@ def test_torch_export_predicts_the_same(folder: Path) -> None:
     expect_same(file, folder, trust_config=True)
 
 
-def test_candidates_come_out_where_nms_is_outside(folder: Path) -> None:
-    assert export(folder, "outside", "--nms", "outside", "--static", "64x96") == 0
-    with pytest.raises(ExportedFileError, match="exported with --nms outside"):
-        ExportedDetector(folder / "outside" / "tiny.onnx").run(np.zeros((1, 3, 64, 96), "f"))
+def test_candidates_become_detections_where_nms_is_outside(folder: Path) -> None:
+    assert export(folder, "outside", "--nms", "outside") == 0
+    expect_same(folder / "outside" / "tiny.onnx", folder)
 
 
 def test_a_static_file_refuses_other_sizes(folder: Path) -> None:
@@ -159,6 +161,24 @@ def test_a_file_that_differs_is_not_kept(
     assert export(folder, "wrong", "--static", "64x96") == 2
     assert "differs from the detector, and is not kept" in capsys.readouterr().err
     assert not (folder / "wrong").exists()
+
+
+def test_an_interrupted_export_leaves_no_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vfnet_yolof.export.write.checked", interrupt)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        raise SystemExit(export(folder, "stopped", "--static", "64x96"))
+    assert not (folder / "stopped").exists()
+
+
+def test_boxes_of_random_weights_are_compared_by_the_size_of_the_image() -> None:
+    found = check.Check((100, 320), 1, 10, 0.024, 0.0, 0)
+    assert not found.good and "(0.01 allowed)" in str(found)
+    assert found._replace(allowed=check.MAX_RELATIVE_ERROR * 320).good
 
 
 def test_files_that_are_refused(onnx_file: Path, tmp_path: Path, capsys: Output) -> None:

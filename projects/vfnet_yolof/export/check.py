@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..runtime.detector import Found, Graph, open_graph
+from ..runtime import Found
+from ..runtime.detector import Graph, open_graph
 from ..runtime.metadata import Metadata
 from .graph import DetectorGraph, suppressed
 
@@ -57,8 +58,8 @@ class Check(NamedTuple):
     def __str__(self) -> str:
         text = (
             f"batch {self.batch}, {self.size[0]}x{self.size[1]} px: {self.detections} compared, "
-            f"boxes differ by {self.box_error:.2g} px at most ({self.allowed:.2g} allowed), scores by "
-            f"{self.score_error:.2g}"
+            f"boxes differ by {self.box_error:.2g} px at most "
+            f"({self.allowed:.2g} allowed), scores by {self.score_error:.2g}"
         )
         return text if not self.unmatched else f"{text}, {self.unmatched} on one side only"
 

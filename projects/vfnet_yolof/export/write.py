@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..config.inference import InferenceConfig
 from ..layers.deform_conv import deform_conv_implementation
+from ..layers.soft_nms import SoftNMS
 from ..runtime import Metadata
 from ..runtime.metadata import KEY
 from ..utils import __version__
@@ -176,8 +177,15 @@ def _metadata(
         iou_threshold=getattr(post.nms, "iou_threshold", 0.0),
         class_agnostic=bool(getattr(post.nms, "class_agnostic", False)),
         max_detections=post.max_detections,
+        soft_nms=_soft_nms(post.nms),
         config=config_text,
     )
+
+
+def _soft_nms(nms: Any) -> dict[str, Any] | None:
+    if not isinstance(nms, SoftNMS):
+        return None
+    return {"method": nms.method, "sigma": nms.sigma, "min_score": nms.min_score}
 
 
 def resize_rule(config: InferenceConfig) -> dict[str, Any]:
