@@ -20,6 +20,7 @@ from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.config.saved import config_text
 from vfnet_yolof.export import check
 from vfnet_yolof.inference.predictor import Predictor
+from vfnet_yolof.model_zoo import ROWS, license_of
 from vfnet_yolof.runtime import ExportedDetector, ExportedFileError, Metadata
 from vfnet_yolof.runtime.metadata import _resize, resized
 
@@ -199,6 +200,15 @@ def test_a_file_that_differs_is_not_kept(
     assert export(folder, "wrong", "--static", "64x96") == 2
     assert "differs from the detector, and is not kept" in capsys.readouterr().err
     assert not (folder / "wrong").exists()
+
+
+def test_licence_of_published_weights_alone(tmp_path: Path) -> None:
+    published = ROWS["vfnet/vfnet_r50_fpn_1x"].weights
+    assert published is not None
+    torch.save({"model": {}, "source": {"sha256": f"{published.sha256}00"}}, tmp_path / "a.pth")
+    torch.save({"model": {}}, tmp_path / "b.pth")
+    assert license_of(tmp_path / "a.pth") == "Apache-2.0"
+    assert license_of(tmp_path / "b.pth") is None
 
 
 def test_a_missing_opencv_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
