@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny import tiny_atss, tiny_gfl, tiny_vfnet, tiny_yolof
+from tiny import tiny_atss, tiny_foveabox, tiny_gfl, tiny_vfnet, tiny_yolof
 from torch import Tensor, nn
 from vfnet_yolof.export.graph import DetectorGraph, suppressed
 from vfnet_yolof.layers.nms import HardNMS
@@ -36,7 +36,7 @@ def expect_equal(graph: DetectorGraph, model: nn.Module, images: Tensor) -> int:
     return sum(len(x) for x in expected)
 
 
-@pytest.mark.parametrize("make", [tiny_vfnet, tiny_gfl, tiny_atss, tiny_yolof])
+@pytest.mark.parametrize("make", [tiny_vfnet, tiny_gfl, tiny_atss, tiny_yolof, tiny_foveabox])
 @pytest.mark.parametrize("onnx", [True, False])
 def test_equal_to_the_detector(make: Callable[..., nn.Module], onnx: bool) -> None:
     model = with_scores(make())

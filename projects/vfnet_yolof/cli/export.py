@@ -47,6 +47,7 @@ def _run(args: argparse.Namespace) -> int:
     from ..engine.named_model import named_model
     from ..export.write import FORMATS, ExportOptions, export_detector
     from ..inference.predictor import Predictor
+    from ..model_zoo import license_of
     from ..runtime import is_exported
 
     if is_exported(args.model):
@@ -63,6 +64,8 @@ def _run(args: argparse.Namespace) -> int:
         trust_config=args.trust_config,
         other_test_settings=args.other_test_settings,
     )
+    weights = named.weights(args.weights) or predictor.cfg.weights
+    license = license_of(weights) if weights and Path(weights).is_file() else None
     target = Path(args.output) / _name(predictor.cfg.name)
     checks = export_detector(
         predictor.model,
@@ -71,11 +74,14 @@ def _run(args: argparse.Namespace) -> int:
         options,
         class_names=predictor.class_names,
         category_ids=predictor.category_ids,
+        license=license,
         config_text=config_text(read(named.config, args.changes, trust=trust_from(args)).cfg),
     )
     print("The file gives what the detector gives:")
     for check in checks:
         print(f"  {check}")
+    if license is None:
+        print("The licence of the weights is not known: the file names none.")
     print(f"exported: {target}{FORMATS[args.format]}")
     return 0
 

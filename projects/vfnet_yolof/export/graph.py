@@ -10,12 +10,14 @@ import copy
 from typing import NamedTuple
 
 import torch
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 
 from ..layers.nms import HardNMS
 from ..modeling.meta_arch.base import OneStageDetector
+from ..modeling.meta_arch.gfocal import GFocal
 from ..optimization.folding import fold_batch_norms
 
 
@@ -45,10 +47,10 @@ class DetectorGraph(nn.Module):
         super().__init__()
         if not isinstance(model, OneStageDetector):
             raise ValueError(f"{type(model).__name__} is none of this project's detectors")
-        if type(model).in_image is not OneStageDetector.in_image:
+        if isinstance(model, GFocal):
             raise ValueError(
-                f"{type(model).__name__} cannot be exported: its boxes are clipped by the size of "
-                "the image before it is resized or padded, which the graph does not see"
+                f"{type(model).__name__} cannot be exported: its boxes end behind their last pixel "
+                "of the image before it is resized, whose size the graph does not see"
             )
         post = model.postprocessor
         self.suppression = None
@@ -79,6 +81,7 @@ class DetectorGraph(nn.Module):
         model, post = self.model, copy.copy(self.model.postprocessor)
         post.score_thresh = self.score_thresh
         height, width = images.shape[-2:]
+        unpadded = ImageList(images, [(height, width)])  # the images of a batch have one size
         x = (images - model.pixel_mean) / model.pixel_std
         # Without negative numbers, which ONNX divides otherwise than Python, and without a modulo,
         # behind which sizes become expressions that make exporting slow.
@@ -94,7 +97,8 @@ class DetectorGraph(nn.Module):
         def decode(level: int, index: Tensor) -> Tensor:
             raw = found.raw[level]
             rows = index[..., None].expand(-1, -1, raw.shape[-1])
-            return found.decode(level, raw.gather(1, rows), index)
+            boxes = found.decode(level, raw.gather(1, rows), index)
+            return model.in_image(boxes, unpadded, 0)
 
         chosen = post.candidate_boxes(found.logits, decode, (height, width), found.factors)
         scores = torch.where(chosen.passes, chosen.scores, 0.0)

@@ -37,6 +37,7 @@ def onnx_model(
             "deformconv", ONNX's own operator.
     """
     import onnx
+    import onnxscript.optimizer
 
     with quiet(), deform_conv_implementation("torchvision"), torch.no_grad():
         program = torch.onnx.export(
@@ -50,9 +51,12 @@ def onnx_model(
             # the exporter tries slower ways. The file itself takes all sizes.
             dynamic_shapes=({0: "batch"} if static else {0: "batch", 2: "height", 3: "width"},),
             custom_translation_table=_translations(deform),
+            optimize=False,
             verbose=False,
         )
-    assert program is not None  # as it is with dynamo=True
+        assert program is not None  # as it is with dynamo=True
+        # The exporter would take two rounds; the second removes 52 of VFNet R-50's 1,484 nodes.
+        onnxscript.optimizer.optimize_ir(program.model, num_iterations=1)
     model = program.model_proto
     onnx.helper.set_model_props(model, {"vfnet_yolof": metadata})
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..config.inference import InferenceConfig
 from ..layers.deform_conv import deform_conv_implementation
+from ..layers.soft_nms import SoftNMS
 from ..runtime import Metadata
 from ..runtime.metadata import KEY
 from ..utils import __version__
@@ -66,6 +68,8 @@ def export_detector(
     class_names: Sequence[str],
     category_ids: Sequence[int] | None = None,
     config_text: str | None = None,
+    license: str | None = None,
+    trained: bool = True,
 ) -> list[Check]:
     """Write a detector into a file and check it against the detector.
 
@@ -75,7 +79,8 @@ def export_detector(
     Args:
         model: with its weights, not optimized, on the CPU. config: how images get to it.
         path: of the file, without suffix. class_names, category_ids: of the K classes.
-        config_text: the configuration as YAML.
+        config_text: the configuration as YAML. license: of the weights, where known.
+        trained: whether the weights are; decides how exact boxes can be, see :func:`.checked`.
 
     Returns:
         What the check has measured.
@@ -90,11 +95,12 @@ def export_detector(
     model = model.eval()
     graph = DetectorGraph(model, onnx=options.format != "torch-export", nms=options.nms)
     metadata = _metadata(model, config, options, class_names, category_ids, config_text)
+    metadata = dataclasses.replace(metadata, license=license)
     suffix = FORMATS[options.format]
     with tempfile.TemporaryDirectory(prefix="vfnet_yolof_export.") as folder:
         scratch, trial = (Path(folder) / f"{name}{suffix}" for name in ("model", "trial"))
         _write(graph, scratch, trial, metadata, options)
-        checks = checked(model, scratch, trial, metadata)
+        checks = checked(model, scratch, trial, metadata, trained=trained)
         target = Path(f"{path}{suffix}")
         if options.format == "openvino":
             _place(scratch.with_suffix(".bin"), target.with_suffix(".bin"))
@@ -171,8 +177,15 @@ def _metadata(
         iou_threshold=getattr(post.nms, "iou_threshold", 0.0),
         class_agnostic=bool(getattr(post.nms, "class_agnostic", False)),
         max_detections=post.max_detections,
+        soft_nms=_soft_nms(post.nms),
         config=config_text,
     )
+
+
+def _soft_nms(nms: Any) -> dict[str, Any] | None:
+    if not isinstance(nms, SoftNMS):
+        return None
+    return {"method": nms.method, "sigma": nms.sigma, "min_score": nms.min_score}
 
 
 def resize_rule(config: InferenceConfig) -> dict[str, Any]:

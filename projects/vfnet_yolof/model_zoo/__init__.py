@@ -46,6 +46,7 @@ __all__ = [
     "get",
     "get_config",
     "is_published",
+    "license_of",
 ]
 
 
@@ -140,6 +141,20 @@ def is_published(name: str, source: str | os.PathLike[str]) -> bool:
         return True
     origin = load_checkpoint(source).get("source")  # what a converted file was made of
     return isinstance(origin, Mapping) and named(origin.get("file"), origin.get("sha256"))
+
+
+def license_of(source: str | os.PathLike[str]) -> str | None:
+    """SPDX name of the licence of a published checkpoint or what was converted from it, if known.
+
+    Files that MMDetection publishes are known by their hashes; it states Apache-2.0 for them.
+    """
+    origin = load_checkpoint(source).get("source")
+    digests = [file_sha256(source)]
+    if isinstance(origin, Mapping):
+        digests.append(str(origin.get("sha256")))
+    published = (row.weights for row in ROWS.values() if row.weights and row.weights.addresses)
+    known = tuple(x.sha256 for x in published if x.sha256)
+    return "Apache-2.0" if any(x.startswith(known) for x in digests) else None
 
 
 def find_source(name: str, weights: str | os.PathLike[str] | None = None) -> Path:

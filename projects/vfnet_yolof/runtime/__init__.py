@@ -11,7 +11,8 @@
 It needs NumPy, Pillow, and onnxruntime or openvino.
 """
 
-from .detector import ExportedDetector, Found
+from .candidates import Found
+from .detector import ExportedDetector
 from .metadata import SUFFIXES, ExportedFileError, Metadata, is_exported
 
 __all__ = ["SUFFIXES", "ExportedDetector", "ExportedFileError", "Found", "Metadata", "is_exported"]

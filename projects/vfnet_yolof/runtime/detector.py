@@ -5,28 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ..utils.image_arrays import ImageLike, to_array
+from .candidates import Found, detections
 from .metadata import KEY, SUFFIXES, ExportedFileError, Metadata
 
 # (N, 3, H, W) float32 -> the graph's outputs
 Graph = Callable[[np.ndarray], list[np.ndarray]]
-
-
-class Found(NamedTuple):
-    """Detections of one image, best first.
-
-    Attributes:
-        boxes: (D, 4) float32 xyxy in pixels of the image. scores: (D,) float32.
-        classes: (D,) int64.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
 
 
 class ExportedDetector:
@@ -71,20 +58,20 @@ class ExportedDetector:
             images: (N, 3, H, W) float32. All detections above the file's own threshold come out.
 
         Raises:
-            ExportedFileError: the file has its candidates outside; the runtime fails.
+            ExportedFileError: the runtime fails.
         """
-        if self.metadata.nms != "inside":
-            raise ExportedFileError(
-                f"{self.path} was exported with --nms outside: it gives candidates, from which "
-                "your own program removes duplicates"
-            )
         try:
-            boxes, scores, classes, counts = self._run(images)
+            outputs = self._run(images)
         except Exception as error:  # each runtime has its own types
             reason = " ".join(str(error).split())[:300]
             raise ExportedFileError(
                 f"{self.path} fails on images of {images.shape[2]}x{images.shape[3]} px: {reason}"
             ) from error
+        if self.metadata.nms == "outside":
+            size = images.shape[2], images.shape[3]
+            pairs = zip(*outputs, strict=True)
+            return [detections(boxes, scores, size, self.metadata) for boxes, scores in pairs]
+        boxes, scores, classes, counts = outputs
         return [
             Found(boxes[i, :n], scores[i, :n], classes[i, :n].astype(np.int64))
             for i, n in enumerate(counts.tolist())

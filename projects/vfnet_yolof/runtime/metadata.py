@@ -43,6 +43,7 @@ class Metadata:
         static_size: (height, width) px if the file takes no other, else None.
         nms: "inside" or "outside" of the graph.
         score_thresh, iou_threshold, class_agnostic, max_detections: of the detections.
+        soft_nms: ``{"method": ..., "sigma": ..., "min_score": ...}`` of :class:`.SoftNMS`, or None.
         precision: "fp32". config: as YAML text, or None. license: of the weights, where known.
     """
 
@@ -62,6 +63,7 @@ class Metadata:
     iou_threshold: float
     class_agnostic: bool
     max_detections: int
+    soft_nms: dict[str, Any] | None = None
     precision: str = "fp32"
     config: str | None = None
     license: str | None = None
@@ -136,8 +138,14 @@ def resized(rule: Mapping[str, Any], height: int, width: int) -> tuple[int, int]
 def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
     height, width = size
     if interpolation == "opencv":
-        import cv2
-
+        try:
+            import cv2
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "this file's images are resized by OpenCV, as in training: "
+                "pip install opencv-python-headless",
+                name="cv2",
+            ) from error
         return cv2.resize(np.ascontiguousarray(image), (width, height))
     resampled = Image.fromarray(np.ascontiguousarray(image)).resize(
         (width, height), Image.Resampling.BILINEAR
