@@ -36,6 +36,7 @@ COMMANDS = {
     "analyze": Entry("parameters and multiply-adds, by part", "reports", "ANALYZE"),
     "show-augmentations": Entry("training images as the model gets them", "reports", "SHOW"),
     "compare": Entry("two detectors, or several configs and seeds", "compare", "COMPARE"),
+    "study": Entry("a paper's ablation table, trained anew", "study", "STUDY"),
     "average": Entry("the mean of several checkpoints", "weights", "AVERAGE"),
     "zoo": Entry("the papers' rows: list, fetch, verify their weights", "zoo", "ZOO"),
     "install-detectron2": Entry("Detectron2 0.6, repaired for today's packages", "doctor", ""),
