@@ -153,6 +153,9 @@ def test_a_study_of_other_settings_is_not_mixed_in(runs, tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+    (tmp_path / "configs" / "vfnet_t3_fl.yaml").write_text("model: {}\n")
+    assert command(tmp_path, *small) == 2
+    assert "is another small form of this row" in capsys.readouterr().err
     assert len(runs) == 2
 
 
