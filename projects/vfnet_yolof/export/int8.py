@@ -1,0 +1,113 @@
+"""Detectors in 8 bits, by post-training quantization: of ONNX files and of OpenVINO's.
+
+Weights have a scale for each channel, activations one for each tensor, found on images of the user.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime import Metadata
+from .onnx_file import quiet
+from .parts import Parts
+
+METHODS = ("minmax", "entropy", "percentile")
+_PERCENTILE = 99.999
+_TYPES = ["Conv", "Add", "MaxPool", "Resize"]  # a Relu goes into the convolution before it
+
+
+class Ranges:
+    """Ranges of a graph's activations, measured once; any parts of it can be quantized then.
+
+    Attributes:
+        parts: of the graph.
+    """
+
+    def __init__(self, model: Any, images: Iterable[np.ndarray], method: str) -> None:
+        """Run the graph on the images.
+
+        Args:
+            model: an ``onnx.ModelProto`` of :func:`.onnx_model`.
+            images: of shape (3, H, W), as :meth:`.Metadata.prepared` gives them.
+            method: one of ``METHODS``.
+        """
+        import onnx
+        from onnxruntime.quantization import CalibrationMethod
+        from onnxruntime.quantization.calibrate import create_calibrator
+        from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
+
+        if method not in METHODS:
+            raise ValueError(f"calibration method {method!r} is none of {', '.join(METHODS)}")
+        self.parts = Parts(model)
+        with quiet(), tempfile.TemporaryDirectory(prefix="vfnet_yolof_int8.") as folder:
+            self._model = save_and_reload_model_with_shape_infer(_with_plain_weights(model))
+            source, augmented = Path(folder) / "model.onnx", Path(folder) / "augmented.onnx"
+            onnx.save(self._model, str(source))
+            options = {"percentile": _PERCENTILE} if method == "percentile" else {}
+            calibrator = create_calibrator(
+                source,
+                _TYPES,
+                augmented_model_path=str(augmented),
+                calibrate_method={x.name.lower(): x for x in CalibrationMethod}[method],
+                extra_options=options,
+            )
+            for image in images:  # one by one: activations of all would not fit into memory
+                calibrator.collect_data(_Reader(image))
+            self._ranges = calibrator.compute_data()
+
+    def quantized(self, parts: Collection[str]) -> Any:
+        """The graph with some of its parts in 8 bits, as an ``onnx.ModelProto``."""
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+        with quiet():
+            quantizer = QDQQuantizer(
+                copy.deepcopy(self._model),
+                True,  # per channel
+                False,  # all 8 bits: see `vfnet_yolof.runtime.processor` on processors without VNNI
+                QuantType.QInt8,
+                QuantType.QUInt8,
+                self._ranges,
+                self.parts.named(parts),
+                [],
+                _TYPES,
+                {},
+            )
+            quantizer.quantize_model()
+        model = quantizer.model.model
+        model.ir_version = self._model.ir_version
+        return model
+
+
+class _Reader:
+    """One image, as onnxruntime's calibrators read their data."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        self._images = [{"images": image[None]}]
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return self._images.pop() if self._images else None
+
+
+def _with_plain_weights(model: Any) -> Any:
+    """A copy of a graph in which no weight is reshaped: only weights as they are get 8 bits."""
+    from onnx import ModelProto, numpy_helper
+
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    graph = copied.graph
+    values = {entry.name: entry for entry in graph.initializer}
+    reshaped: dict[str, np.ndarray] = {}
+    for node in list(graph.node):
+        if node.op_type == "Reshape" and all(name in values for name in node.input):
+            weight, shape = (numpy_helper.to_array(values[name]) for name in node.input)
+            reshaped[node.output[0]] = weight.reshape(shape)
+            graph.node.remove(node)
+    graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in reshaped.items())
+    return copied
