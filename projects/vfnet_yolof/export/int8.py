@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..runtime import Metadata
 from .onnx_file import quiet
 from .parts import Parts
 
@@ -70,7 +69,7 @@ class Ranges:
             quantizer = QDQQuantizer(
                 copy.deepcopy(self._model),
                 True,  # per channel
-                False,  # all 8 bits: see `vfnet_yolof.runtime.processor` on processors without VNNI
+                False,  # all 8 bits: see runtime/processor.py on processors without VNNI
                 QuantType.QInt8,
                 QuantType.QUInt8,
                 self._ranges,
@@ -83,6 +82,34 @@ class Ranges:
         model = quantizer.model.model
         model.ir_version = self._model.ir_version
         return model
+
+
+def quantized_openvino(
+    model: Any, parts: Parts, chosen: Collection[str], images: Iterable[np.ndarray]
+) -> Any:
+    """An OpenVINO model with some of its parts in 8 bits, by NNCF.
+
+    Args:
+        model: an ``openvino.Model``, converted from the ONNX graph that ``parts`` was made of.
+        images: of shape (3, H, W), as :meth:`.Metadata.prepared` gives them.
+    """
+    import nncf
+
+    inside = set(parts.named(chosen))
+    outside = [
+        op.get_friendly_name()
+        for op in model.get_ops()
+        if op.get_type_name() not in ("Constant", "Relu", "Result")
+        and op.get_friendly_name().removesuffix("/WithoutBiases") not in inside
+    ]
+    batches = [image[None] for image in images]
+    with quiet():
+        return nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(names=outside, validate=False),
+        )
 
 
 class _Reader:

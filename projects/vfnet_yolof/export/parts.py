@@ -12,9 +12,8 @@ from typing import Any
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _BOTTOM_UP, _BACKBONE, _HEAD = "model.backbone.bottom_up.", "model.backbone", "model.head."
-# Between a convolution and its activation: normalization and what reshapes for it.
-_NORMS = ("InstanceNormalization", "GroupNormalization", "Reshape", "Mul", "Add")
-_ACTIVATIONS = ("Relu", "LeakyRelu", "Sigmoid", "HardSwish", "Softplus", "Clip")
+_STEPS = 7  # nodes of a group norm and the activation behind it, at most
+_ACTIVATIONS = ("Relu", "LeakyRelu", "Sigmoid", "HardSwish", "HardSigmoid")
 # What stays in 8 bits between two convolutions.
 _BETWEEN = ("Add", "MaxPool", "Resize")
 
@@ -78,14 +77,15 @@ class Parts:
     def _is_activated(self, node: Any) -> bool:
         """Whether an activation comes behind it, with nothing but a normalization between."""
         level = [node]
-        for _ in range(6):  # steps of a group norm and its activation
+        for _ in range(_STEPS):
             level = [user for each in level for name in each.output for user in self._users(name)]
             if any(user.op_type in _ACTIVATIONS for user in level):
                 return True
+            level = [user for user in level if _is_norm(scopes_of(user))]
         return False
 
     def _users(self, name: str) -> list[Any]:
-        return [x for x in self._consumers[name] if x.op_type in (*_NORMS, *_ACTIVATIONS)]
+        return self._consumers.get(name, [])
 
 
 def scopes_of(node: Any) -> list[str]:
@@ -107,5 +107,8 @@ def _part(scopes: list[str]) -> str | None:
 
 def _is_plain(scopes: list[str]) -> bool:
     """Whether that is neither part of a norm nor of the head's arithmetic."""
-    innermost = scopes[-1]
-    return innermost.startswith(_BACKBONE) and "norm" not in innermost.split(".")[-1]
+    return scopes[-1].startswith(_BACKBONE) and not _is_norm(scopes)
+
+
+def _is_norm(scopes: list[str]) -> bool:
+    return bool(scopes) and "norm" in scopes[-1].split(".")[-1]
