@@ -271,12 +271,11 @@ def largest_within(
     Raises:
         CheckFailed: even the best part alone loses more.
     """
-    chosen = list(parts)
+    chosen, vain = list(parts), list[str]()
     if loss(chosen) <= max_drop:
         return chosen
     alone = {part: loss([part]) for part in parts}
-    left_out = sorted(parts, key=lambda part: alone[part], reverse=True)
-    for number, worst in enumerate(left_out):
+    for worst in sorted(parts, key=lambda part: alone[part], reverse=True):
         chosen.remove(worst)
         if not chosen:
             raise CheckFailed(
@@ -285,7 +284,8 @@ def largest_within(
             )
         if loss(chosen) <= max_drop:
             break
-    for part in reversed(left_out[:number]):
+        vain.insert(0, worst)
+    for part in vain:
         larger = [x for x in parts if x in chosen or x == part]
         if loss(larger) <= max_drop:
             chosen = larger
