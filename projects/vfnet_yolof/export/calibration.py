@@ -87,15 +87,24 @@ class Calibration:
         return f"{count} of {self.available} images{drawn if count < self.available else ''}"
 
     def prepared(self, metadata: Metadata, limit: int | None = None) -> Iterator[np.ndarray]:
-        """The images as the graph gets them, read and resized as for prediction: (3, H, W) each.
+        """The first ``limit`` images, or all, see :func:`prepared`."""
+        return (prepared(file, metadata) for file in self.files[:limit])
 
-        Raises:
-            CalibrationError: one cannot be read, or has a size that a static file does not take.
-        """
-        for file in self.files[:limit]:
-            try:
-                yield metadata.prepared(to_array(file, metadata.channel_order))
-            except ImageReadError as error:
-                raise CalibrationError(f"--calibration: {error}") from error
-            except ExportedFileError as error:
-                raise CalibrationError(f"--calibration: {file}: {error}") from error
+    def try_out(self, metadata: Metadata) -> None:
+        """Read all images, before anything takes long; raises as :func:`prepared`."""
+        for _ in self.prepared(metadata):
+            pass
+
+
+def prepared(file: Path, metadata: Metadata) -> np.ndarray:
+    """An image as the graph gets it, read and resized as for prediction: (3, H, W) float32.
+
+    Raises:
+        CalibrationError: it cannot be read, or has a size that a static file does not take.
+    """
+    try:
+        return metadata.prepared(to_array(file, metadata.channel_order))
+    except ImageReadError as error:
+        raise CalibrationError(f"--calibration: {error}") from error
+    except ExportedFileError as error:
+        raise CalibrationError(f"--calibration: {file}: {error}") from error

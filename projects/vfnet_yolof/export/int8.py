@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,17 @@ class Ranges:
 
 
 def quantized_openvino(
-    model: Any, parts: Parts, chosen: Collection[str], images: Iterable[np.ndarray]
+    model: Any,
+    parts: Parts,
+    chosen: Collection[str],
+    files: Sequence[Path],
+    read: Callable[[Path], np.ndarray],
 ) -> Any:
-    """An OpenVINO model with some of its parts in 8 bits, by NNCF.
+    """An OpenVINO model with some of its parts in 8 bits, by NNCF, which chooses the ranges.
 
     Args:
         model: an ``openvino.Model``, converted from the ONNX graph that ``parts`` was made of.
-        images: of shape (3, H, W), as :meth:`.Metadata.prepared` gives them.
+        files: images. read: gives one as :meth:`.Metadata.prepared` does, (3, H, W).
     """
     import nncf
 
@@ -102,12 +106,11 @@ def quantized_openvino(
         if op.get_type_name() not in ("Constant", "Relu", "Result")
         and op.get_friendly_name().removesuffix("/WithoutBiases") not in inside
     ]
-    batches = [image[None] for image in images]
     with quiet():
         return nncf.quantize(
             model,
-            nncf.Dataset(batches),
-            subset_size=len(batches),
+            nncf.Dataset(list(files), lambda file: read(file)[None]),
+            subset_size=len(files),
             ignored_scope=nncf.IgnoredScope(names=outside, validate=False),
         )
 

@@ -18,7 +18,7 @@ import torch
 
 from ..runtime import ExportedDetector, Found, Metadata
 from ..runtime.metadata import KEY
-from .calibration import Calibration
+from .calibration import Calibration, prepared
 from .check import CheckFailed, noise
 from .half import half
 from .int8 import METHODS, Ranges, quantized_openvino
@@ -212,30 +212,41 @@ class _Making:
             chosen = largest_within(everything, loss, reduction.max_drop)
         else:
             loss(everything)
-        return self._quantized(chosen), measured[frozenset(chosen)]
+        if frozenset(chosen) != next(reversed(measured)):  # else it was the last to be written
+            self._quantized(chosen)
+        return (self.path, self._int8_metadata(chosen)), measured[frozenset(chosen)]
 
     def _quantized(self, chosen: Sequence[str]) -> tuple[Path, Metadata]:
+        calibration, metadata = self.reduction.calibration, self._int8_metadata(chosen)
+        assert calibration is not None
+        if self.path.suffix == ".xml":
+            model = quantized_openvino(
+                self._openvino(self.exact),
+                self.parts,
+                chosen,
+                calibration.files,
+                lambda file: prepared(file, metadata),
+            )
+            self._save_openvino(model, metadata, compress=False)
+        else:
+            if self._ranges is None:
+                images = calibration.prepared(metadata)
+                self._ranges = Ranges(self.proto, images, self.reduction.method)
+            save_onnx(self._ranges.quantized(chosen), self.path, metadata.to_json())
+        return self.path, metadata
+
+    def _int8_metadata(self, chosen: Sequence[str]) -> Metadata:
         calibration = self.reduction.calibration
         assert calibration is not None
-        is_openvino = self.path.suffix == ".xml"
-        metadata = self._described(
+        return self._described(
             {
                 "parts": list(chosen),
                 "exact": self._exact([x for x in self.parts.nodes if x not in chosen]),
-                "method": "nncf" if is_openvino else self.reduction.method,
+                "method": "nncf" if self.path.suffix == ".xml" else self.reduction.method,
                 "images": len(calibration.files),
                 "seed": calibration.seed,
             }
         )
-        images = calibration.prepared(metadata)
-        if is_openvino:
-            model = quantized_openvino(self._openvino(self.exact), self.parts, chosen, images)
-            self._save_openvino(model, metadata, compress=False)
-        else:
-            if self._ranges is None:
-                self._ranges = Ranges(self.proto, images, self.reduction.method)
-            save_onnx(self._ranges.quantized(chosen), self.path, metadata.to_json())
-        return self.path, metadata
 
     def _described(self, reduced: dict[str, Any]) -> Metadata:
         return dataclasses.replace(self.metadata, reduced=reduced)

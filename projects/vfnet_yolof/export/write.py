@@ -112,6 +112,8 @@ def export_detector(
     graph = DetectorGraph(model, onnx=options.format != "torch-export", nms=options.nms)
     metadata = _metadata(model, config, options, class_names, category_ids, config_text)
     metadata = dataclasses.replace(metadata, license=license)
+    if options.reduction is not None and options.reduction.calibration is not None:
+        options.reduction.calibration.try_out(metadata)
     suffix = FORMATS[options.format]
     with tempfile.TemporaryDirectory(prefix="vfnet_yolof_export.") as folder:
         scratch, trial = (Path(folder) / f"{name}{suffix}" for name in ("model", "trial"))

@@ -6,8 +6,9 @@ import platform
 import subprocess
 from pathlib import Path
 
-_X86 = {"avx512_vnni", "avx_vnni", "amx_int8"}
-_ARM = {"asimddp", "i8mm"}
+_CPUINFO = Path("/proc/cpuinfo")
+_KEYS = ("flags", "Features")  # on x86 and on Arm
+_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
 def has_int8_instructions() -> bool | None:
@@ -17,17 +18,7 @@ def has_int8_instructions() -> bool | None:
     """
     system = platform.system()
     if system == "Linux":
-        try:
-            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            return None
-        flags = {
-            flag
-            for line in lines
-            if line.partition(":")[0].strip() in ("flags", "Features")
-            for flag in line.partition(":")[2].split()
-        }
-        return bool(flags & (_X86 | _ARM)) if flags else None
+        return _from_cpuinfo(_CPUINFO)
     if system == "Darwin":
         arm = _sysctl("hw.optional.arm.FEAT_DotProd")
         if arm is not None:
@@ -51,6 +42,16 @@ def int8_warning() -> str | None:
         "This processor has no instructions for 8-bit numbers (VNNI, AMX, Arm's dot product): an "
         "int8 file may be slower than fp32 here, and less exact, as sums of 16 bits can overflow."
     )
+
+
+def _from_cpuinfo(path: Path) -> bool | None:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    entries = (line.partition(":") for line in lines)
+    flags = {x for key, _, text in entries if key.strip() in _KEYS for x in text.split()}
+    return bool(flags & _FLAGS) if flags else None
 
 
 def _sysctl(name: str) -> str | None:
