@@ -151,7 +151,7 @@ def test_int8_says_what_it_lost(made: Made, folder: Path) -> None:
     metadata = Metadata.from_json(file.with_suffix(".json").read_text(), file)
     assert onnx.load(file).metadata_props[0].value == metadata.to_json()
     assert metadata.precision == "int8" and metadata.reduced is not None
-    assert metadata.reduced["images"] == 4 and metadata.reduced["method"] == "minmax"
+    assert metadata.reduced["images"] == 4 and metadata.reduced["method"] == "mean"
     assert {"neck", "res3", "head.cls_tower"} <= set(metadata.reduced["parts"])
     assert metadata.reduced["exact"] == ["outputs of the head", "offsets", "decoding", "NMS"]
     found = Predictor(file)(folder / "images" / "0.png")
@@ -168,8 +168,8 @@ def test_chosen_parts_only(made: Made) -> None:
     found = convolutions(ranges.quantized(["neck"]))
     neck = {x for x in found if x.startswith("model.backbone") and "bottom_up" not in x}
     assert neck and {name for name, lowered in found.items() if lowered} == neck
-    with pytest.raises(ValueError, match="method 'mean' is none of minmax, entropy, percentile"):
-        Ranges(made.graph, images, "mean")
+    with pytest.raises(ValueError, match="method 'least' is none of mean, minmax"):
+        Ranges(made.graph, images, "least")
 
 
 def test_half_keeps_positions_in_single_precision(made: Made, tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--calibration-method",
-        choices=("minmax", "entropy", "percentile"),
-        default="minmax",
+        choices=("mean", "minmax", "percentile", "entropy"),
+        default="mean",
         help="int8 in ONNX: how the ranges of activations are found",
     )
     add(

@@ -16,8 +16,13 @@ import numpy as np
 from .onnx_file import quiet
 from .parts import Parts
 
-METHODS = ("minmax", "entropy", "percentile")
-_PERCENTILE = 99.999
+# How the range of an activation follows from images: the mean of their least and greatest values,
+# these of all images, or by the histogram.
+METHODS = ("mean", "minmax", "percentile", "entropy")
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "mean": {"moving_average": True},  # the mean, of images that are collected at once
+    "percentile": {"percentile": 99.9999},
+}
 _TYPES = ["Conv", "Add", "MaxPool", "Resize"]  # a Relu goes into the convolution before it
 
 
@@ -48,16 +53,19 @@ class Ranges:
             self._model = save_and_reload_model_with_shape_infer(_with_plain_weights(model))
             source, augmented = Path(folder) / "model.onnx", Path(folder) / "augmented.onnx"
             onnx.save(self._model, str(source))
-            options = {"percentile": _PERCENTILE} if method == "percentile" else {}
+            kind = CalibrationMethod.MinMax if method in ("mean", "minmax") else None
             calibrator = create_calibrator(
                 source,
                 _TYPES,
                 augmented_model_path=str(augmented),
-                calibrate_method={x.name.lower(): x for x in CalibrationMethod}[method],
-                extra_options=options,
+                calibrate_method=kind or CalibrationMethod[method.capitalize()],
+                extra_options=_OPTIONS.get(method, {}),
             )
-            for image in images:  # one by one: activations of all would not fit into memory
-                calibrator.collect_data(_Reader(image))
+            if kind is not None:  # keeps two numbers of each activation
+                calibrator.collect_data(_Reader(images))
+            else:
+                for image in images:  # those of all images would not fit into memory
+                    calibrator.collect_data(_Reader([image]))
             self._ranges = calibrator.compute_data()
 
     def quantized(self, parts: Collection[str]) -> Any:
@@ -116,13 +124,14 @@ def quantized_openvino(
 
 
 class _Reader:
-    """One image, as onnxruntime's calibrators read their data."""
+    """Images as onnxruntime's calibrators read their data."""
 
-    def __init__(self, image: np.ndarray) -> None:
-        self._images = [{"images": image[None]}]
+    def __init__(self, images: Iterable[np.ndarray]) -> None:
+        self._images = iter(images)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        return self._images.pop() if self._images else None
+        image = next(self._images, None)
+        return None if image is None else {"images": image[None]}
 
 
 def _with_plain_weights(model: Any) -> Any:
