@@ -15,5 +15,5 @@ setup(
         CONFIGS,
         *(f"{CONFIGS}.{name}" for name in find_namespace_packages("configs")),
     ],
-    package_data={"vfnet_yolof": ["py.typed"], CONFIGS: ["**/*.yaml"]},
+    package_data={"vfnet_yolof": ["py.typed", "model_zoo/*.csv"], CONFIGS: ["**/*.yaml"]},
 )

@@ -15,8 +15,8 @@ trains nothing: it evaluates ``model_swa.pth`` and its parts, of runs that were 
 ``train.swa.keep_parts=True``.
 """
 
+from vfnet_yolof.cli.compare import compare_tool
 from vfnet_yolof.cli.main import console
-from vfnet_yolof.cli.reports import compare_tool
 
 if __name__ == "__main__":
     console(lambda: compare_tool(__doc__))

@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Pages of the site that are files of the repository outside of docs/.
 ELSEWHERE = {
     "configs/MODEL_ZOO.md": "model_zoo.md",
+    "configs/PUBLISHED.md": "published.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",

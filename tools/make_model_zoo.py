@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Write configs/MODEL_ZOO.md anew from the configs and the table of what is published.
+"""Write configs/MODEL_ZOO.md and PUBLISHED.md anew from the configs and what is published.
 
-python tools/make_model_zoo.py            # takes about a minute
-python tools/make_model_zoo.py --check    # exit status 1 if it is not current
+python tools/make_model_zoo.py            # takes a minute or two
+python tools/make_model_zoo.py --check    # exit status 1 if one is not current
 """
 
 from vfnet_yolof.cli.main import console

@@ -97,6 +97,41 @@ def test_it_is_evaluated_by_itself(run: Path, tmp_path: Path) -> None:
     assert measured["bbox/AP"] == known["bbox/AP"] or np.isnan(known["bbox/AP"])
 
 
+def test_a_report_on_its_evaluation(run: Path, tmp_path: Path, capsys: Output) -> None:
+    options = ["--output", str(tmp_path / "evaluation"), "--device", "cpu"]
+    report = tmp_path / "report"
+    assert main(["evaluate", str(run / "model_final.pth"), *options, "--report", str(report)]) == 0
+    assert str(report / "report.html") in capsys.readouterr().out
+    content = json.loads((report / "report.json").read_text())
+    measured = json.loads((tmp_path / "evaluation" / "metrics.json").read_text().splitlines()[-1])
+    assert content["ap"]["AP"] == pytest.approx(measured["bbox/AP"], abs=1e-9)
+    assert {"weights", "results", "cost", "versions", "command"} <= content["run"].keys()
+    assert content["run"]["speed"].split()[1] == "ms"
+    train = ["train", CONFIG, "--report", "x"]
+    with pytest.raises(SystemExit):
+        main(train)
+    nowhere = ["dataloader.evaluator.output_dir=null", "--report", str(report)]
+    assert main(["evaluate", str(run / "model_final.pth"), *options, *nowhere]) == 2
+    assert "--report reads the detections" in capsys.readouterr().err
+
+
+def test_two_of_them_are_compared(run: Path, data: Path, tmp_path: Path, capsys: Output) -> None:
+    models = [str(run / "model_final.pth"), str(run)]
+    options = ["--data", str(data), "--device", "cpu", "--resamples", "100"]
+    assert main(["compare", *models, *options, "--output", str(tmp_path / "compared")]) == 0
+    said = capsys.readouterr().out
+    assert "are not told apart" in said or "is better" in said or "is worse" in said
+    assert (tmp_path / "compared" / "comparison.html").is_file()
+    assert (tmp_path / "compared" / "b" / "metrics.json").is_file()
+    for wrong, message in (
+        ([*models, models[0]], "3 trained models"),
+        ([models[0], CONFIG], "Trained detectors are compared with each other"),
+        (models, "--output is missing"),
+    ):
+        assert main(["compare", *wrong, *options]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_run_resumes_by_its_folder(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "moved"
     shutil.copytree(run, folder)

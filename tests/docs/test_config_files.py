@@ -14,7 +14,8 @@ from vfnet_yolof.config.yaml_files import SECTIONS
 
 REPOSITORY = DOCS.parent
 PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "configs/MODEL_ZOO.md")),
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(config_dir() / name for name in ("MODEL_ZOO.md", "PUBLISHED.md")),
     *sorted(DOCS.rglob("*.md")),
 ]
 FOLDERS = "|".join(path.name for path in config_dir().iterdir() if path.is_dir())

@@ -12,7 +12,7 @@ from torch import nn
 from vfnet_yolof.analysis import compare
 from vfnet_yolof.analysis.compare import Scores
 from vfnet_yolof.checkpoint.average import average_checkpoints
-from vfnet_yolof.cli.reports import compare_tool
+from vfnet_yolof.cli.compare import compare_tool
 from vfnet_yolof.config.packaged import config_dir
 from vfnet_yolof.engine.swa import CyclicCosineParamScheduler, cycle_ends, refresh_batch_norm
 

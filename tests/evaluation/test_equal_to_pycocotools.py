@@ -31,8 +31,7 @@ _number = itertools.count()
 
 @pytest.fixture(params=BACKENDS)
 def backend(request) -> str:
-    if request.param == "faster-coco-eval":
-        pytest.importorskip("faster_coco_eval")
+    pytest.importorskip(request.param.replace("-", "_"))
     return request.param
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,9 @@ from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.config.saved import config_text
 from vfnet_yolof.export import check
 from vfnet_yolof.inference.predictor import Predictor
+from vfnet_yolof.model_zoo import ROWS, license_of
 from vfnet_yolof.runtime import ExportedDetector, ExportedFileError, Metadata
-from vfnet_yolof.runtime.metadata import resized
+from vfnet_yolof.runtime.metadata import _resize, resized
 
 pytest.importorskip("onnxscript", reason="exporting needs the extra [export]: onnxscript")
 onnx = pytest.importorskip("onnx", reason="exporting needs the extra [export]: onnx")
@@ -127,6 +129,43 @@ def test_runtime_without_torch(onnx_file: Path, folder: Path) -> None:
     torch.testing.assert_close(torch.tensor(json.loads(result.stdout)), expected)
 
 
+@pytest.mark.slow
+def test_runtime_distribution_alone(onnx_file: Path, folder: Path, tmp_path: Path) -> None:
+    """The same boxes in an environment with nothing but ``vfnet-yolof-runtime``."""
+    root = Path(__file__).parents[2]
+    if not (root / "packaging/runtime").is_dir():
+        pytest.skip("needs the source tree")
+    for part in ("packaging/runtime", "projects/vfnet_yolof"):  # building leaves files behind
+        shutil.copytree(root / part, tmp_path / "tree" / part)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
+    python = tmp_path / "env/bin/python"
+    source = str(tmp_path / "tree/packaging/runtime")
+    installed = subprocess.run(
+        [python, "-m", "pip", "install", "-q", source], capture_output=True, text=True
+    )
+    if "No matching distribution" in installed.stderr:
+        pytest.skip("no package index can be reached")
+    assert installed.returncode == 0, installed.stderr
+    code = (
+        "import importlib.util as u, sys\n"
+        "assert not any(map(u.find_spec, ('torch', 'torchvision', 'detectron2')))\n"
+        "from vfnet_yolof.runtime import ExportedDetector\n"
+        "print(ExportedDetector(sys.argv[1])(sys.argv[2]).boxes.tolist())\n"
+    )
+    result = subprocess.run(
+        [python, "-c", code, onnx_file, folder / "1.png"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={},
+    )
+    assert result.returncode == 0, result.stderr
+    native = Predictor(folder / "tiny.pth", device="cpu", optimized=False)(folder / "1.png")
+    expected = native.pred_boxes.tensor
+    assert len(expected)
+    torch.testing.assert_close(torch.tensor(json.loads(result.stdout)), expected, atol=1e-2, rtol=0)
+
+
 def test_openvino_predicts_the_same(folder: Path) -> None:
     pytest.importorskip("openvino", reason="needs the extra [export]: openvino")
     assert export(folder, "openvino", "--format", "openvino") == 0
@@ -163,6 +202,21 @@ def test_a_file_that_differs_is_not_kept(
     assert not (folder / "wrong").exists()
 
 
+def test_licence_of_published_weights_alone(tmp_path: Path) -> None:
+    published = ROWS["vfnet/vfnet_r50_fpn_1x"].weights
+    assert published is not None
+    torch.save({"model": {}, "source": {"sha256": f"{published.sha256}00"}}, tmp_path / "a.pth")
+    torch.save({"model": {}}, tmp_path / "b.pth")
+    assert license_of(tmp_path / "a.pth") == "Apache-2.0"
+    assert license_of(tmp_path / "b.pth") is None
+
+
+def test_a_missing_opencv_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install opencv-python-headless"):
+        _resize(np.zeros((4, 4, 3), np.uint8), (8, 8), "opencv")
+
+
 def test_an_interrupted_export_leaves_no_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +232,7 @@ def test_an_interrupted_export_leaves_no_file(
 def test_boxes_of_random_weights_are_compared_by_the_size_of_the_image() -> None:
     found = check.Check((100, 320), 1, 10, 0.024, 0.0, 0)
     assert not found.good and "(0.01 allowed)" in str(found)
-    assert found._replace(allowed=check.MAX_RELATIVE_ERROR * 320).good
+    assert found._replace(allowed=0.01 + check.MAX_RELATIVE_ERROR * 320).good
 
 
 def test_files_that_are_refused(onnx_file: Path, tmp_path: Path, capsys: Output) -> None:

@@ -1,6 +1,7 @@
 """The predictor: any kind of image in, Instances in that image's pixels out."""
 
 import copy
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from vfnet_yolof import Predictor
 from vfnet_yolof.checkpoint import CheckpointMismatchError
 from vfnet_yolof.config.packaged import load_config
+from vfnet_yolof.inference.inputs import InputError, class_thresholds
 from vfnet_yolof.modeling.yacs import get_cfg_with_keys
 from vfnet_yolof.utils.image_arrays import to_array
 
@@ -214,6 +216,43 @@ def test_score_threshold(predictor: Predictor, config, weights):
     threshold = float(everything.median())
     strict = Predictor(config, weights, device="cpu", score_thresh=threshold)
     assert torch.equal(strict(image).scores, everything[everything >= threshold])
+
+
+def test_a_threshold_for_each_class(predictor: Predictor, config, weights, tmp_path: Path):
+    """By name, from a dict or the report's file; classes without one have the predictor's."""
+    image = picture(64, 96)
+    low = Predictor(config, weights, score_thresh=0.01)(image)
+    common, rare = low.pred_classes.bincount().argsort(descending=True)[:2].tolist()
+    names = predictor.class_names
+    own = {names[common]: 0.99, names[rare]: 0.02}
+    found = Predictor(config, weights, score_thresh=0.01, thresholds=own)(image)
+    assert common not in found.pred_classes and len(found) < len(low)
+    assert (found.pred_classes == rare).sum() == (low.pred_classes == rare)[
+        low.scores >= 0.02
+    ].sum()
+    file = tmp_path / "thresholds.json"
+    file.write_text(json.dumps({"iou": 0.5, "thresholds": own}))
+    # 0.5 would have the model hold back what the file lets through
+    again = Predictor(config, weights, score_thresh=0.5, thresholds=file)(image)
+    assert (again.pred_classes == rare).sum() == (found.pred_classes == rare).sum()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"thresholds": {"no such class": 0.3}}, "no class 'no such class'; it has"),
+        ({"class": 1.5}, "from 0 to 1, not 1.5"),
+        ({"class": "0.3"}, "from 0 to 1, not '0.3'"),
+        ({"thresholds": {}}, "no thresholds"),
+    ],
+)
+def test_thresholds_that_cannot_be_meant(content, message, tmp_path: Path):
+    file = tmp_path / "thresholds.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        class_thresholds(file, ["class", "other"])
+    with pytest.raises(InputError, match="there is no file"):
+        class_thresholds(tmp_path / "none.json", ["class"])
 
 
 def test_the_models_own_threshold_does_not_hold_up_a_lower_one(config, weights):

@@ -16,3 +16,33 @@ def shrink(model):
     model.backbone.out_channels = 64
     model.head.conv_channels = 64
     model.head.num_convs = 2
+
+
+def shrink_row(model):
+    """The same of a row of a paper's table, whatever its detector; changes ``model``.
+
+    What makes the row stays: losses, assigner, representation, anchors at a location, levels and
+    dilations. YOLOF becomes a quarter of its scale, as in ``yolof_small.py``.
+    """
+    backbone, head = model.backbone, model.head
+    shrink_bottom_up(backbone.bottom_up)
+    if "stride_in_1x1" in backbone.bottom_up:
+        backbone.bottom_up.stride_in_1x1 = False
+    head.conv_channels = 64
+    if "in_feature" in backbone:
+        backbone.bottom_up.out_features = ["res3"]
+        backbone.in_feature = "res3"
+        backbone.channels = 64
+        backbone.mid_channels = 16
+        generator = model.anchor_generator
+        generator.sizes = [[size / 4 for size in sizes] for sizes in generator.sizes]
+        generator.strides = [8]
+        model.box_coder.center_clamp = 8.0
+        return
+    backbone.out_channels = 64
+    top = backbone.top_block
+    if top.in_feature == "res5":
+        top.in_channels = 256
+    for name in ("num_convs", "num_cls_convs", "num_reg_convs"):
+        if name in head:
+            head[name] = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -66,15 +67,25 @@ def run(config: str, seed: int, folder: Path, common: Sequence[str]) -> int:
     command += ["--seed", str(seed), "--output-dir", str(folder)]
     print(f"{config}, seed {seed}: {folder}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
+    start, used = time.monotonic(), _cpu_of_children()
     with open(folder / "output.txt", "a", encoding="utf-8") as log:
         status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
     if status:
         print(f"see {folder / 'output.txt'}", file=sys.stderr)
         return status
-    result = {**last_metrics(folder), "minutes": (time.monotonic() - start) / 60}
+    result = {
+        **last_metrics(folder),
+        "minutes": (time.monotonic() - start) / 60,
+        "cpu_minutes": (_cpu_of_children() - used) / 60,
+    }
     write_text(folder / DONE, json.dumps(result, indent=1))
     return 0
+
+
+def _cpu_of_children() -> float:
+    """Seconds of CPU, all threads together, of processes that were waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def last_metrics(folder: Path) -> dict[str, float]:

@@ -1,4 +1,8 @@
-"""``configs/MODEL_ZOO.md``: what is published for each row, and what its model costs."""
+"""``configs/MODEL_ZOO.md`` and ``configs/PUBLISHED.md``: what is published, what models cost.
+
+The first has a line for each config that is meant to reach a published row, the second the tables
+of the papers row by row.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
 from ..config.packaged import config_dir
 from ..config.read import read
+from ..model_zoo.published import PublishedRow, all_rows, rows, tables
 from ..model_zoo.table import ROWS, Row
 from .compare import write_text
 from .cost_report import analyze
 
 SIZE = (800, 1344)
-FILE = "MODEL_ZOO.md"
+FILE, PRINTED_FILE = "MODEL_ZOO.md", "PUBLISHED.md"
 GROUPS = {
     "VFNet and VFNet-X": "vfnet/",
     "ATSS, the baseline of VFNet's tables 4 and 5": "atss/",
@@ -25,6 +30,8 @@ GROUPS = {
     "FoveaBox": "foveabox/",
     "RepPoints": "reppoints/",
     "SSD512": "ssd/",
+    "RetinaNet, as MMDetection trains it": "baselines/",
+    "VFNet's table 5, of which its authors publish weights": "ablations/",
 }
 
 # Reference implementations at 800 x 1344: millions of parameters, 10^9 multiply-adds.
@@ -60,12 +67,23 @@ warm up at a constant rate; these configs start from torchvision's weights (R, G
 linearly.
 """,
 }
-DESCRIBED = tuple(dict.fromkeys((*ROWS, *REFERENCE)))
+IN_ZOO = tuple(dict.fromkeys((*ROWS, *REFERENCE)))
+PRINTED = tuple(dict.fromkeys(row.config for row in all_rows() if row.config is not None))
+DESCRIBED = tuple(dict.fromkeys((*IN_ZOO, *PRINTED)))
+PAPERS = {
+    "vfnet": "VarifocalNet",
+    "gfl": "Generalized Focal Loss",
+    "yolof": "YOLOF",
+    "repositories": "Lists of models in repositories",
+}
+# What trains a model and has no part in its cost.
+_TRAINING = re.compile(r"\w*(loss|assigner|weight|quality)|beta|min_positives|min_quality_sum")
 
 _HEAD = f"""# Model zoo
 
 Made by `python tools/make_model_zoo.py` from the configs; do not edit. How to get, convert and
-verify weights: [docs/weights.md](../docs/weights.md).
+verify weights: [docs/weights.md](../docs/weights.md). The tables of the papers row by row, with
+AP at each threshold and size, ablations and quoted competitors: [PUBLISHED.md](PUBLISHED.md).
 
 AP is as published, on val2017 and on test-dev, in percent; none of it was measured here. Where the
 weights come from another training, their own AP on val2017 stands in brackets. Parameters are in
@@ -78,6 +96,16 @@ the resizing, multiple of px that height and width are padded to, order of the c
 config has it, but for the weights below.
 
 {{others}}
+"""
+
+_PRINTED_HEAD = f"""# Published results, row by row
+
+Made by `python tools/make_model_zoo.py`; do not edit. AP is as printed, in percent, on val2017
+("val") or test-dev; nothing of it was measured here. "quoted" marks others' work that the paper
+cites. FPS are the authors', on the GPU named. M, millions of parameters, and G, 10^9 multiply-adds
+at {SIZE[0]} x {SIZE[1]}, are those of the config here, counted as in the [model zoo](MODEL_ZOO.md).
+How to get weights is in [docs/weights.md](../docs/weights.md). Not listed: YOLOF's table 6, of
+training memory and time, which has no AP.
 """
 
 _COST = """## Size and cost beside the reference implementations
@@ -98,7 +126,7 @@ def measure(rows: Sequence[str] = DESCRIBED) -> dict[str, Figures]:
     known: dict[str, Figures] = {}
     found = {}
     for row in rows:
-        model = OmegaConf.to_yaml(read(f"{row}.py").cfg.model)
+        model = _counted(read(f"{row}.py").cfg.model)
         if model not in known:
             cost = analyze(f"{row}.py", SIZE)
             known[model] = Figures(
@@ -108,27 +136,31 @@ def measure(rows: Sequence[str] = DESCRIBED) -> dict[str, Figures]:
     return found
 
 
+def _counted(model: DictConfig) -> str:
+    """A detector's config without what its training alone has."""
+    kept = {key: node for key, node in model.items() if not _TRAINING.fullmatch(str(key))}
+    return OmegaConf.to_yaml(OmegaConf.create(kept, flags={"allow_objects": True}))
+
+
 def read_figures(text: str) -> dict[str, Figures]:
     """The figures that a document has, by row."""
-    rows, _, costs = text.partition(_COST)
+    listed, _, costs = text.partition(_COST)
     found = re.findall(
         r"^\| ([\w/]+)\.py +\| +[\d.]+ +\| +([\d.]+) +\| +[\d.]+ +\| +([\d.]+)", costs, re.MULTILINE
     )
-    found += re.findall(
-        r"^\| \[([\w/]+)\]\([^)]*\) +\| +([\d.]+) +\| +([\d.]+) +\|", rows, re.MULTILINE
-    )
+    found += re.findall(r"\| \[([\w/]+)\]\(\1\.py\) +\| +([\d.]+) +\| +([\d.]+) +\|", listed)
     return {row: Figures(parameters, adds) for row, parameters, adds in found}
 
 
 def document(figures: Mapping[str, Figures]) -> str:
-    """The whole text, for the figures of everything in :data:`DESCRIBED`."""
+    """The text of the zoo, for the figures of everything in :data:`IN_ZOO`."""
     parts = [_HEAD.format(others=_others())]
     for title, prefix in GROUPS.items():
-        rows = [_line(name, ROWS[name], figures[name]) for name in ROWS if name.startswith(prefix)]
+        lines = [_line(name, ROWS[name], figures[name]) for name in ROWS if name.startswith(prefix)]
         headers = ["config", "M", "G", "AP val", "AP test-dev", "images", "weights", "SHA-256"]
         remark = f"{REMARKS[prefix]}\n" if prefix in REMARKS else ""
-        parts.append(f"## {title}\n\n{remark}{_table(rows, headers)}\n")
-    rows = [
+        parts.append(f"## {title}\n\n{remark}{_table(lines, headers)}\n")
+    lines = [
         [
             f"{name}.py",
             f"{m:.2f}",
@@ -139,22 +171,82 @@ def document(figures: Mapping[str, Figures]) -> str:
         for name, (m, g) in REFERENCE.items()
     ]
     headers = ["config", "M, reference", "M", "G, reference", "G"]
-    parts.append(f"{_COST}\n{_table(rows, headers)}\n")
+    parts.append(f"{_COST}\n{_table(lines, headers)}\n")
     return "\n".join(parts)
 
 
+def printed_document(figures: Mapping[str, Figures]) -> str:
+    """The papers' tables, for the figures of everything in :data:`PRINTED`."""
+    parts = [_PRINTED_HEAD]
+    for paper, title in PAPERS.items():
+        parts.append(f"## {title}\n")
+        for table in tables()[paper]:
+            name = table if paper == "repositories" else _title(table)
+            parts.append(f"### {name}\n\n{_printed_table(rows(paper, table), figures)}\n")
+    return "\n".join(parts)
+
+
+def _title(table: str) -> str:
+    if table.startswith("readme-"):
+        return f"README, table {table.removeprefix('readme-')}"
+    if table.startswith("figure"):
+        return f"Figure {table.removeprefix('figure')}"
+    return f"Table {table}"
+
+
+def _printed_table(printed: Sequence[PublishedRow], figures: Mapping[str, Figures]) -> str:
+    """One table; columns that none of its rows fills are left out."""
+    columns: dict[str, list[str]] = {
+        "row": [row.label for row in printed],
+        "config": [f"[{row.config}]({row.config}.py)" if row.config else "" for row in printed],
+        "M": [figures[row.config].parameters if row.config else "" for row in printed],
+        "G": [figures[row.config].multiply_adds if row.config else "" for row in printed],
+        "on": [row.evaluated_on for row in printed],
+    }
+    for name in ("AP", "AP50", "AP75", "APS", "APM", "APL"):
+        columns[name] = [_number(getattr(row, name.lower())) for row in printed]
+    columns |= {
+        "FPS": ["" if row.fps is None else f"{row.fps:g}" for row in printed],
+        "GPU": [row.gpu for row in printed],
+        "weights": [_weights(row) for row in printed],
+        "remark": [_remark(row) for row in printed],
+    }
+    filled = {name: cells for name, cells in columns.items() if any(cells)}
+    return _table(list(zip(*filled.values(), strict=True)), list(filled))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _weights(row: PublishedRow) -> str:
+    """The file of the row's first config that has one, and the authors' page for the row."""
+    found = []
+    known = (ROWS[name].weights for name in row.configs if name in ROWS)
+    weights = next((each for each in known if each is not None), None)
+    if weights is not None:
+        found.append(f"[{weights.file}]({(*weights.addresses, weights.page)[0]})")
+    if row.weights and (weights is None or row.weights != weights.page):
+        found.append(f"[authors' file]({row.weights})")
+    return ", ".join(found)
+
+
+def _remark(row: PublishedRow) -> str:
+    also = f"also {', '.join(f'{name}.py' for name in row.also)}" if row.also else ""
+    return "; ".join(filter(None, ("quoted" if row.quoted else "", row.note, also)))
+
+
 def _line(name: str, row: Row, figures: Figures) -> list[str]:
-    val = "" if row.val is None else f"{row.val:.1f}"
+    val = _number(row.val)
     if row.weights is not None and row.weights.val is not None:
         val += f" [{row.weights.val:.1f}]"
-    test_dev = "" if row.test_dev is None else f"{row.test_dev:.1f}"
     weights, digest = "", ""
     images = "" if row.weights is None else str(row.weights.pipeline)
     if row.weights is not None and row.weights.addresses:
         weights, digest = f"[{row.weights.file}]({row.weights.addresses[0]})", row.weights.sha256
     elif row.weights is not None:
         weights = f"{row.weights.file} from [this page]({row.weights.page})"
-    return [f"[{name}]({name}.py)", *figures, val, test_dev, images, weights, digest]
+    return [f"[{name}]({name}.py)", *figures, val, _number(row.test_dev), images, weights, digest]
 
 
 def _others() -> str:
@@ -171,12 +263,22 @@ def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
     return tabulate(rows, headers, "pipe", disable_numparse=True)
 
 
+def pages(figures: Mapping[str, Figures]) -> dict[str, str]:
+    """Both documents by the names of their files, for the figures of :data:`DESCRIBED`."""
+    return {FILE: document(figures), PRINTED_FILE: printed_document(figures)}
+
+
 def write_page() -> None:
-    """Write the document anew; takes about a minute."""
-    write_text(config_dir() / FILE, document(measure()))
+    """Write both documents anew; takes a minute or two."""
+    for name, text in pages(measure()).items():
+        write_text(config_dir() / name, text)
 
 
-def is_current() -> bool:
-    """Whether the document is what :func:`write_page` would write."""
-    path = config_dir() / FILE
-    return path.is_file() and path.read_text(encoding="utf-8") == document(measure())
+def outdated() -> list[str]:
+    """Names of the documents that are not what :func:`write_page` would write."""
+    return [
+        name
+        for name, text in pages(measure()).items()
+        if not (config_dir() / name).is_file()
+        or (config_dir() / name).read_text(encoding="utf-8") != text
+    ]

@@ -41,7 +41,7 @@ REQUIRED = (
 # Module, distribution, and what is not there without it.
 OPTIONAL = (
     ("timm", "timm", "configs with TimmBackbone cannot be built"),
-    ("faster_coco_eval", "faster-coco-eval", "COCO's measures are computed by pycocotools, slower"),
+    ("hotcoco", "hotcoco", "COCO's measures are computed ten times slower or more"),
     ("scipy", "scipy", "the Hungarian matcher among YOLOF's comparisons cannot be used"),
     ("safetensors", "safetensors", "weights in .safetensors files cannot be read"),
     ("supervision", "supervision", "nothing here; it would take the predictor's Instances"),

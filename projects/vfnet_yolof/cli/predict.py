@@ -39,6 +39,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help="leave out what scores lower (0.3); the model's own threshold does not hold it up",
     )
+    parser.add_argument(
+        "--thresholds",
+        metavar="FILE",
+        help="scores by class name, as `vfnet-yolof report` writes them; others: --score-threshold",
+    )
     inner = parser.add_mutually_exclusive_group()
     inner.add_argument(
         "--draw-star", action="store_true", help="VFNet: initial box, star points, refined box"
@@ -84,6 +89,7 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
         weights,
         device=args.device,
         score_thresh=args.score_threshold,
+        thresholds=args.thresholds,
         batch_size=args.batch_size,
         overrides=args.changes,
         allow=args.allow,

@@ -26,7 +26,7 @@ from .main import told
 
 _VALUES = (
     *("epochs", "batch", "num_gpus", "num_processes", "num_machines", "machine_rank"),
-    "dist_url",
+    *("dist_url", "report"),
 )
 _FLAGS = (
     *("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config"),
@@ -55,6 +55,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--exported", metavar="FILE", help="with --eval-only: this file instead of a checkpoint")
     add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
     add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
+    add("--report", metavar="DIR", help="with --eval-only: write a report on the detections there")
     add(
         "--resume",
         action="store_true",
@@ -163,6 +164,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimize", action="store_true", help="the faster copy that predicts: norms folded etc."
     )
+    parser.add_argument(
+        "--report",
+        metavar="DIR",
+        help="write curves, confusion, kinds of mistakes, calibration and worst images there",
+    )
     add_data(parser, ["val"])
     add_other_test_settings(parser)
     _add_shared(parser)
@@ -242,7 +248,7 @@ TRAIN = Command(
 )
 EVALUATE = Command(
     "Evaluate a detector with COCO's measures.",
-    "  %(prog)s output/first\n"
+    "  %(prog)s output/first --report output/first/report\n"
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py --weights vfnet_r50.pth --data datasets/coco",
     _add_evaluate,
     _evaluate,

@@ -18,6 +18,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
+from ..analysis.report_run import EvaluationReport
 from ..checkpoint import load_record
 from ..checkpoint.rules import CheckpointError
 from ..config.options import ConfigError
@@ -48,6 +49,7 @@ from ..utils.class_names import Classes
 from ..utils.quiet import keep_warnings_off_console
 from .console import shorten_console
 from .output_folder import claim, settled_folder
+from .report import command_and_versions, told
 from .train import argument_parser
 
 EXPECTED = (
@@ -107,6 +109,8 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.optimize and not args.eval_only:
         raise ConfigError("--optimize is for --eval-only: an optimised model cannot be trained.")
+    if args.report and not args.eval_only:
+        raise ConfigError("--report is for --eval-only: it is about the detections of a model.")
     status = launch(
         run_process,
         (args,),
@@ -197,7 +201,16 @@ def _train_or_evaluate(
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark and not args.eval_only
     if args.eval_only:
         exported = _exported(args.exported, args.trust_config) if args.exported else None
-        evaluate_model(cfg, tta=args.tta, optimized=args.optimize, exported=exported)
+        report = EvaluationReport(cfg, args.report) if args.report else None
+        evaluate_model(
+            cfg,
+            tta=args.tta,
+            optimized=args.optimize,
+            exported=exported,
+            watch=report.stopwatch.watch if report else None,
+        )
+        if report is not None and comm.is_main_process():
+            print(told(*report.write(command_and_versions())))
         return 0
     # As configured: training puts drawn seeds into the config it works with.
     configured = copy.deepcopy(cfg)

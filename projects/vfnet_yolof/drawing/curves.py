@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which differ for colour-blind eyes as well.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 Curve = tuple[Sequence[int], Sequence[float]]  # iterations, values
 
@@ -34,8 +34,8 @@ def draw_curves(
             iterations,
             values,
             label=name.replace("$", r"\$"),
-            color=_COLORS[number % len(_COLORS)],
-            linestyle=("-", "--", ":")[number // len(_COLORS) % 3],
+            color=COLORS[number % len(COLORS)],
+            linestyle=("-", "--", ":")[number // len(COLORS) % 3],
             marker="o" if dotted else "",
             markersize=4,
         )

@@ -278,6 +278,7 @@ def evaluate_model(
     tta: bool = False,
     optimized: bool = False,
     exported: tuple[nn.Module, Classes] | None = None,
+    watch: Callable[[nn.Module], object] | None = None,
 ) -> dict[str, Any]:
     """Evaluate ``train.init_checkpoint``, or else the best or last of ``train.output_dir``.
 
@@ -289,6 +290,7 @@ def evaluate_model(
         tta: test at the sizes of ``dataloader.tta``, on images without other augmentations.
         optimized: evaluate the faster copy that :func:`vfnet_yolof.optimize` makes of the model.
         exported: evaluate this instead of a checkpoint: what runs the file, and its classes.
+        watch: called with what will detect, before it does.
 
     Returns:
         Metrics as the evaluator names them, on every process.
@@ -313,7 +315,11 @@ def evaluate_model(
         )
     if optimized:
         model = optimize(model)
-    results = Evaluation(cfg, classes)(build_tta(cfg, model) if tta else model)
+    if tta:
+        model = build_tta(cfg, model)
+    if watch is not None:
+        watch(model)
+    results = Evaluation(cfg, classes)(model)
     if comm.is_main_process():
         # Told from the evaluations of a training, whose file this may be.
         weights = cfg.train.init_checkpoint or best_or_last(cfg.train.output_dir)

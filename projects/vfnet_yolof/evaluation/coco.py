@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
@@ -23,6 +24,7 @@ from tabulate import tabulate
 from ..data.faults import shown
 from ..utils.files import write_atomically
 from .coco_ap import AREAS, Curves, DetectionArrays, checked_backend, coco_curves, detection_limits
+from .federated import is_federated
 from .ground_truth import load_ground_truth
 
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
@@ -70,7 +72,7 @@ class CocoEvaluator(DatasetEvaluator):
             output_dir: folder of the files; None writes none.
             distributed: collect from all ranks.
             max_dets_per_image: the best detections of a class that count in an image, at least 1.
-            backend: ``"faster-coco-eval"`` or ``"pycocotools"``; the former if it is installed.
+            backend: one of ``coco_ap.BACKENDS``; by default the fastest that is installed.
 
         Raises:
             KeyError, FileNotFoundError: the data set is unknown or its file is missing.
@@ -98,6 +100,12 @@ class CocoEvaluator(DatasetEvaluator):
             logger.warning(
                 "Data set %s has images and no annotation at all: it is taken for a test set such "
                 "as COCO's test-dev, so detections are written and no AP is computed.",
+                self.dataset_name,
+            )
+        if is_federated(MetadataCatalog.get(self.dataset_name).get("json_file") or ""):
+            logger.warning(
+                "Images of %s were searched for some classes only (neg_category_ids); COCO's "
+                "rules take what is not marked for background. evaluate --report has AP by LVIS's.",
                 self.dataset_name,
             )
         self._known_ids = truth.image_ids

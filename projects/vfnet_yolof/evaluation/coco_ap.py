@@ -1,8 +1,10 @@
-"""COCO's precision and recall from compact arrays, one class at a time.
+"""COCO's precision and recall from compact arrays.
 
-The definition is the official code's, pycocotools; where ``faster-coco-eval`` is installed its C++
-version of the same code is used. Either wants a Python dictionary for each box. Classes do not
-depend on each other in COCO's definition, so only one class's dictionaries exist at a time.
+The definition is the official code's, pycocotools. ``hotcoco`` computes the same arrays in Rust, to
+the last bit, and takes arrays as they are; it is used where it is installed, else
+``faster-coco-eval``, pycocotools' code in C++. These two want a Python dictionary for each box.
+Classes do not depend on each other in COCO's definition, so only one class's dictionaries exist at
+a time.
 """
 
 from __future__ import annotations
@@ -12,13 +14,19 @@ import gc
 import importlib.util
 import io
 import numbers
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 AREAS = ("all", "small", "medium", "large")  # the order of pycocotools' areaRng
-BACKENDS = ("faster-coco-eval", "pycocotools")
+BACKENDS = ("hotcoco", "faster-coco-eval", "pycocotools")  # the fastest first
+
+
+# The process in which hotcoco started its threads: a fork has none of them and would wait forever.
+_used_in: int | None = None
 
 
 class DetectionArrays(NamedTuple):
@@ -74,8 +82,8 @@ class Curves(NamedTuple):
 
 
 def default_backend() -> str:
-    """``"faster-coco-eval"`` where it is installed, else ``"pycocotools"``."""
-    return BACKENDS[0] if _is_installed(BACKENDS[0]) else BACKENDS[1]
+    """The first of ``BACKENDS`` that is installed; pycocotools always is."""
+    return next((backend for backend in BACKENDS if _is_installed(backend)), BACKENDS[-1])
 
 
 def checked_backend(backend: str | None) -> str:
@@ -129,7 +137,8 @@ def coco_curves(
         annotations: ``image_id`` (position in the data set), ``category_id`` (class of the
             model), ``bbox`` (x, y, width, height), ``area`` and ``iscrowd`` of each box.
         max_dets: detections of a class that count in an image, the best ones.
-        backend: one of ``BACKENDS``; :func:`default_backend` by default.
+        backend: one of ``BACKENDS``; :func:`default_backend` by default. In a process that was
+            forked after ``hotcoco`` had been used the next one takes its place.
 
     Of equal scores the detection in the image with the lower position comes first, which is
     pycocotools' order where positions follow the order of the ids.
@@ -138,6 +147,10 @@ def coco_curves(
         ValueError: see :func:`detection_limits` and :func:`checked_backend`.
     """
     backend, limits = checked_backend(backend), detection_limits(max_dets)
+    if backend == "hotcoco" and _used_in not in (None, os.getpid()):
+        backend = next(x for x in BACKENDS[1:] if x == BACKENDS[-1] or _is_installed(x))
+    if backend == "hotcoco":
+        return _hotcoco(annotations, detections, num_classes, limits)
     truth: list[list[dict[str, Any]]] = [[] for _ in range(num_classes)]
     for number, annotation in enumerate(annotations, start=1):  # an id of 0 means "none" there
         truth[annotation["category_id"]].append({**annotation, "id": number})
@@ -157,6 +170,44 @@ def coco_curves(
         np.stack([c.precision for c in curves], axis=2),
         np.stack([c.recall for c in curves], axis=1),
     )
+
+
+def _hotcoco(
+    annotations: Sequence[dict[str, Any]],
+    detections: DetectionArrays,
+    num_classes: int,
+    limits: list[int],
+) -> Curves:
+    """All classes at once. Ids count from 1 there."""
+    global _used_in
+    import hotcoco
+
+    _used_in = os.getpid()
+
+    def column(key: str, dtype: type) -> np.ndarray:
+        return np.array([annotation[key] for annotation in annotations], dtype)
+
+    images = column("image_id", np.int64) + 1
+    count = int(max(images.max(initial=0), detections.images.max(initial=0) + 1))
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # of figures that no leader board has
+        truth = hotcoco.COCO.from_arrays(
+            [{"id": i, "file_name": "", "width": 1, "height": 1} for i in range(1, count + 1)],
+            [{"id": k, "name": str(k)} for k in range(1, num_classes + 1)],
+            images,
+            column("category_id", np.int64) + 1,
+            column("bbox", np.float64).reshape(-1, 4),
+            area=column("area", np.float64),
+            iscrowd=column("iscrowd", bool),
+        )
+        rows = (detections.images + 1, detections.boxes, detections.scores, detections.classes + 1)
+        found = truth.load_res(np.column_stack([x.astype(np.float64) for x in rows]))
+        evaluation = hotcoco.COCOeval(truth, found, "bbox")
+        evaluation.params.max_dets = limits
+        evaluation.evaluate()
+        evaluation.accumulate()
+    result: Any = evaluation.eval
+    return Curves(np.asarray(result["precision"])[..., -1], np.asarray(result["recall"]))
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..data.annotations import load_annotations
-from ..data.coco_reader import ImageEntry
-from ..utils.class_names import Classes, differences, order_in
+from ..data.coco_reader import ImageEntry, read_json_object
+from ..utils.class_names import Classes, differences, listed, order_in
 from ..utils.images import IMAGE_KINDS
 
 IMAGE_SUFFIXES = tuple(suffix for kind in IMAGE_KINDS for suffix in kind.suffixes)
@@ -126,6 +127,41 @@ class DataSetIds:
             how = f"{len(found)} images of that name" if found else "no image of that name"
             raise InputError(f"{source.path}: {self._file} has {how}")
         return found[0]
+
+
+def class_thresholds(
+    given: str | os.PathLike[str] | Mapping[str, float], class_names: Sequence[str]
+) -> dict[str, float]:
+    """{class name: score threshold}, not of all classes maybe.
+
+    Args:
+        given: these, or a JSON file that has them as an object or as its ``thresholds``, which is
+            how ``vfnet-yolof report`` writes them.
+        class_names: those of the model.
+
+    Raises:
+        InputError: there is no such file, it holds no thresholds, or names a class that the model
+            does not have.
+    """
+    found: Any = given
+    owner = "thresholds"
+    if isinstance(given, str | os.PathLike):
+        owner = os.fspath(given)
+        if not Path(given).is_file():
+            raise InputError(f"there is no file {owner} of thresholds")
+        content = read_json_object(given)
+        found = content.get("thresholds", content)
+    if not isinstance(found, Mapping) or not found:
+        raise InputError(f"{owner}: no thresholds; expected an object {{class name: score}}")
+    for name, value in found.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value <= 1:
+            raise InputError(f"{owner}: {name!r} must have a score from 0 to 1, not {value!r}")
+    if unknown := [str(name) for name in found if name not in class_names]:
+        raise InputError(
+            f"{owner}: the model has no class {listed(unknown)}; it has {listed(class_names)}"
+        )
+    return {name: float(value) for name, value in found.items()}
 
 
 def _parts(file_name: str) -> list[str]:

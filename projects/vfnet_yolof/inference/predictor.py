@@ -37,6 +37,7 @@ from ..runtime import is_exported
 from ..utils.image_arrays import ImageLike, is_one_image, no_image, to_array
 from ..utils.processes import require_own_threads
 from .exported import ExportedModel, exported_config
+from .inputs import class_thresholds
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Predictor:
         *,
         device: str | torch.device | None = None,
         score_thresh: float = 0.3,
+        thresholds: str | os.PathLike[str] | Mapping[str, float] | None = None,
         batch_size: int = 8,
         overrides: Sequence[str] = (),
         use_ema: bool = True,
@@ -99,6 +101,8 @@ class Predictor:
             device: by default CUDA if there is any.
             score_thresh: detections with lower scores are left out. The model's own threshold is
                 lowered to it where it is higher.
+            thresholds: {class name: score} or a JSON file with them, such as the report's, for
+                classes that have a threshold of their own.
             batch_size: images that go through the model at once.
             overrides: ``key=value`` changes of the configuration.
             use_ema: take the averaged weights of a training checkpoint that has them.
@@ -129,6 +133,7 @@ class Predictor:
         self.batch_size = batch_size
         if is_exported(config):
             self._open_exported(config, weights, device, overrides, trust_config)
+            self._limits = self._class_limits(thresholds)
             return
         trust = Trust(tuple(allow), trust_config)
         model = named_model(config) if isinstance(config, str | os.PathLike) else None
@@ -144,13 +149,15 @@ class Predictor:
             here, source = self.cfg.tested_as, self.cfg.name
             require_tested_alike(here, source, load_record(weights), weights)
         self.model = self.cfg.build_model()
-        _lower_threshold(self.model, score_thresh)
         checkpoint, report = load_into(self.model, weights, averaged=use_ema)
         logger.info("%s: %s", weights, report.description or report.layout)
+        self.class_names = self._find_class_names(checkpoint, weights)
+        self._limits = self._class_limits(thresholds)
+        lowest = score_thresh if self._limits is None else float(self._limits.min())
+        _lower_threshold(self.model, lowest)
         self.model.to(self.device).eval()
         if optimized:
             self.model = optimize(self.model)
-        self.class_names = self._find_class_names(checkpoint, weights)
         self.category_ids = find_category_ids(checkpoint)
         self.metadata = Metadata(name="predictor", thing_classes=self.class_names)
 
@@ -329,7 +336,18 @@ class Predictor:
             outputs = detect_by_size(self.model, inputs, fields)
         # Selecting outside of inference mode gives tensors that may be changed in place.
         results = [output["instances"].to("cpu") for output in outputs]
-        return [found[found.scores >= self.score_thresh] for found in results]
+        if self._limits is None:
+            return [found[found.scores >= self.score_thresh] for found in results]
+        return [found[found.scores >= self._limits[found.pred_classes]] for found in results]
+
+    def _class_limits(
+        self, thresholds: str | os.PathLike[str] | Mapping[str, float] | None
+    ) -> torch.Tensor | None:
+        """(K,) float32, the score from which a detection of each class is given; None: of all."""
+        if thresholds is None:
+            return None
+        own = class_thresholds(thresholds, self.class_names)
+        return torch.tensor([own.get(name, self.score_thresh) for name in self.class_names])
 
     def _to_input(self, image: ImageLike, input_format: str) -> dict[str, Any]:
         array = to_array(image, self.cfg.image_format, input_format)

@@ -1,13 +1,15 @@
-"""What is published: each row's AP, and where the weights that go with it lie.
+"""Where the weights lie that are published for a config, beside the row's AP.
 
-AP on val2017 and on test-dev are told apart; None where none is published. Sources: the tables of
-the papers and of their authors' repositories, and MMDetection's lists of models (whose "box AP"
-for VFNet is that on test-dev).
+Their AP is that of :mod:`.published`; on val2017 and on test-dev are told apart, None where none
+is published. Sources of the weights: the authors' repositories, and MMDetection's lists of models
+(whose "box AP" for VFNet is that on test-dev).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from .published import TEST_DEV, VAL, published_ap, rows
 
 _MMDET = "mmdetection/v2.0"
 # The same files under two names; both were unreachable for long times.
@@ -37,6 +39,7 @@ class Pipeline(NamedTuple):
 
 MMDETECTION = Pipeline("opencv", 32, "RGB")
 MMDETECTION_CAFFE = Pipeline("opencv", 32, "BGR")  # with the weights of Caffe's ResNets
+MMDETECTION_SSD = Pipeline("opencv", 0, "RGB")  # all images are squares of one size
 YOLOF_AUTHORS = Pipeline("pil", 0, "BGR")
 
 
@@ -125,120 +128,120 @@ def _drive(row: str, key: str) -> Weights:
     return _by_hand(f"{row}.pth", f"{_DRIVE}/{key}/view", MMDETECTION)
 
 
-ROWS: dict[str, Row] = {
-    "vfnet/vfnet_r50_fpn_1x": Row(41.6, 41.6, _vfnet("r50_fpn_1x", "20201027-38db6f58")),
-    "vfnet/vfnet_r50_fpn_ms_2x": Row(44.5, 44.8, _vfnet("r50_fpn_mstrain_2x", "20201027-7cc75bd2")),
-    "vfnet/vfnet_r50_dcn_fpn_ms_2x": Row(
-        47.8, 48.0, _vfnet("r50_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-6879c318")
+_WEIGHTS: dict[str, Weights | None] = {
+    "vfnet/vfnet_r50_fpn_1x": _vfnet("r50_fpn_1x", "20201027-38db6f58"),
+    "vfnet/vfnet_r50_fpn_ms_2x": _vfnet("r50_fpn_mstrain_2x", "20201027-7cc75bd2"),
+    "vfnet/vfnet_r50_dcn_fpn_ms_2x": _vfnet(
+        "r50_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-6879c318"
     ),
-    "vfnet/vfnet_r101_fpn_1x": Row(43.0, 43.6, _vfnet("r101_fpn_1x", "20201027pth-c831ece7")),
-    "vfnet/vfnet_r101_fpn_2x": Row(
-        43.5, 43.9, _drive("vfnet_r101_fpn_2x", "1SXYCfkOXXGBhvURcqH23DA5gIwSFYz2u")
+    "vfnet/vfnet_r101_fpn_1x": _vfnet("r101_fpn_1x", "20201027pth-c831ece7"),
+    "vfnet/vfnet_r101_fpn_2x": _drive("vfnet_r101_fpn_2x", "1SXYCfkOXXGBhvURcqH23DA5gIwSFYz2u"),
+    "vfnet/vfnet_r101_fpn_ms_2x": _vfnet("r101_fpn_mstrain_2x", "20201027pth-4a5d53f1"),
+    "vfnet/vfnet_r101_dcn_fpn_ms_2x": _vfnet(
+        "r101_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-7729adb5"
     ),
-    "vfnet/vfnet_r101_fpn_ms_2x": Row(
-        46.2, 46.7, _vfnet("r101_fpn_mstrain_2x", "20201027pth-4a5d53f1")
+    "vfnet/vfnet_x101_32x4d_fpn_ms_2x": _drive(
+        "vfnet_x101_32x4d_fpn_ms_2x", "1X-soI6dyFxv0jWOKxthPPsVeyqIRRa-F"
     ),
-    "vfnet/vfnet_r101_dcn_fpn_ms_2x": Row(
-        49.0, 49.2, _vfnet("r101_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-7729adb5")
+    "vfnet/vfnet_x101_32x4d_dcn_fpn_ms_2x": _vfnet(
+        "x101_32x4d_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-d300a6fc"
     ),
-    "vfnet/vfnet_x101_32x4d_fpn_ms_2x": Row(
-        47.4, 47.6, _drive("vfnet_x101_32x4d_fpn_ms_2x", "1X-soI6dyFxv0jWOKxthPPsVeyqIRRa-F")
+    "vfnet/vfnet_x101_64x4d_fpn_ms_2x": _drive(
+        "vfnet_x101_64x4d_fpn_ms_2x", "1m0BQ6XyAlxNdJQVbg_4OuEgEctywPVx9"
     ),
-    "vfnet/vfnet_x101_32x4d_dcn_fpn_ms_2x": Row(
-        49.7, 50.0, _vfnet("x101_32x4d_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-d300a6fc")
+    "vfnet/vfnet_x101_64x4d_dcn_fpn_ms_2x": _vfnet(
+        "x101_64x4d_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-b5f6da5e"
     ),
-    "vfnet/vfnet_x101_64x4d_fpn_ms_2x": Row(
-        48.2, 48.5, _drive("vfnet_x101_64x4d_fpn_ms_2x", "1m0BQ6XyAlxNdJQVbg_4OuEgEctywPVx9")
+    "vfnet/vfnet_r2_101_fpn_ms_2x": _drive(
+        "vfnet_r2_101_fpn_ms_2x", "1E4o1CxaWUQV7-HAyqbITw7JD8mOF7tNW"
     ),
-    "vfnet/vfnet_x101_64x4d_dcn_fpn_ms_2x": Row(
-        50.4, 50.8, _vfnet("x101_64x4d_fpn_mdconv_c3-c5_mstrain_2x", "20201027pth-b5f6da5e")
+    "vfnet/vfnet_r2_101_dcn_fpn_ms_2x": _drive(
+        "vfnet_r2_101_dcn_fpn_ms_2x", "1kCiEqAA_VQlhbiNuZ3HWGhBD1JvVpK0c"
     ),
-    "vfnet/vfnet_r2_101_fpn_ms_2x": Row(
-        49.2, 49.3, _drive("vfnet_r2_101_fpn_ms_2x", "1E4o1CxaWUQV7-HAyqbITw7JD8mOF7tNW")
-    ),
-    "vfnet/vfnet_r2_101_dcn_fpn_ms_2x": Row(
-        51.1, 51.3, _drive("vfnet_r2_101_dcn_fpn_ms_2x", "1kCiEqAA_VQlhbiNuZ3HWGhBD1JvVpK0c")
-    ),
-    "vfnet/vfnetx_r2_101_800": Row(
-        53.4, 53.7, _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS, MMDETECTION)
-    ),
-    "vfnet/vfnetx_r2_101_1200": Row(
-        54.5, 55.1, _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS, MMDETECTION)
-    ),
+    "vfnet/vfnetx_r2_101_800": _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS, MMDETECTION),
+    "vfnet/vfnetx_r2_101_1200": _by_hand("vfnetx_r2_101.pth", _VFNET_AUTHORS, MMDETECTION),
     # table 4's other range of scales, and testing at 1333 x 900
-    "vfnet/vfnet_r50_fpn_ms640_2x": Row(None, 44.3),
-    "vfnet/vfnet_r101_fpn_ms640_2x": Row(None, 46.0),
-    "vfnet/vfnet_x101_32x4d_fpn_ms640_2x": Row(None, 46.7),
-    "vfnet/vfnet_x101_64x4d_fpn_ms640_2x": Row(None, 47.4),
-    "vfnet/vfnet_r2_101_fpn_ms640_2x": Row(None, 48.4),
-    "vfnet/vfnet_r50_dcn_fpn_ms640_2x": Row(None, 47.3),
-    "vfnet/vfnet_r101_dcn_fpn_ms640_2x": Row(None, 48.4),
-    "vfnet/vfnet_x101_32x4d_dcn_fpn_ms640_2x": Row(None, 49.2),
-    "vfnet/vfnet_x101_64x4d_dcn_fpn_ms640_2x": Row(None, 49.9),
-    "vfnet/vfnet_r2_101_dcn_fpn_ms640_2x": Row(None, 50.4),
-    "vfnet/vfnet_r50_fpn_ms_2x_test900": Row(None, None),
-    "atss/atss_r50_fpn_1x": Row(39.4, None),
-    "atss/atss_r101_fpn_ms_2x": Row(None, 43.6),
-    "atss/atss_r101_dcn_fpn_ms_2x": Row(None, 46.3),
-    "atss/atss_x101_64x4d_fpn_ms_2x": Row(None, 45.6),
-    "atss/atss_x101_64x4d_dcn_fpn_ms_2x": Row(None, 47.7),
-    "gfl/gfl_r50_fpn_1x": Row(40.2, 40.3, _gfl("r50_fpn_1x", "20200629_121244-25944287")),
-    "gfl/gfl_r50_fpn_ms_2x": Row(
-        42.8, 43.1, _gfl("r50_fpn_mstrain_2x", "20200629_213802-37bb1edc", 42.9)
+    "vfnet/vfnet_r50_fpn_ms640_2x": None,
+    "vfnet/vfnet_r101_fpn_ms640_2x": None,
+    "vfnet/vfnet_x101_32x4d_fpn_ms640_2x": None,
+    "vfnet/vfnet_x101_64x4d_fpn_ms640_2x": None,
+    "vfnet/vfnet_r2_101_fpn_ms640_2x": None,
+    "vfnet/vfnet_r50_dcn_fpn_ms640_2x": None,
+    "vfnet/vfnet_r101_dcn_fpn_ms640_2x": None,
+    "vfnet/vfnet_x101_32x4d_dcn_fpn_ms640_2x": None,
+    "vfnet/vfnet_x101_64x4d_dcn_fpn_ms640_2x": None,
+    "vfnet/vfnet_r2_101_dcn_fpn_ms640_2x": None,
+    "vfnet/vfnet_r50_fpn_ms_2x_test900": None,
+    "atss/atss_r50_fpn_1x": _mmdet("atss", "atss_r50_fpn_1x_coco", "20200209-985f7bd0"),
+    "atss/atss_r101_fpn_ms_2x": None,
+    "atss/atss_r101_dcn_fpn_ms_2x": None,
+    "atss/atss_x101_64x4d_fpn_ms_2x": None,
+    "atss/atss_x101_64x4d_dcn_fpn_ms_2x": None,
+    "gfl/gfl_r50_fpn_1x": _gfl("r50_fpn_1x", "20200629_121244-25944287"),
+    "gfl/gfl_r50_fpn_ms_2x": _gfl("r50_fpn_mstrain_2x", "20200629_213802-37bb1edc", 42.9),
+    "gfl/gfl_r101_fpn_ms_2x": _gfl("r101_fpn_mstrain_2x", "20200629_200126-dd12f847", 44.7),
+    "gfl/gfl_r101_dcnv2_fpn_ms_2x": None,
+    "gfl/gfl_x101_32x4d_fpn_ms_2x": _gfl(
+        "x101_32x4d_fpn_mstrain_2x", "20200630_102002-50c1ffdb", 45.9
     ),
-    "gfl/gfl_r101_fpn_ms_2x": Row(
-        44.9, 45.0, _gfl("r101_fpn_mstrain_2x", "20200629_200126-dd12f847", 44.7)
+    "gfl/gfl_x101_32x4d_dcnv2_fpn_ms_2x": None,
+    "gfl/gfl_r101_dcnv1_fpn_ms_2x": _gfl(
+        "r101_fpn_dconv_c3-c5_mstrain_2x", "20200630_102002-134b07df"
     ),
-    "gfl/gfl_r101_dcnv2_fpn_ms_2x": Row(47.2, 47.3),
-    "gfl/gfl_x101_32x4d_fpn_ms_2x": Row(
-        45.7, 46.0, _gfl("x101_32x4d_fpn_mstrain_2x", "20200630_102002-50c1ffdb", 45.9)
+    "gfl/gfl_x101_32x4d_dcnv1_fpn_ms_2x": _gfl(
+        "x101_32x4d_fpn_dconv_c4-c5_mstrain_2x", "20200630_102002-14a2bf25"
     ),
-    "gfl/gfl_x101_32x4d_dcnv2_fpn_ms_2x": Row(48.3, 48.2),
-    "gfl/gfl_r101_dcnv1_fpn_ms_2x": Row(
-        47.1, None, _gfl("r101_fpn_dconv_c3-c5_mstrain_2x", "20200630_102002-134b07df")
+    "gfl/gfocal_r50_fpn_1x": _drive("gfocal_r50_fpn_1x", "184HAOoCl6j1-u0ad_lzmFFYQPY9nKxgy"),
+    "gfl/gfocal_r50_fpn_ms_2x": None,
+    "gfl/gfocal_r101_fpn_ms_2x": _drive(
+        "gfocal_r101_fpn_ms_2x", "1vCYKVejsxO0Fj3CNtjYg_giq3aKmQ8gB"
     ),
-    "gfl/gfl_x101_32x4d_dcnv1_fpn_ms_2x": Row(
-        48.1, None, _gfl("x101_32x4d_fpn_dconv_c4-c5_mstrain_2x", "20200630_102002-14a2bf25")
+    "gfl/gfocal_r101_dcnv2_fpn_ms_2x": _drive(
+        "gfocal_r101_dcnv2_fpn_ms_2x", "1lJT5jj6mU29fLXHFRmMBIqKi-jZGSlSR"
     ),
-    "gfl/gfocal_r50_fpn_1x": Row(
-        40.2, 40.3, _drive("gfocal_r50_fpn_1x", "184HAOoCl6j1-u0ad_lzmFFYQPY9nKxgy")
+    "gfl/gfocal_x101_32x4d_fpn_ms_2x": _drive(
+        "gfocal_x101_32x4d_fpn_ms_2x", "1VqlZKmwVYmmQzU1z-qOHiAlToG8wwIOL"
     ),
-    "gfl/gfocal_r50_fpn_ms_2x": Row(42.8, 43.1),
-    "gfl/gfocal_r101_fpn_ms_2x": Row(
-        44.9, 45.0, _drive("gfocal_r101_fpn_ms_2x", "1vCYKVejsxO0Fj3CNtjYg_giq3aKmQ8gB")
+    "gfl/gfocal_x101_32x4d_dcnv2_fpn_ms_2x": _drive(
+        "gfocal_x101_32x4d_dcnv2_fpn_ms_2x", "13W38rPTxvxwmQuDR2DIsTxvGrPhIOOOz"
     ),
-    "gfl/gfocal_r101_dcnv2_fpn_ms_2x": Row(
-        47.2, 47.3, _drive("gfocal_r101_dcnv2_fpn_ms_2x", "1lJT5jj6mU29fLXHFRmMBIqKi-jZGSlSR")
-    ),
-    "gfl/gfocal_x101_32x4d_fpn_ms_2x": Row(
-        45.7, 46.0, _drive("gfocal_x101_32x4d_fpn_ms_2x", "1VqlZKmwVYmmQzU1z-qOHiAlToG8wwIOL")
-    ),
-    "gfl/gfocal_x101_32x4d_dcnv2_fpn_ms_2x": Row(
-        48.3, 48.2, _drive("gfocal_x101_32x4d_dcnv2_fpn_ms_2x", "13W38rPTxvxwmQuDR2DIsTxvGrPhIOOOz")
-    ),
-    "yolof/yolof_r50_c5_1x": Row(
-        37.7,
-        None,
-        _mmdet_yolof("r50_c5_8x8_1x", "20210425_024427-8e864411", 37.5),
-    ),
-    "yolof/yolof_r50_dc5_1x": Row(39.2, None, _yolof_authors("R_50_DC5_1x")),
-    "yolof/yolof_r50_dc5_1x_d2468": Row(39.2, None),
-    "yolof/yolof_r101_c5_1x": Row(39.8, None, _yolof_authors("R_101_C5_1x")),
-    "yolof/yolof_r101_dc5_1x": Row(40.5, None, _yolof_authors("R_101_DC5_1x")),
-    "yolof/yolof_x101_64x4d_c5_1x": Row(42.2, None, _yolof_authors("X_101_64x4d_C5_1x")),
-    "yolof/yolof_r50_c5_ms_6x": Row(41.6, None),
-    "yolof/yolof_r101_c5_ms_6x": Row(43.7, None),
-    "yolof/yolof_x101_64x4d_c5_ms_3x": Row(44.7, None),
-    "yolof/yolof_x101_64x4d_c5_ms_3x_ms_test": Row(47.1, None),
-    "yolof/yolof_csp_d53_dc5_3x": Row(41.2, None, _yolof_authors("CSP_D_53_DC5_3x")),
-    "yolof/yolof_csp_d53_dc5_9x": Row(42.8, None, _yolof_authors("CSP_D_53_DC5_9x")),
-    "yolof/yolof_csp_d53_dc5_9x_ignore075": Row(42.8, None),
-    "yolof/yolof_csp_d53_dc5_9x_stage2_3x": Row(
-        43.2, None, _yolof_authors("CSP_D_53_DC5_9x_stage2_3x")
-    ),
-    "yolof/yolof_csp_d53_dc5_swa": Row(None, 44.3),
+    "yolof/yolof_r50_c5_1x": _mmdet_yolof("r50_c5_8x8_1x", "20210425_024427-8e864411", 37.5),
+    "yolof/yolof_r50_dc5_1x": _yolof_authors("R_50_DC5_1x"),
+    "yolof/yolof_r50_dc5_1x_d2468": None,
+    "yolof/yolof_r101_c5_1x": _yolof_authors("R_101_C5_1x"),
+    "yolof/yolof_r101_dc5_1x": _yolof_authors("R_101_DC5_1x"),
+    "yolof/yolof_x101_64x4d_c5_1x": _yolof_authors("X_101_64x4d_C5_1x"),
+    "yolof/yolof_r50_c5_ms_6x": None,
+    "yolof/yolof_r101_c5_ms_6x": None,
+    "yolof/yolof_x101_64x4d_c5_ms_3x": None,
+    "yolof/yolof_x101_64x4d_c5_ms_3x_ms_test": None,
+    "yolof/yolof_csp_d53_dc5_3x": _yolof_authors("CSP_D_53_DC5_3x"),
+    "yolof/yolof_csp_d53_dc5_9x": _yolof_authors("CSP_D_53_DC5_9x"),
+    "yolof/yolof_csp_d53_dc5_9x_ignore075": None,
+    "yolof/yolof_csp_d53_dc5_9x_stage2_3x": _yolof_authors("CSP_D_53_DC5_9x_stage2_3x"),
+    "yolof/yolof_csp_d53_dc5_swa": None,
     # MMDetection's own
-    "foveabox/foveabox_r50_fpn_1x": Row(36.5, None),
-    "reppoints/reppoints_r50_fpn_1x": Row(38.1, None),
-    "ssd/ssd512_vgg16": Row(29.5, None),
+    "foveabox/foveabox_r50_fpn_1x": _mmdet(
+        "foveabox", "fovea_r50_fpn_4x4_1x_coco", "20200219-ee4d5303"
+    ),
+    "reppoints/reppoints_r50_fpn_1x": _mmdet(
+        "reppoints", "reppoints_moment_r50_fpn_gn-neck%2Bhead_1x_coco", "20200329-4b38409a"
+    ),
+    "ssd/ssd512_vgg16": _mmdet("ssd", "ssd512_coco", "20210803_022849-0a47a1ca")._replace(
+        pipeline=MMDETECTION_SSD
+    ),
+    "baselines/retinanet_mmdet_r50_fpn_1x": _mmdet(
+        "retinanet", "retinanet_r50_fpn_1x_coco", "20200130-c2398f9e"
+    ),
+    # the second table of VarifocalNet's README
+    **{
+        row.config: _by_hand(f"{row.config.partition('/')[2]}.pth", row.weights, MMDETECTION)
+        for row in rows("vfnet", "readme-2")
+        if row.config is not None
+    },
+}
+
+ROWS: dict[str, Row] = {
+    name: Row(published_ap(name, VAL), published_ap(name, TEST_DEV), weights)
+    for name, weights in _WEIGHTS.items()
 }

@@ -142,8 +142,14 @@ def resized(rule: Mapping[str, Any], height: int, width: int) -> tuple[int, int]
 def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
     height, width = size
     if interpolation == "opencv":
-        import cv2
-
+        try:
+            import cv2
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "this file's images are resized by OpenCV, as in training: "
+                "pip install opencv-python-headless",
+                name="cv2",
+            ) from error
         return cv2.resize(np.ascontiguousarray(image), (width, height))
     resampled = Image.fromarray(np.ascontiguousarray(image)).resize(
         (width, height), Image.Resampling.BILINEAR

@@ -1,0 +1,147 @@
+"""The papers' ablations, trained anew: rows, shares, small forms, and the table that results."""
+
+import json
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from vfnet_yolof.analysis import compare, study
+from vfnet_yolof.cli.main import main
+from vfnet_yolof.config.options import ConfigError
+from vfnet_yolof.config.packaged import find_config
+
+SMALL = [name for name, family in study.FAMILIES.items() if family.is_small]
+AP = {"vfnet_t3_fl": 10.0, "vfnet_t3_vfl": 12.0, "vfnet_t3_vfl_star": 9.0}
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Trainings that only log an evaluation: the row's AP, and a little more for higher seeds."""
+    calls = []
+
+    def train(command, stdout, stderr):
+        given = {name: command[command.index(name) + 1] for name in ("--config-file", "--seed")}
+        folder = command[command.index("--output-dir") + 1]
+        stem = given["--config-file"].rpartition("/")[2].partition(".")[0]
+        calls.append((stem, int(given["--seed"])))
+        ap = AP.get(stem, 5.0) + int(given["--seed"])
+        with open(f"{folder}/metrics.json", "w") as file:
+            file.write(json.dumps({"bbox/AP": ap}) + "\n")
+        return type("Finished", (), {"returncode": 0})
+
+    monkeypatch.setattr(compare.subprocess, "run", train)
+    return calls
+
+
+def command(tmp_path, *more):
+    return main(["study", "vfnet-table3", "--output", str(tmp_path), "--seeds", "0", "1", *more])
+
+
+def test_every_table_of_ablations_is_a_study_of_its_configs():
+    for family in study.FAMILIES.values():
+        for row in family.rows:
+            assert find_config(f"{row.config}.py")
+        assert set(family.baselines) <= {row.config for row in family.rows}
+
+
+def test_rows_are_compared_with_the_baseline_above_them():
+    family = study.FAMILIES["vfnet-table5"]
+    assert family.baseline("ablations/vfnet_t5_atss_vfl") == "ablations/vfnet_t5_atss_fl"
+    assert family.baseline("ablations/vfnet_t5_vfnet_fl") == "ablations/vfnet_t5_vfnet_fl"
+    first = study.FAMILIES["vfnet-table2"]
+    assert first.baseline("ablations/vfnet_t2_a050_g10") == "ablations/vfnet_t2_a075_g20"
+
+
+def test_shares_train_each_run_once_into_one_table(runs, tmp_path, capsys):
+    rows = ["--rows", "t3_fl", "t3_vfl"]
+    for share in ("1/3", "2/3", "3/3"):
+        assert command(tmp_path, *rows, "--shard", share) == 0
+    expected = {
+        (f"vfnet_t3_{x}", seed)
+        for x in ("fl", "vfl", "vfl_star", "vfl_star_refine")
+        for seed in (0, 1)
+    }
+    assert len(runs) == len(expected)
+    assert set(runs) == expected
+    assert command(tmp_path, *rows) == 0
+    assert len(runs) == len(expected)  # nothing is repeated
+    table = (tmp_path / study.TABLE).read_text()
+    assert "| VFL | 40.1 | 12.5 ± 0.7 (12.0, 13.0) | +1.1 | +2.0 | yes |" in table
+    assert "| VFL, star features | 40.7 | 9.5 ± 0.7 (9.0, 10.0) | +1.7 | -1.0 | no |" in table
+    assert "| FCOS+ATSS | 39.2 | not run |" in table
+    assert table.strip() in capsys.readouterr().out
+    lines = json.loads((tmp_path / study.FIGURES).read_text())["rows"]
+    assert lines[1]["measured"] == {"0": 12.0, "1": 13.0}
+
+
+@pytest.mark.parametrize(
+    ("gains", "paper", "order"),
+    [
+        ([1.0, 1.2], 0.5, "yes"),
+        ([1.0, 1.2], -0.5, "no"),
+        ([2.0, -1.5], 0.5, "not told apart"),
+        ([1.0], 0.5, "yes (one seed)"),
+        ([], 0.5, ""),
+        ([1.0, 1.2], 0.0, ""),
+        ([1.0, 1.2], None, ""),
+        ([float("nan"), 1.2], 0.5, ""),
+    ],
+)
+def test_the_order_is_told_only_beyond_the_standard_error(gains, paper, order):
+    assert study._order(gains, paper) == order
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_rows_learn(name):
+    for row in study.FAMILIES[name].rows[:: 2 if name != "gfl-table1b" else 1]:
+        if "ssd" in row.config:
+            with pytest.raises(ConfigError, match=f"{row.config} has no small form"):
+                study.small_config(row.config, own_data=False)
+            continue
+        model = instantiate(study.small_config(row.config, own_data=False).model)
+        truth = Instances((64, 64))
+        truth.gt_boxes, truth.gt_classes = (
+            Boxes(torch.tensor([[8.0, 8, 50, 60]])),
+            torch.tensor([1]),
+        )
+        with EventStorage():
+            losses = model([{"image": torch.full((3, 64, 64), 99.0), "instances": truth}])
+        sum(losses.values()).backward()
+        assert sum(parameter.numel() for parameter in model.parameters()) < 4e6
+        assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_small_rows_differ_in_what_the_rows_differ_in():
+    small = [study.small_config(f"ablations/gfl_t2b_n{n}", own_data=False) for n in (12, 16)]
+    assert small[0].model.head.representation.reg_max == 12
+    small[0].model.head.representation.reg_max = 16
+    assert small[0] == small[1]
+
+
+def test_a_study_of_other_settings_is_not_mixed_in(runs, tmp_path, capsys):
+    rows = ["--rows", "t3_fl", "--small"]
+    assert command(tmp_path, *rows) == 0
+    assert command(tmp_path, *rows, "--iterations", "50") == 2
+    assert "is of a study with other settings" in capsys.readouterr().err
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vfnet-table9", "--output", "x"], "There is no study 'vfnet-table9'; there are vfnet-"),
+        (["vfnet-table3"], "--output is missing"),
+        (["vfnet-table3", "--output", "x", "--shard", "3/2"], "--shard 3/2: give i/n"),
+        (["vfnet-table3", "--output", "x", "--rows", "giou"], "--rows giou: no row"),
+        (["vfnet-table3", "--output", "x", "--iterations", "9"], "goes with --small"),
+        (["yolof-figure1", "--output", "x", "--small"], "has no small form"),
+        ([], "Name a study: vfnet-table2"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(arguments, message, capsys):
+    assert main(["study", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
