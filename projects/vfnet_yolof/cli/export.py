@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..config.options import ConfigError
 from ..config.yaml_files import add_trust_arguments, trust_from
-from .arguments import Command, add_model, add_other_test_settings, add_output, add_weights
+from .arguments import (
+    Command,
+    add_data_files,
+    add_model,
+    add_other_test_settings,
+    add_output,
+    add_weights,
+)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -37,8 +49,39 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default="gridsample",
         help="deformconv: ONNX's own operator (opset 22), which fewer programs run",
     )
+    _add_precision(parser)
     add_other_test_settings(parser)
     add_trust_arguments(parser)
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("numbers of fewer bits")
+    add = group.add_argument
+    add(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="fp16: for GPUs; int8: for processors with VNNI or the like",
+    )
+    add(
+        "--calibration",
+        metavar="FOLDER|JSON",
+        help="int8: images of the kind that is detected in, of which up to 300 are used",
+    )
+    add(
+        "--calibration-method",
+        choices=("mean", "minmax", "percentile", "entropy"),
+        default="mean",
+        help="int8 in ONNX: how the ranges of activations are found",
+    )
+    add(
+        "--max-drop",
+        type=float,
+        metavar="AP",
+        help="int8: look for the largest part of the detector that loses at most this, such as 0.5",
+    )
+    add("--data", metavar="PATH", help="int8: measure AP on the validation images of this data")
+    add_data_files(group, ["val"])
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -52,7 +95,6 @@ def _run(args: argparse.Namespace) -> int:
 
     if is_exported(args.model):
         raise ConfigError(f"{args.model} is exported already: name the checkpoint or the run.")
-    options = ExportOptions(args.format, args.static, args.nms == "inside", args.deform)
     named = named_model(args.model)
     predictor = Predictor(
         named.config,
@@ -63,6 +105,13 @@ def _run(args: argparse.Namespace) -> int:
         allow=args.allow,
         trust_config=args.trust_config,
         other_test_settings=args.other_test_settings,
+    )
+    options = ExportOptions(
+        args.format,
+        args.static,
+        args.nms == "inside",
+        args.deform,
+        _reduction(args, named.config, predictor.class_names),
     )
     weights = named.weights(args.weights) or predictor.cfg.weights
     license = license_of(weights) if weights and Path(weights).is_file() else None
@@ -77,13 +126,75 @@ def _run(args: argparse.Namespace) -> int:
         license=license,
         config_text=config_text(read(named.config, args.changes, trust=trust_from(args)).cfg),
     )
-    print("The file gives what the detector gives:")
+    exact = args.precision == "fp32"
+    print(f"The {'' if exact else 'fp32 '}file gives what the detector gives:")
     for check in checks:
         print(f"  {check}")
     if license is None:
         print("The licence of the weights is not known: the file names none.")
     print(f"exported: {target}{FORMATS[args.format]}")
     return 0
+
+
+def _reduction(args: argparse.Namespace, config: str, class_names: list[str]) -> Any:
+    """The :class:`.Reduction` that is asked for, or None."""
+    from ..export.calibration import Calibration
+    from ..export.precision import Reduction
+    from ..runtime.processor import int8_warning
+
+    measures = args.data or args.val_json
+    if args.precision != "int8" and (measures or args.val_images):
+        raise ConfigError("--data, --val-json and --val-images are for --precision int8.")
+    if args.precision == "fp32":
+        if args.calibration or args.max_drop is not None:
+            raise ConfigError("--calibration and --max-drop are for --precision int8.")
+        return None
+    calibration = Calibration.of(args.calibration) if args.calibration else None
+    if calibration is not None:
+        print(f"calibrates on {calibration}")
+    if args.precision == "int8" and (warning := int8_warning()):
+        print(f"warning: {warning}", file=sys.stderr)
+    if calibration and calibration.annotated and not measures:
+        args.val_json, args.val_images = args.calibration, str(calibration.root)
+        measures = True
+    return Reduction(
+        args.precision,
+        calibration,
+        args.calibration_method,
+        _evaluation(args, config, class_names) if measures else None,
+        args.max_drop,
+    )
+
+
+def _evaluation(
+    args: argparse.Namespace, config: str, class_names: list[str]
+) -> Callable[[Path], float]:
+    """What gives an exported file's AP, per cent."""
+    from ..config.read import RunFlags, read
+    from ..engine.evaluation import Evaluation
+    from ..inference.exported import ExportedModel
+    from ..utils.class_names import Classes
+
+    flags = RunFlags(
+        data=args.data,
+        val_json=args.val_json,
+        val_images=args.val_images,
+        cpu=True,
+        eval_only=True,
+    )
+    cfg = read(config, args.changes, flags, trust_from(args)).cfg
+    evaluation = Evaluation(cfg, Classes(list(class_names), args.model))
+
+    def ap(path: Path) -> float:
+        with tempfile.TemporaryDirectory(prefix="vfnet_yolof_evaluate.") as folder:
+            cfg.dataloader.evaluator.output_dir = folder
+            results = evaluation(ExportedModel(path))
+        value = float(results.get("bbox", {}).get("AP", math.nan))
+        if math.isnan(value):
+            raise ConfigError("AP cannot be measured: the validation data have no annotations.")
+        return value
+
+    return ap
 
 
 def _name(config: str) -> str:

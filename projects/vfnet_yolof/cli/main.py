@@ -130,7 +130,7 @@ def _how_to_get(module: str) -> str:
     name = module.partition(".")[0]
     if name in ("torch", "torchvision"):
         return "pip install torch torchvision"
-    if name in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+    if name in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
         return f"pip install {name}"
     return f"{PROG} install-detectron2" if name == "detectron2" else ""
 

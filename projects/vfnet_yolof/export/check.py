@@ -89,13 +89,13 @@ def checked(
     generator = torch.Generator().manual_seed(0)
     run = open_graph(trial, trusted=True)[0]
     checks = [
-        _checked(run, lowered, _noise((batch, 3, *size), generator), metadata, allowed)
+        _checked(run, lowered, noise((batch, 3, *size), generator), metadata, allowed)
         for size in sizes
         for batch in BATCHES
     ]
     # The file itself.
     run = open_graph(path, trusted=True)[0]
-    _checked(run, model, _noise((1, 3, *sizes[0]), generator), metadata, allowed)
+    _checked(run, model, noise((1, 3, *sizes[0]), generator), metadata, allowed)
     return checks
 
 
@@ -159,7 +159,7 @@ def _compared(size: tuple[int, int], expected: list[Found], found: list[Found]) 
     return Check(size, len(expected), total, box_error, score_error, unmatched)
 
 
-def _noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Images with coarse and fine structure, whole numbers from 0 to 255."""
     coarse = torch.rand(shape[0], 3, 6, 8, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, shape[2:], mode="bilinear")

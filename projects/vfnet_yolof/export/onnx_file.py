@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..layers.deform_conv import deform_conv_implementation
+from ..runtime.metadata import KEY
 from .graph import DetectorGraph
 from .onnx_operators import deform_by_grid_sample, suppress
 
@@ -23,7 +25,6 @@ OUTPUTS = {True: ("boxes", "scores", "classes", "count"), False: ("boxes", "scor
 def onnx_model(
     graph: DetectorGraph,
     example: Tensor,
-    metadata: str,
     *,
     static: bool,
     deform: str = "gridsample",
@@ -31,12 +32,11 @@ def onnx_model(
     """``graph`` as an ``onnx.ModelProto``.
 
     Args:
-        example: (N, 3, H, W). metadata: kept in the file.
+        example: (N, 3, H, W).
         static: the example's height and width are the only ones. The batch is always free.
         deform: how deformable convolutions are written: "gridsample", which all programs run, or
             "deformconv", ONNX's own operator.
     """
-    import onnx
     import onnxscript.optimizer
 
     with quiet(), deform_conv_implementation("torchvision"), torch.no_grad():
@@ -58,8 +58,25 @@ def onnx_model(
         # The exporter would take two rounds; the second removes 52 of VFNet R-50's 1,484 nodes.
         onnxscript.optimizer.optimize_ir(program.model, num_iterations=1)
     model = program.model_proto
-    onnx.helper.set_model_props(model, {"vfnet_yolof": metadata})
     return model
+
+
+def save_onnx(model: Any, path: Path, metadata: str) -> None:
+    """Write an ``onnx.ModelProto`` without what the exporter notes at its nodes.
+
+    These notes name the modules, which :class:`.Parts` reads, and lines of this machine's files.
+    """
+    import onnx
+
+    written = onnx.ModelProto()
+    written.CopyFrom(model)
+    for node in written.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in [*written.graph.value_info, *written.graph.input, *written.graph.output]:
+        del value.metadata_props[:]
+    onnx.helper.set_model_props(written, {KEY: metadata})
+    onnx.save(written, str(path))
 
 
 def with_threshold(model: Any, threshold: float) -> Any:

@@ -26,7 +26,8 @@ from ..utils import __version__
 from ..utils.files import replacing
 from .check import Check, checked
 from .graph import DetectorGraph
-from .onnx_file import onnx_model, quiet, with_threshold
+from .onnx_file import onnx_model, quiet, save_onnx, with_threshold
+from .precision import Agreement, Reduction, reduced
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
@@ -41,12 +42,14 @@ class ExportOptions:
     Attributes:
         format: one of ``FORMATS``. static_size: (H, W) px, the only one the file takes, or None.
         nms: inside of the graph. deform: "gridsample" or "deformconv", see :mod:`.onnx_file`.
+        reduction: to fewer bits than float32, or None.
     """
 
     format: str = "onnx"
     static_size: tuple[int, int] | None = None
     nms: bool = True
     deform: str = "gridsample"
+    reduction: Reduction | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -57,6 +60,18 @@ class ExportOptions:
             raise ValueError(
                 "--deform deformconv is an operator of ONNX: OpenVINO does not read it"
             )
+        if self.reduction is not None and self.format == "torch-export":
+            raise ValueError(
+                f"--precision {self.reduction.precision} is for ONNX and OpenVINO, not for .pt2"
+            )
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Packages that the export takes."""
+        needed = _NEEDED[self.format]
+        if self.format == "openvino" and self.reduction and self.reduction.precision == "int8":
+            return (*needed, "nncf")
+        return needed
 
 
 def export_detector(
@@ -70,7 +85,7 @@ def export_detector(
     config_text: str | None = None,
     license: str | None = None,
     trained: bool = True,
-) -> list[Check]:
+) -> list[Check | Agreement]:
     """Write a detector into a file and check it against the detector.
 
     Beside the file a JSON file of the same name has its metadata. A file that fails its check, or
@@ -83,24 +98,34 @@ def export_detector(
         trained: whether the weights are; decides how exact boxes can be, see :func:`.checked`.
 
     Returns:
-        What the check has measured.
+        What the check has measured; of a file with fewer bits, last, what it loses.
 
     Raises:
         ValueError: the detector, or the resizing of its images, cannot be exported.
+        CalibrationError: an image to calibrate on cannot be used.
         CheckFailed: the file does not give what the detector gives.
-        ModuleNotFoundError: onnx, onnxscript, onnxruntime or openvino is not installed.
+        ModuleNotFoundError: onnx, onnxscript, onnxruntime, openvino or nncf is not installed.
     """
-    for name in _NEEDED[options.format]:
+    for name in options.needed:
         importlib.import_module(name)  # before the work, not after it
     model = model.eval()
     graph = DetectorGraph(model, onnx=options.format != "torch-export", nms=options.nms)
     metadata = _metadata(model, config, options, class_names, category_ids, config_text)
     metadata = dataclasses.replace(metadata, license=license)
+    if options.reduction is not None and options.reduction.calibration is not None:
+        options.reduction.calibration.try_out(metadata)
     suffix = FORMATS[options.format]
     with tempfile.TemporaryDirectory(prefix="vfnet_yolof_export.") as folder:
         scratch, trial = (Path(folder) / f"{name}{suffix}" for name in ("model", "trial"))
-        _write(graph, scratch, trial, metadata, options)
-        checks = checked(model, scratch, trial, metadata, trained=trained)
+        proto = _write(graph, scratch, trial, metadata, options)
+        checks: list[Check | Agreement] = [
+            *checked(model, scratch, trial, metadata, trained=trained)
+        ]
+        if options.reduction is not None:
+            scratch, metadata, agreement = reduced(
+                model, proto, scratch, metadata, options.reduction, trained=trained
+            )
+            checks.append(agreement)
         target = Path(f"{path}{suffix}")
         if options.format == "openvino":
             _place(scratch.with_suffix(".bin"), target.with_suffix(".bin"))
@@ -117,26 +142,29 @@ def _place(file: Path, target: Path) -> None:
 
 def _write(
     graph: DetectorGraph, path: Path, trial: Path, metadata: Metadata, options: ExportOptions
-) -> None:
-    """Write the file, and beside it ``trial``, the same but for a score threshold of 0."""
+) -> Any:
+    """Write the file, and beside it ``trial``, the same but for a score threshold of 0.
+
+    Returns:
+        The ``onnx.ModelProto``, None of a ``.pt2``.
+    """
     static = options.static_size is not None
     example = torch.rand(2, 3, *(options.static_size or _EXAMPLE)) * 255
     text = metadata.to_json()
     if options.format == "torch-export":
         _write_torch(graph, example, path, trial, text, static)
-        return
-    import onnx
-
-    model = onnx_model(graph, example, text, static=static, deform=options.deform)
+        return None
+    model = onnx_model(graph, example, static=static, deform=options.deform)
     for file, proto in ((path, model), (trial, with_threshold(model, 0.0))):
         onnx_path = file.with_suffix(".onnx")
-        onnx.save(proto, str(onnx_path))
+        save_onnx(proto, onnx_path, text)
         if options.format == "openvino":
             import openvino
 
             converted = openvino.convert_model(onnx_path)
             converted.set_rt_info(text, [KEY])
             openvino.save_model(converted, file, compress_to_fp16=False)
+    return model
 
 
 def _write_torch(

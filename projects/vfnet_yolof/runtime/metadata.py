@@ -44,7 +44,10 @@ class Metadata:
         nms: "inside" or "outside" of the graph.
         score_thresh, iou_threshold, class_agnostic, max_detections: of the detections.
         soft_nms: ``{"method": ..., "sigma": ..., "min_score": ...}`` of :class:`.SoftNMS`, or None.
-        precision: "fp32". config: as YAML text, or None. license: of the weights, where known.
+        precision: "fp32", "fp16" or "int8", of what is not listed as exact in ``reduced``.
+        reduced: of fp16 and int8: ``parts`` of the network with fewer bits and ``exact``, those
+            without; of int8 also ``method``, number of ``images`` and ``seed`` of the calibration.
+        config: as YAML text, or None. license: of the weights, where known.
     """
 
     detector: str
@@ -65,6 +68,7 @@ class Metadata:
     max_detections: int
     soft_nms: dict[str, Any] | None = None
     precision: str = "fp32"
+    reduced: dict[str, Any] | None = None
     config: str | None = None
     license: str | None = None
     format: int = FORMAT
