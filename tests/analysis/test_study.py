@@ -90,7 +90,7 @@ def test_shares_train_each_run_once_into_one_table(runs, tmp_path, capsys):
         ([float("nan"), 1.2], 0.5, ""),
     ],
 )
-def test_the_order_is_told_only_beyond_the_standard_error(gains, paper, order):
+def test_the_order_is_told_only_beyond_the_spread_of_seeds(gains, paper, order):
     assert study._order(gains, paper) == order
 
 

@@ -282,8 +282,8 @@ def compared_rows(
     """Each row beside its baseline, in the paper and here.
 
     Only seeds that both rows have count for a difference. The order agrees if the mean difference
-    has the sign that it has in the paper; it is not told apart within one standard error, and with
-    one seed nothing says how far it could be chance.
+    has the sign that it has in the paper; it is not told apart within one standard deviation of the
+    seeds' differences, and with one seed nothing says how far it could be chance.
     """
     published = {str(row.config): row.ap for row in family.rows}
     measured = {
@@ -330,8 +330,7 @@ def _order(gains: Sequence[float], paper: float | None) -> str:
     agrees = "yes" if mean * paper > 0 else "no"
     if len(gains) == 1:
         return f"{agrees} (one seed)"
-    error = statistics.stdev(gains) / math.sqrt(len(gains))
-    return agrees if abs(mean) > error else "not told apart"
+    return agrees if abs(mean) > statistics.stdev(gains) else "not told apart"
 
 
 def markdown(lines: Sequence[Line]) -> str:
