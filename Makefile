@@ -1,12 +1,13 @@
-# make demo       train and evaluate a small detector on generated images
-# make test       the test suite, without the tests marked slow
-# make test-slow  the tests marked slow
-# make lint       ruff, mypy, and the contract of which room may import which
-# make release    build wheel and source distribution, and test the wheel (tools/release.sh)
-# make docs       the documentation, in site/
-# make docs-test  what the documentation's pages say: their commands, their links
-# make setup      only the environment
-# make clean      remove the environment and the caches
+# make demo         train and evaluate a small detector on generated images
+# make test         the test suite, without the tests marked slow
+# make test-slow    the tests marked slow
+# make test-extras  tests of optional packages (openvino, nncf) and of fresh environments
+# make lint         ruff, mypy, and the contract of which room may import which
+# make release      build wheel and source distribution, and test the wheel (tools/release.sh)
+# make docs         the documentation, in site/
+# make docs-test    what the documentation's pages say: their commands, their links
+# make setup        only the environment
+# make clean        remove the environment and the caches
 #
 # Each makes the virtual environment .venv first if it is missing or out of date. Variables:
 #   PYTHON=python3.12          the Python to make it with (3.10 or newer)
@@ -25,7 +26,7 @@ STAMP := $(VENV)/.installed
 # One thread for each test process: more only get into each other's way.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-.PHONY: help demo test test-slow lint docs docs-test release setup clean
+.PHONY: help demo test test-slow test-extras lint docs docs-test release setup clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/,$$d'
@@ -37,7 +38,11 @@ test: $(STAMP)
 	@$(TEST) -n 2 -m "not slow" $(if $(CI),--require-golden)
 
 test-slow: $(STAMP)
-	@$(TEST) -m slow --timeout 1200  # one by one: these start processes of their own
+	@$(TEST) -m "slow and not extra" --timeout 1200  # one by one: these start processes of their own
+
+test-extras: $(STAMP)
+	@$(BIN)/python -m pip install --quiet openvino nncf
+	@$(TEST) -m extra --timeout 1200
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -129,6 +129,7 @@ def test_runtime_without_torch(onnx_file: Path, folder: Path) -> None:
     torch.testing.assert_close(torch.tensor(json.loads(result.stdout)), expected)
 
 
+@pytest.mark.extra
 @pytest.mark.slow
 def test_runtime_distribution_alone(onnx_file: Path, folder: Path, tmp_path: Path) -> None:
     """The same boxes in an environment with nothing but ``vfnet-yolof-runtime``."""

@@ -336,6 +336,7 @@ def test_vfnets_star_offsets_stay_exact_and_the_search_keeps_its_word(
     assert "fp32: AP" in said and "int8, all parts: AP" in said
 
 
+@pytest.mark.extra
 @pytest.mark.slow
 def test_openvino_in_8_and_16_bits(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="needs the extra [export]: openvino")
