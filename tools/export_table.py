@@ -15,13 +15,12 @@ import os
 import resource
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from vfnet_yolof.config.inference import read_inference_config
-from vfnet_yolof.export.check import Check
-from vfnet_yolof.export.write import FORMATS, ExportOptions, export_detector
-from vfnet_yolof.layers.soft_nms import SoftNMS
+if TYPE_CHECKING:
+    from vfnet_yolof.export.check import Check
 
+FORMATS = ("onnx", "openvino", "torch-export")
 MODELS = (
     "vfnet/vfnet_r50_fpn_1x.py",
     "gfl/gfl_r50_fpn_1x.py",
@@ -59,6 +58,11 @@ def main() -> None:
 
 def row(config: str, kind: str) -> str:
     """The table's line of one file."""
+    import torch
+    from vfnet_yolof.config.inference import read_inference_config
+    from vfnet_yolof.export.write import ExportOptions, export_detector
+    from vfnet_yolof.layers.soft_nms import SoftNMS
+
     read = read_inference_config(config)
     torch.manual_seed(0)
     model = read.build_model()

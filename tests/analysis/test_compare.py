@@ -4,7 +4,7 @@ import json
 
 import pytest
 from vfnet_yolof.analysis import compare
-from vfnet_yolof.cli.reports import compare_tool
+from vfnet_yolof.cli.compare import compare_tool
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
+from config_diff import ABSENT, flat
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from vfnet_yolof.analysis import compare, study
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.options import ConfigError
-from vfnet_yolof.config.packaged import find_config
+from vfnet_yolof.config.packaged import find_config, load_config
 
 SMALL = [name for name, family in study.FAMILIES.items() if family.is_small]
 AP = {"vfnet_t3_fl": 10.0, "vfnet_t3_vfl": 12.0, "vfnet_t3_vfl_star": 9.0}
@@ -89,7 +90,7 @@ def test_shares_train_each_run_once_into_one_table(runs, tmp_path, capsys):
         ([float("nan"), 1.2], 0.5, ""),
     ],
 )
-def test_the_order_is_told_only_beyond_the_standard_error(gains, paper, order):
+def test_the_order_is_told_only_beyond_the_spread_of_seeds(gains, paper, order):
     assert study._order(gains, paper) == order
 
 
@@ -113,19 +114,51 @@ def test_small_rows_learn(name):
         assert all(torch.isfinite(value) for value in losses.values())
 
 
-def test_small_rows_differ_in_what_the_rows_differ_in():
-    small = [study.small_config(f"ablations/gfl_t2b_n{n}", own_data=False) for n in (12, 16)]
-    assert small[0].model.head.representation.reg_max == 12
-    small[0].model.head.representation.reg_max = 16
-    assert small[0] == small[1]
+@pytest.mark.parametrize("name", ["vfnet-table3", "gfl-table2b", "yolof-table4", "yolof-table7"])
+def test_small_rows_differ_in_what_the_rows_differ_in(name):
+    """The rows' models; their schedules are one budget for all when small."""
+    family = study.FAMILIES[name]
+    full, small = {}, {}
+    for row in family.rows:
+        full[row.config] = flat(load_config(f"{row.config}.py").model)
+        small[row.config] = flat(study.small_config(row.config, own_data=False).model)
+    for config in full:
+        base = family.baseline(config)
+        assert (config == base) == (full[config] == full[base])
+        assert different(small[base], small[config]) == different(full[base], full[config])
+        towers = [rows[config].get("head.num_convs") for rows in (full, small)]
+        assert towers in ([4, 2], [3, 1], [None, None])
+
+
+def different(one, other):
+    return {key for key in one | other if one.get(key, ABSENT) != other.get(key, ABSENT)}
 
 
 def test_a_study_of_other_settings_is_not_mixed_in(runs, tmp_path, capsys):
-    rows = ["--rows", "t3_fl", "--small"]
-    assert command(tmp_path, *rows) == 0
-    assert command(tmp_path, *rows, "--iterations", "50") == 2
-    assert "is of a study with other settings" in capsys.readouterr().err
+    small = ["--rows", "t3_fl", "--small"]
+    assert command(tmp_path, *small) == 0
+    assert command(tmp_path, *small, "--device", "cpu") == 0  # may be another on each machine
+    for other, message in {
+        ("--rows", "t3_fl"): "small iterations is 600 there, null now",
+        (*small, "--iterations", "50"): "small iterations is 600 there, 50 now",
+        (*small, "--shard", "1/1", "train.seed=1"): 'options is [] there, ["train.seed=1"] now',
+    }.items():
+        capsys.readouterr()
+        assert command(tmp_path, *other) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    (tmp_path / "configs" / "vfnet_t3_fl.yaml").write_text("model: {}\n")
+    assert command(tmp_path, *small) == 2
+    assert "is another small form of this row" in capsys.readouterr().err
     assert len(runs) == 2
+
+
+def test_a_seed_given_twice_is_trained_once(runs, tmp_path):
+    for share in ("1/2", "2/2"):
+        shares = ["--seeds", "3", "3", "--rows", "t3_fcos", "--shard", share]
+        assert command(tmp_path, *shares) == 0
+    assert runs == [("vfnet_t3_fcos_atss", 3)]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +169,8 @@ def test_a_study_of_other_settings_is_not_mixed_in(runs, tmp_path, capsys):
         (["vfnet-table3", "--output", "x", "--shard", "3/2"], "--shard 3/2: give i/n"),
         (["vfnet-table3", "--output", "x", "--rows", "giou"], "--rows giou: no row"),
         (["vfnet-table3", "--output", "x", "--iterations", "9"], "goes with --small"),
+        (["vfnet-table3", "--output", "x", "--small", "--iterations", "0"], "--iterations 0: give"),
+        (["vfnet-table3", "--output", "x", "--seeds", "-1"], "--seeds -1: give 0 or more"),
         (["yolof-figure1", "--output", "x", "--small"], "has no small form"),
         ([], "Name a study: vfnet-table2"),
     ],

@@ -264,13 +264,13 @@ def test_sizes_are_those_of_detectron2(height: int, width: int) -> None:
     assert resized(rule, height, width) == expected
 
 
-def test_evaluate_takes_the_file(onnx_file: Path, folder: Path, tmp_path: Path) -> None:
-    """The same AP as the checkpoint has."""
-    images = tmp_path / "val"
+def annotated(file: Path, folder: Path, output: Path, names: list[str] = NAMES) -> list[str]:
+    """Data whose boxes are what the file detects best, as options of a command."""
+    images = output / "val"
     images.mkdir()
-    found, records = Predictor(onnx_file, score_thresh=0.0), []
+    found, records = Predictor(file, score_thresh=0.0), []
     content = {"images": [], "categories": [], "annotations": records}
-    content["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(NAMES)]
+    content["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
     for i in range(3):
         image = Image.open(folder / f"{i}.png")
         image.save(images / f"{i}.png")
@@ -279,16 +279,39 @@ def test_evaluate_takes_the_file(onnx_file: Path, folder: Path, tmp_path: Path) 
         x1, y1, x2, y2 = found(image).pred_boxes.tensor[0].tolist()
         box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
         records.append({"id": i + 1, "image_id": i + 1, "category_id": 1 + i % 3, **box})
-    (tmp_path / "val.json").write_text(json.dumps(content))
-    data = ["--val-json", str(tmp_path / "val.json"), "--val-images", str(images)]
+    (output / "val.json").write_text(json.dumps(content))
+    return ["--val-json", str(output / "val.json"), "--val-images", str(images)]
+
+
+def test_evaluate_takes_the_file(onnx_file: Path, folder: Path, tmp_path: Path) -> None:
+    """The same AP as the checkpoint has, also where candidates are all that the file gives."""
+    data = annotated(onnx_file, folder, tmp_path)
+    assert export(folder, "candidates", "--nms", "outside") == 0
+    outside = folder / "candidates" / "tiny.onnx"
     results = []
-    for name, model in (("native", folder / "tiny.pth"), ("exported", onnx_file)):
+    for name, model in (("a", folder / "tiny.pth"), ("b", onnx_file), ("c", outside)):
         output = tmp_path / name
         command = ["evaluate", str(model), *data, "--output", str(output), "--device", "cpu"]
         assert main(command) == 0
         results.append(json.loads((output / "metrics.json").read_text().splitlines()[-1]))
     assert results[0]["bbox/AP"] > 0
-    assert results[1]["bbox/AP"] == pytest.approx(results[0]["bbox/AP"], abs=1e-3)
+    for exported in results[1:]:
+        assert exported["bbox/AP"] == pytest.approx(results[0]["bbox/AP"], abs=1e-3)
+    command = ["predict", str(outside), str(folder / "0.png"), "--output", str(tmp_path / "out")]
+    assert main([*command, "--json", str(tmp_path / "found.json")]) == 0
+    assert json.loads((tmp_path / "found.json").read_text())
+
+
+def test_evaluating_on_other_classes_is_refused(
+    onnx_file: Path, folder: Path, tmp_path: Path, capsys: Output
+) -> None:
+    data = annotated(onnx_file, folder, tmp_path, ["ant", "bee", "dog"])
+    output = tmp_path / "out"
+    command = ["evaluate", str(onnx_file), *data, "--output", str(output), "--device", "cpu"]
+    capsys.readouterr()
+    assert main(command) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert "cat" in line and "dog" in line
 
 
 def test_what_is_missing_is_named(

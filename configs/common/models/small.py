@@ -22,7 +22,9 @@ def shrink_row(model):
     """The same of a row of a paper's table, whatever its detector; changes ``model``.
 
     What makes the row stays: losses, assigner, representation, anchors at a location, levels and
-    dilations. YOLOF becomes a quarter of its scale, as in ``yolof_small.py``.
+    dilations. Towers keep half their convolutions, so that VFNet's star convolution takes the place
+    of one here as it does at full size (4 or 3 and a star; 2 or 1 and a star). YOLOF becomes a
+    quarter of its scale, as in ``yolof_small.py``.
     """
     backbone, head = model.backbone, model.head
     shrink_bottom_up(backbone.bottom_up)
@@ -45,4 +47,4 @@ def shrink_row(model):
         top.in_channels = 256
     for name in ("num_convs", "num_cls_convs", "num_reg_convs"):
         if name in head:
-            head[name] = 2
+            head[name] //= 2

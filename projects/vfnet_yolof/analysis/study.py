@@ -23,7 +23,7 @@ from ..model_zoo.published import PublishedRow, rows
 from .compare import DONE, run, run_folder, write_text
 
 ITERATIONS, IMAGES = 600, 4  # of a small run
-TABLE, FIGURES = "table.md", "table.json"
+TABLE, FIGURES, SETTINGS = "table.md", "table.json", "study.json"
 
 
 class Family(NamedTuple):
@@ -167,6 +167,7 @@ class Study(NamedTuple):
         name: of the family. output: folder of all runs and of the table.
         configs: rows that are trained. seeds: of each of them.
         common: arguments of ``tools/train_net.py`` that all runs get.
+        settings: those of them that change results: all but the device.
         iterations: of a small run; None trains the rows as they are.
         own_data: whether ``common`` names data.
     """
@@ -176,6 +177,7 @@ class Study(NamedTuple):
     configs: Sequence[str]
     seeds: Sequence[int]
     common: Sequence[str]
+    settings: Sequence[str]
     iterations: int | None
     own_data: bool
 
@@ -183,7 +185,11 @@ class Study(NamedTuple):
         """Train this shard's runs, one after the other; the first exit status that is not 0.
 
         The table is written anew after each run, from all runs that are finished by then.
+
+        Raises:
+            ConfigError: the folder's runs were trained with other settings.
         """
+        self._check_settings()
         files = {config: self._file(config) for config in self.configs}
         pairs = [(config, seed) for seed in self.seeds for config in self.configs]
         self.write_table()
@@ -194,6 +200,24 @@ class Study(NamedTuple):
             self.write_table()
         return 0
 
+    def _check_settings(self) -> None:
+        """Keep what the folder's runs have in common, or refuse to add runs that differ in it."""
+        settings = {
+            "study": self.name,
+            "small iterations": self.iterations,
+            "options": list(self.settings),
+        }
+        path = self.output / SETTINGS
+        if path.exists():
+            for name, kept in json.loads(path.read_text(encoding="utf-8")).items():
+                if kept != settings[name]:
+                    old, new = json.dumps(kept), json.dumps(settings[name])
+                    raise ConfigError(
+                        f"{path}: {name} is {old} there, {new} now: give another --output, or the "
+                        "same settings."
+                    )
+        write_text(path, json.dumps(settings, indent=1))
+
     def _file(self, config: str) -> str:
         """The config as it is trained: the packaged one, or its small form's file."""
         if self.iterations is None:
@@ -202,8 +226,8 @@ class Study(NamedTuple):
         text = config_text(small_config(config, self.own_data, self.iterations))
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise ConfigError(
-                f"{path} is of a study with other settings: give another --output, or the same "
-                "settings."
+                f"{path} is another small form of this row, from a study by another version: give "
+                "another --output."
             )
         write_text(path, text)
         return str(path)
@@ -258,8 +282,8 @@ def compared_rows(
     """Each row beside its baseline, in the paper and here.
 
     Only seeds that both rows have count for a difference. The order agrees if the mean difference
-    has the sign that it has in the paper; it is not told apart within one standard error, and with
-    one seed nothing says how far it could be chance.
+    has the sign that it has in the paper; it is not told apart within one standard deviation of the
+    seeds' differences, and with one seed nothing says how far it could be chance.
     """
     published = {str(row.config): row.ap for row in family.rows}
     measured = {
@@ -306,8 +330,7 @@ def _order(gains: Sequence[float], paper: float | None) -> str:
     agrees = "yes" if mean * paper > 0 else "no"
     if len(gains) == 1:
         return f"{agrees} (one seed)"
-    error = statistics.stdev(gains) / math.sqrt(len(gains))
-    return agrees if abs(mean) > error else "not told apart"
+    return agrees if abs(mean) > statistics.stdev(gains) else "not told apart"
 
 
 def markdown(lines: Sequence[Line]) -> str:

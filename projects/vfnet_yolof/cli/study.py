@@ -40,13 +40,17 @@ def _run(args: argparse.Namespace) -> int:
     family = family_of(args.study)
     configs = chosen_rows(family, args.rows)
     if args.list:
-        for row in family.rows:
+        for row in (row for row in family.rows if row.config in configs):
             print(f"{row.config}: {row.label}, {'' if row.ap is None else row.ap}")
         return 0
     if args.output is None:
         raise ConfigError("--output is missing, the folder of all runs and of the table.")
     if args.iterations is not None and not args.small:
         raise ConfigError("--iterations goes with --small; elsewhere say train.max_iter=N.")
+    if args.iterations is not None and args.iterations < 1:
+        raise ConfigError(f"--iterations {args.iterations}: give 1 or more.")
+    if (least := min(args.seeds)) < 0:
+        raise ConfigError(f"--seeds {least}: give 0 or more; a run below 0 is seeded by chance.")
     if args.small and not family.is_small:
         raise ConfigError(
             f"{args.study} has no small form: small images have no levels of strides 32 to 128."
@@ -55,8 +59,9 @@ def _run(args: argparse.Namespace) -> int:
         args.study,
         Path(args.output),
         configs,
-        args.seeds,
+        list(dict.fromkeys(args.seeds)),  # none twice: a share of its own would train it again
         training_options(args),
+        training_options(argparse.Namespace(**{**vars(args), "device": None})),
         (args.iterations or ITERATIONS) if args.small else None,
         args.data is not None or args.train_json is not None,
     )
