@@ -190,13 +190,12 @@ def test_half_keeps_positions_in_single_precision(made: Made, tmp_path: Path) ->
     assert count[1] > 20 and count[2] >= 0.95 * count[1]
 
 
-def test_fp16_export_of_openvino_and_what_does_not_go_together(
-    folder: Path, tmp_path: Path, capsys: Output
-) -> None:
+def test_options_that_do_not_go_together(folder: Path, tmp_path: Path, capsys: Output) -> None:
     refused = {
         ("--precision", "int8"): "needs images to measure ranges on: --calibration",
         ("--precision", "fp16", "--calibration", str(folder / "images")): "for --precision int8",
         ("--max-drop", "0.5"): "--max-drop are for --precision int8",
+        ("--calibration-method", "mean"): "is for --precision int8 with --format onnx",
         ("--data", str(folder)): "are for --precision int8",
         ("--precision", "fp16", "--format", "torch-export"): "for ONNX and OpenVINO, not for .pt2",
         (

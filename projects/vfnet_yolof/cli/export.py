@@ -71,8 +71,7 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
     add(
         "--calibration-method",
         choices=("mean", "minmax", "percentile", "entropy"),
-        default="mean",
-        help="int8 in ONNX: how the ranges of activations are found",
+        help="int8 in ONNX: how the ranges of activations are found (mean)",
     )
     add(
         "--max-drop",
@@ -145,6 +144,8 @@ def _reduction(args: argparse.Namespace, config: str, class_names: list[str]) ->
     measures = args.data or args.val_json
     if args.precision != "int8" and (measures or args.val_images):
         raise ConfigError("--data, --val-json and --val-images are for --precision int8.")
+    if args.calibration_method and (args.precision, args.format) != ("int8", "onnx"):
+        raise ConfigError("--calibration-method is for --precision int8 with --format onnx.")
     if args.precision == "fp32":
         if args.calibration or args.max_drop is not None:
             raise ConfigError("--calibration and --max-drop are for --precision int8.")
@@ -160,7 +161,7 @@ def _reduction(args: argparse.Namespace, config: str, class_names: list[str]) ->
     return Reduction(
         args.precision,
         calibration,
-        args.calibration_method,
+        args.calibration_method or "mean",
         _evaluation(args, config, class_names) if measures else None,
         args.max_drop,
     )
