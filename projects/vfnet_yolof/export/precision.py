@@ -26,6 +26,7 @@ from .onnx_file import save_onnx, with_threshold
 from .parts import Parts
 
 PRECISIONS = ("fp32", "fp16", "int8")
+NEEDED = {"fp16": 0.95, "int8": 0.5}  # share of the detector's detections that a file must find
 _COMPARED = 50  # images at most
 _NOISE = ((256, 320), (203, 331), (224, 224))  # px, where there are no images of the user
 
@@ -144,7 +145,7 @@ def reduced(
         ap = None if reduction.evaluate is None else reduction.evaluate(exact)
         (path, metadata), lowered = making.int8(ap)
         images = reduction.calibration.prepared(metadata, _COMPARED)  # type: ignore[union-attr]  # checked in __post_init__
-        needed = 0.5 if trained else 0.0
+        needed = NEEDED["int8"] if trained else 0.0
         found = compared(model, path, images, iou=0.5, score=0.3)
         pair = None if ap is None or lowered is None else (ap, lowered)
         agreement = Agreement("int8", *found, 0.5, 0.3, pair, needed)
@@ -361,4 +362,4 @@ def _agreement_on_noise(model: Any, trial: Path, metadata: Metadata, trained: bo
     lowered.postprocessor = copy.copy(model.postprocessor)
     lowered.postprocessor.score_thresh = 0.0
     found = compared(lowered, trial, images, iou=0.9, score=0.0)
-    return Agreement("fp16", *found, 0.9, 0.0, None, 0.95 if trained else 0.0)
+    return Agreement("fp16", *found, 0.9, 0.0, None, NEEDED["fp16"] if trained else 0.0)
