@@ -167,8 +167,10 @@ def test_runtime_distribution_alone(onnx_file: Path, folder: Path, tmp_path: Pat
     torch.testing.assert_close(torch.tensor(json.loads(result.stdout)), expected, atol=1e-2, rtol=0)
 
 
+@pytest.mark.extra
+@pytest.mark.slow
 def test_openvino_predicts_the_same(folder: Path) -> None:
-    pytest.importorskip("openvino", reason="needs the extra [export]: openvino")
+    pytest.importorskip("openvino", reason="needs the extra [openvino]")
     assert export(folder, "openvino", "--format", "openvino") == 0
     expect_same(folder / "openvino" / "tiny.xml", folder)
 

@@ -341,10 +341,11 @@ def test_vfnets_star_offsets_stay_exact(tmp_path: Path, capsys: Output) -> None:
     assert "fp32: AP" in said and "int8, all parts: AP" in said
 
 
+@pytest.mark.extra
 @pytest.mark.slow
 @pytest.mark.usefixtures("_random_weights")
 def test_openvino_in_8_and_16_bits(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="needs the extra [export]: openvino")
+    pytest.importorskip("openvino", reason="needs the extra [openvino]")
     pytest.importorskip("nncf", reason="needs the extra [int8]: nncf")
     import openvino
 
