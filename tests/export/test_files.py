@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.config import instantiate
+from detecting import CLASS_NAMES as NAMES
+from detecting import SIZES, write_detector, write_images
 from PIL import Image
 from tiny import shrink_yolof
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import load_config
-from vfnet_yolof.config.saved import config_text
 from vfnet_yolof.export import check
 from vfnet_yolof.inference.predictor import Predictor
 from vfnet_yolof.model_zoo import ROWS, license_of
@@ -28,7 +28,6 @@ pytest.importorskip("onnxscript", reason="exporting needs the extra [export]: on
 onnx = pytest.importorskip("onnx", reason="exporting needs the extra [export]: onnx")
 pytest.importorskip("onnxruntime", reason="exporting needs the extra [export]: onnxruntime")
 
-NAMES = ["ant", "bee", "cat"]
 Output = pytest.CaptureFixture[str]
 
 
@@ -36,23 +35,8 @@ Output = pytest.CaptureFixture[str]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a tiny YOLOF with detections in every image, and three images."""
     folder = tmp_path_factory.mktemp("export")
-    config = shrink_yolof(load_config("yolof/yolof_small_shapes.py"))
-    config.dataloader.test.mapper.augmentations = [
-        {
-            "_target_": "detectron2.data.transforms.ResizeShortestEdge",
-            "short_edge_length": 64,
-            "max_size": 100,
-        }
-    ]
-    torch.manual_seed(0)
-    model = instantiate(config.model)
-    torch.nn.init.normal_(model.head.cls_logits.weight, std=0.5)
-    torch.nn.init.zeros_(model.head.cls_logits.bias)
-    checkpoint = {"model": model.state_dict(), "class_names": NAMES, "config": config_text(config)}
-    torch.save(checkpoint, folder / "tiny.pth")
-    for i, size in enumerate([(60, 80), (100, 50), (40, 200)]):
-        noise = np.random.default_rng(i).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize(size[::-1]).save(folder / f"{i}.png")
+    write_detector(folder, shrink_yolof(load_config("yolof/yolof_small_shapes.py")))
+    write_images(folder, SIZES[:3])
     return folder
 
 
@@ -89,6 +73,20 @@ def test_onnx_predicts_the_same(onnx_file: Path, folder: Path) -> None:
     inside = onnx.load(onnx_file).metadata_props[0].value
     assert inside == onnx_file.with_suffix(".json").read_text()
     assert json.loads(inside)["license"] is None  # these weights are no published ones
+
+
+def test_what_the_file_holds_back_is_said(
+    onnx_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A detector lowers its own threshold to what is asked for; a file cannot."""
+    Predictor(onnx_file, score_thresh=0.05)
+    assert not caplog.records
+    Predictor(onnx_file, score_thresh=0.01)
+    Predictor(onnx_file, thresholds={"bee": 0.02})
+    for record, asked in zip(caplog.records, ("0.01", "0.02"), strict=True):
+        assert f"gives nothing that scores below 0.05, its own threshold, though {asked}" in (
+            record.getMessage()
+        )
 
 
 def test_a_pickled_predictor_opens_the_file_again(onnx_file: Path, folder: Path) -> None:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from detectron2.config import instantiate
+from detecting import CLASS_NAMES as NAMES
+from detecting import write_detector, write_images
 from omegaconf import DictConfig
 from PIL import Image
 from tiny import shrink, shrink_yolof
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import load_config
-from vfnet_yolof.config.saved import config_text
 from vfnet_yolof.inference.predictor import Predictor
 from vfnet_yolof.runtime import Metadata, processor
 
@@ -36,31 +36,14 @@ from vfnet_yolof.export.onnx_file import save_onnx  # noqa: E402
 from vfnet_yolof.export.parts import Parts  # noqa: E402
 from vfnet_yolof.export.precision import Reduction, largest_within  # noqa: E402
 
-NAMES = ["ant", "bee", "cat"]
 OUTPUTS = {"model.head.cls_logits", "model.head.deltas", "model.head.objectness"}
 Output = pytest.CaptureFixture[str]
 
 
 def checkpoint(folder: Path, config: DictConfig) -> None:
     """Random weights with detections in every image, and four images with annotations."""
-    config.dataloader.test.mapper.augmentations = [
-        {
-            "_target_": "detectron2.data.transforms.ResizeShortestEdge",
-            "short_edge_length": 64,
-            "max_size": 100,
-        }
-    ]
-    torch.manual_seed(0)
-    model = instantiate(config.model)
-    torch.nn.init.normal_(model.head.cls_logits.weight, std=0.5)
-    torch.nn.init.zeros_(model.head.cls_logits.bias)
-    state = {"model": model.state_dict(), "class_names": NAMES, "config": config_text(config)}
-    torch.save(state, folder / "tiny.pth")
-    images = folder / "images"
-    images.mkdir()
-    for i, size in enumerate([(60, 80), (100, 50), (40, 200), (64, 64)]):
-        noise = np.random.default_rng(i).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize(size[::-1]).save(images / f"{i}.png")
+    write_detector(folder, config)
+    write_images(folder / "images")
     write_json(folder)
 
 

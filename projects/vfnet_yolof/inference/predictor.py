@@ -100,7 +100,7 @@ class Predictor:
                 address); by default that of ``config``. It must fill the whole model.
             device: by default CUDA if there is any.
             score_thresh: detections with lower scores are left out. The model's own threshold is
-                lowered to it where it is higher.
+                lowered to it where it is higher; that of an exported file stays, with a warning.
             thresholds: {class name: score} or a JSON file with them, such as the report's, for
                 classes that have a threshold of their own.
             batch_size: images that go through the model at once.
@@ -132,8 +132,9 @@ class Predictor:
         self.score_thresh = score_thresh
         self.batch_size = batch_size
         if is_exported(config):
-            self._open_exported(config, weights, device, overrides, trust_config)
+            held_back = self._open_exported(config, weights, device, overrides, trust_config)
             self._limits = self._class_limits(thresholds)
+            self._tell_of_held_back(held_back)
             return
         trust = Trust(tuple(allow), trust_config)
         model = named_model(config) if isinstance(config, str | os.PathLike) else None
@@ -153,8 +154,7 @@ class Predictor:
         logger.info("%s: %s", weights, report.description or report.layout)
         self.class_names = self._find_class_names(checkpoint, weights)
         self._limits = self._class_limits(thresholds)
-        lowest = score_thresh if self._limits is None else float(self._limits.min())
-        _lower_threshold(self.model, lowest)
+        _lower_threshold(self.model, self._lowest)
         self.model.to(self.device).eval()
         if optimized:
             self.model = optimize(self.model)
@@ -163,8 +163,8 @@ class Predictor:
 
     def _open_exported(
         self, path: Any, weights: object, device: object, overrides: Sequence[str], trusted: bool
-    ) -> None:
-        """The predictor of a file that :func:`.export_detector` has written."""
+    ) -> float:
+        """Take a file that :func:`.export_detector` has written; returns its score threshold."""
         if weights is not None or overrides:
             raise ValueError(
                 f"{path} is an exported detector: it has its weights and settings inside; export "
@@ -173,11 +173,12 @@ class Predictor:
         if device is not None and torch.device(str(device)).type != "cpu":
             raise ValueError(f"{path} runs on the CPU here, not on {device}")
         self.device = torch.device("cpu")
-        self.model = ExportedModel(path, trusted)
-        self.cfg = exported_config(self.model)
-        self.class_names = list(self.model.metadata.class_names)
-        self.category_ids = self.model.metadata.category_ids
+        self.model = model = ExportedModel(path, trusted)
+        self.cfg = exported_config(model)
+        self.class_names = list(model.metadata.class_names)
+        self.category_ids = model.metadata.category_ids
         self.metadata = Metadata(name="predictor", thing_classes=self.class_names)
+        return model.metadata.score_thresh
 
     def __call__(
         self, images: ImageLike | Iterable[ImageLike], *, input_format: str = "BGR"
@@ -348,6 +349,20 @@ class Predictor:
             return None
         own = class_thresholds(thresholds, self.class_names)
         return torch.tensor([own.get(name, self.score_thresh) for name in self.class_names])
+
+    @property
+    def _lowest(self) -> float:
+        """The score from which a detection of some class is given."""
+        return self.score_thresh if self._limits is None else float(self._limits.min())
+
+    def _tell_of_held_back(self, held_back: float) -> None:
+        """An exported file has its threshold inside, which cannot be lowered here."""
+        if self._lowest < held_back - 1e-6:  # thresholds of classes are float32
+            logger.warning(
+                "%s gives nothing that scores below %g, its own threshold, though %g was asked "
+                "for: export it again with model.postprocessor.score_thresh=%g to have more.",
+                *(self.cfg.name, held_back, self._lowest, self._lowest),
+            )
 
     def _to_input(self, image: ImageLike, input_format: str) -> dict[str, Any]:
         array = to_array(image, self.cfg.image_format, input_format)
