@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from vfnet_yolof.cli.main import main
+from vfnet_yolof.evaluation import coco_ap
 from vfnet_yolof.evaluation.coco_ap import DetectionArrays
 from vfnet_yolof.evaluation.federated import is_federated, lvis_figures
 
@@ -110,6 +112,17 @@ def test_equal_to_lvis(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in figures(file, found).items():
         want = 100 * theirs.results[name]
         assert value == pytest.approx(want, abs=1e-9) or (np.isnan(value) and want == -100)
+
+
+def test_a_forked_process_knows_that_it_would_wait(file: Path, monkeypatch) -> None:
+    """hotcoco's threads stay with the process that first used it, here for these figures."""
+    monkeypatch.setattr(coco_ap, "_used_in", None)
+    assert coco_ap.can_use_hotcoco()
+    figures(file, [(1, 1, BOX, 0.9)])
+    assert coco_ap.can_use_hotcoco()
+    child = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: child)
+    assert not coco_ap.can_use_hotcoco()
 
 
 def test_ids_that_are_text(file: Path) -> None:

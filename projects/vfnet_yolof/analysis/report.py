@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..data.faults import shown
-from ..evaluation.coco_ap import DetectionArrays, coco_curves
-from ..evaluation.federated import has_lvis_rules, is_federated, lvis_figures
+from ..evaluation.coco_ap import DetectionArrays, can_use_hotcoco, coco_curves
+from ..evaluation.federated import is_federated, lvis_figures
 from .compare import write_text
 from .error_types import Errors, error_types
 from .matches import IOUS, Matches, match
@@ -164,7 +164,7 @@ def _by_lvis_rules(report: Report, found: DetectionArrays) -> str:
         "Images of these annotations were searched for some classes only (neg_category_ids); "
         "COCO's rules, by which the figures below are, take what is not marked for background. "
     )
-    if not has_lvis_rules():
+    if not can_use_hotcoco():
         return text + "To have AP by LVIS's rules, too: pip install hotcoco."
     assert truth.json_file is not None
     ids = truth.image_ids, truth.category_ids

@@ -108,6 +108,20 @@ def _is_installed(backend: str) -> bool:
     return importlib.util.find_spec(backend.replace("-", "_")) is not None
 
 
+def can_use_hotcoco() -> bool:
+    """Whether it is installed, and this process was not forked from one that had used it."""
+    return _is_installed("hotcoco") and _used_in in (None, os.getpid())
+
+
+def hotcoco_module() -> Any:
+    """``hotcoco``, about to be used: its threads are this process's from now on."""
+    global _used_in
+    import hotcoco
+
+    _used_in = os.getpid()
+    return hotcoco
+
+
 def detection_limits(max_dets: int) -> list[int]:
     """How many of an image's best detections (of a class) recall is measured with: 1, 10 and all.
 
@@ -147,7 +161,7 @@ def coco_curves(
         ValueError: see :func:`detection_limits` and :func:`checked_backend`.
     """
     backend, limits = checked_backend(backend), detection_limits(max_dets)
-    if backend == "hotcoco" and _used_in not in (None, os.getpid()):
+    if backend == "hotcoco" and not can_use_hotcoco():
         backend = next(x for x in BACKENDS[1:] if x == BACKENDS[-1] or _is_installed(x))
     if backend == "hotcoco":
         return _hotcoco(annotations, detections, num_classes, limits)
@@ -179,10 +193,7 @@ def _hotcoco(
     limits: list[int],
 ) -> Curves:
     """All classes at once. Ids count from 1 there."""
-    global _used_in
-    import hotcoco
-
-    _used_in = os.getpid()
+    hotcoco = hotcoco_module()
 
     def column(key: str, dtype: type) -> np.ndarray:
         return np.array([annotation[key] for annotation in annotations], dtype)

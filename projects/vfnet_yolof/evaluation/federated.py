@@ -9,7 +9,6 @@ marked exhaustively (Gupta et al., LVIS, CVPR 2019). ``hotcoco`` computes it.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import os
 import warnings
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..data.coco_reader import read_json_object
-from .coco_ap import DetectionArrays
+from .coco_ap import DetectionArrays, hotcoco_module
 
 _MARK = b'"neg_category_ids"'
 MAX_DETS = 300  # of an image, over all classes
@@ -30,11 +29,6 @@ def is_federated(json_file: str | os.PathLike[str]) -> bool:
     """Whether images of an annotation file say what they were searched for."""
     path = Path(json_file)
     return path.is_file() and _MARK in path.read_bytes()
-
-
-def has_lvis_rules() -> bool:
-    """Whether ``hotcoco`` is installed."""
-    return importlib.util.find_spec("hotcoco") is not None
 
 
 def lvis_figures(
@@ -51,11 +45,10 @@ def lvis_figures(
         detections: images and classes by position in ``image_ids`` and ``category_ids``.
 
     Raises:
-        ModuleNotFoundError: ``hotcoco`` is not installed, see :func:`has_lvis_rules`.
+        ModuleNotFoundError: ``hotcoco`` is not installed, see :func:`.can_use_hotcoco`.
         ValueError: ids that are no whole numbers.
     """
-    import hotcoco
-
+    hotcoco = hotcoco_module()
     if not all(isinstance(x, int) for x in (*image_ids, *category_ids)):
         raise ValueError(f"{os.fspath(json_file)}: LVIS's rules need ids that are whole numbers.")
     rows = np.column_stack(
