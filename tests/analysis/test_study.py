@@ -161,6 +161,17 @@ def test_a_seed_given_twice_is_trained_once(runs, tmp_path):
     assert runs == [("vfnet_t3_fcos_atss", 3)]
 
 
+def test_runs_of_unknown_settings_are_not_mixed_in(runs, tmp_path, capsys):
+    """Those of `compare` lie in folders of the same names."""
+    folder = tmp_path / "vfnet_t3_fl_seed0"
+    folder.mkdir()
+    (folder / compare.DONE).write_text(json.dumps({"bbox/AP": 40.0, "minutes": 9.0}))
+    assert command(tmp_path, "--rows", "t3_fl") == 2
+    error = capsys.readouterr().err
+    assert "has finished runs of ablations/vfnet_t3_fl and no study.json" in error
+    assert not runs
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

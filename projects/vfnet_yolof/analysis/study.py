@@ -216,6 +216,11 @@ class Study(NamedTuple):
                         f"{path}: {name} is {old} there, {new} now: give another --output, or the "
                         "same settings."
                     )
+        elif found := self.results():
+            raise ConfigError(
+                f"{self.output} has finished runs of {next(iter(found))} and no {SETTINGS} that "
+                "says how they were trained: give another --output."
+            )
         write_text(path, json.dumps(settings, indent=1))
 
     def _file(self, config: str) -> str:
