@@ -38,7 +38,8 @@ test: $(STAMP)
 	@$(TEST) -n 2 -m "not slow" $(if $(CI),--require-golden)
 
 test-slow: $(STAMP)
-	@$(TEST) -m "slow and not extra" --timeout 1200  # one by one: these start processes of their own
+	@$(TEST) -n 2 -m "slow and not extra" --timeout 1200 --ignore tests/engine --ignore tests/faults
+	@$(TEST) -m "slow and not extra" --timeout 1200 tests/engine tests/faults  # one by one: each starts several processes
 
 test-extras: $(STAMP)
 	@$(BIN)/python -m pip install --quiet openvino nncf
