@@ -28,8 +28,9 @@ class Positives(NamedTuple):
         scores: (P,) of the class, in [0, 1]. quality: (P,) what the quality branch predicts; None
             without one.
         iou: (P,) of ``pred_boxes`` with ``boxes``.
-        centerness: (P,) of the locations in their boxes. distances: (P, 4) from the locations to
-            the sides of their boxes, in strides. None where the detector has anchors.
+        points: (P, 2) pixels, the locations. centerness: (P,) of these in their boxes.
+            distances: (P, 4) from these to the sides of their boxes, in strides. None where the
+            detector has anchors.
     """
 
     rows: Tensor
@@ -39,6 +40,7 @@ class Positives(NamedTuple):
     scores: Tensor
     quality: Tensor | None
     iou: Tensor
+    points: Tensor | None
     centerness: Tensor | None
     distances: Tensor | None
 
@@ -75,9 +77,10 @@ def see(model: OneStageDetector, inputs: dict[str, Any]) -> Seen:
     quality = None if outputs.factors is None else torch.cat(outputs.factors)[rows]
     pred_boxes = _decoded(outputs, rows)
     boxes = model.in_image(found.boxes[order], images, 0)
-    distances = None
+    points = distances = None
     if found.points is not None and found.strides is not None:
-        ltrb = boxes_to_distances(found.points[order], found.boxes[order])
+        points = found.points[order]
+        ltrb = boxes_to_distances(points, found.boxes[order])
         distances = ltrb / found.strides[order, None]
     positives = Positives(
         rows,
@@ -87,6 +90,7 @@ def see(model: OneStageDetector, inputs: dict[str, Any]) -> Seen:
         logits[rows, classes].sigmoid(),
         quality,
         aligned_iou(pred_boxes, boxes),
+        points,
         None if distances is None else centerness_target(distances),
         distances,
     )
