@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..layers.deform_conv import deform_conv_implementation
+from ..modeling.heads import AnchorPredictions, PointPredictions
 
 FLOPS_PER_MULTIPLY_ADD = 2
 
@@ -42,29 +43,40 @@ class Cost(NamedTuple):
         backbone: the network under the innermost ``bottom_up``, or all of ``model.backbone``.
         neck: the rest of ``model.backbone``: feature pyramid or encoder.
         head: ``model.head``, on all feature levels.
+        anchors: of the image on each level, finest first; of a detector with one box for each
+            location, its locations. Empty if the head's predictions do not tell.
     """
 
     backbone: PartCost
     neck: PartCost
     head: PartCost
+    anchors: tuple[int, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, PartCost]:
+        """By name, in the order in which an image passes them."""
+        return {"backbone": self.backbone, "neck": self.neck, "head": self.head}
 
     @property
     def parameters(self) -> int:
-        return sum(part.parameters for part in self)
+        return sum(part.parameters for part in self.parts.values())
 
     @property
     def multiply_adds(self) -> int:
-        return sum(part.multiply_adds for part in self)
+        return sum(part.multiply_adds for part in self.parts.values())
 
-    def as_dict(self) -> dict[str, dict[str, int]]:
-        """``{"parameters": {"backbone": ..., "total": ...}, "multiply_adds": {...}}``."""
-        return {
+    def as_dict(self) -> dict[str, Any]:
+        """``{"parameters": {"backbone": ..., "total": ...}, "multiply_adds": {...}, "anchors":
+        {"levels": [...], "total": ...}}``.
+        """
+        costs = {
             name: {
-                **{part: getattr(cost, name) for part, cost in self._asdict().items()},
+                **{part: getattr(cost, name) for part, cost in self.parts.items()},
                 "total": getattr(self, name),
             }
             for name in PartCost._fields
         }
+        return {**costs, "anchors": {"levels": [*self.anchors], "total": sum(self.anchors)}}
 
 
 def build_without_memory(build: Callable[[], nn.Module]) -> nn.Module:
@@ -108,18 +120,20 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
         ):
             features = model.backbone(torch.empty(1, 3, *padded, device=model.device))
             after_neck = counter.get_total_flops()
-            model.head([features[name] for name in model.head_in_features])
+            predictions = model.head([features[name] for name in model.head_in_features])
     finally:
         hook.remove()
     flops = [0, after_body[0], after_neck, counter.get_total_flops()]
     total = _num_parameters(model.backbone)
     own = _num_parameters(body)
     parameters = (own, total - own, _num_parameters(model.head))
+    known = isinstance(predictions, AnchorPredictions | PointPredictions)
     return Cost(
         *(
             PartCost(number, (last - first) // FLOPS_PER_MULTIPLY_ADD)
             for number, first, last in zip(parameters, flops[:-1], flops[1:], strict=True)
-        )
+        ),
+        anchors=tuple(predictions.level_sizes) if known else (),
     )
 
 

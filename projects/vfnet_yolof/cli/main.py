@@ -33,7 +33,7 @@ COMMANDS = {
     "validate-data": Entry("faults in a data set", "data", "VALIDATE"),
     "convert-data": Entry("a data set of another format as COCO JSON", "data", "CONVERT"),
     "report": Entry("why a detector fails, from its results, on a page", "report", "REPORT"),
-    "analyze": Entry("parameters and multiply-adds, by part", "reports", "ANALYZE"),
+    "analyze": Entry("parameters, multiply-adds and anchors, by part", "reports", "ANALYZE"),
     "show-augmentations": Entry("training images as the model gets them", "reports", "SHOW"),
     "compare": Entry("two detectors, or several configs and seeds", "compare", "COMPARE"),
     "study": Entry("a paper's ablation table, trained anew", "study", "STUDY"),

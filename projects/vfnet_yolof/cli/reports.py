@@ -192,9 +192,11 @@ def model_zoo_tool(description: str | None, arguments: Sequence[str] | None = No
 
 
 ANALYZE = Command(
-    "Parameters and multiply-adds of detectors, by part.\n\n"
+    "Parameters and multiply-adds of detectors, by part, and their anchors.\n\n"
     "G are 10^9 multiply-adds of convolutions (deformable ones and their offsets' among them) and\n"
     "matrix products for one image. The affine part of frozen batch norms is not counted.\n"
+    "Anchors are those of the image on all levels; of a detector with one box for each location,\n"
+    "its locations.\n"
     "With data, also which of their boxes a detector can hardly learn.",
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py gfl/gfl_r50_fpn_1x.py --json cost.json\n"
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py model.num_classes=3 --size 608 608\n"
