@@ -13,13 +13,14 @@ Nothing is computed: tensors have shapes and no data, so that the largest model 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -104,21 +105,13 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
         raise TypeError(
             f"only detectors with backbone and head can be counted, not {type(model).__name__}"
         )
-    divisor = max(1, model.backbone.size_divisibility)
-    padded = [-(-length // divisor) * divisor for length in size]
-    body = _innermost(model.backbone)
+    body = innermost(model.backbone)
     counter = FlopCounterMode(display=False, custom_mapping=_deform_conv_formula())
     after_body: list[int] = []
     hook = body.register_forward_hook(lambda *_: after_body.append(counter.get_total_flops()))
     try:
-        with (
-            torch.no_grad(),
-            inference_context(model),
-            deform_conv_implementation("torchvision"),
-            _fake_mode(model),
-            counter,
-        ):
-            features = model.backbone(torch.empty(1, 3, *padded, device=model.device))
+        with without_data(model), counter:
+            features = model.backbone(empty_image(model, size))
             after_neck = counter.get_total_flops()
             predictions = model.head([features[name] for name in model.head_in_features])
     finally:
@@ -137,10 +130,29 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
     )
 
 
-def _innermost(backbone: nn.Module) -> nn.Module:
+def innermost(backbone: nn.Module) -> nn.Module:
     """What feature pyramids and encoders are built on."""
     below = getattr(backbone, "bottom_up", None)
-    return _innermost(below) if isinstance(below, nn.Module) else backbone
+    return innermost(below) if isinstance(below, nn.Module) else backbone
+
+
+@contextmanager
+def without_data(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode, ``model`` takes and gives tensors that have shapes alone."""
+    with (
+        torch.no_grad(),
+        inference_context(model),
+        deform_conv_implementation("torchvision"),
+        _fake_mode(model),
+    ):
+        yield
+
+
+def empty_image(model: DenseDetector, size: tuple[int, int]) -> Tensor:
+    """(1, 3, H, W), padded from ``size`` as the model pads an image; of :func:`without_data`."""
+    divisor = max(1, model.backbone.size_divisibility)
+    padded = [-(-length // divisor) * divisor for length in size]
+    return torch.empty(1, 3, *padded, device=model.device)
 
 
 def _fake_mode(model: nn.Module) -> FakeTensorMode:
