@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from ..drawing.charts import (
+    DASHES,
+    GREY,
+    bare,
+    file_bytes,
+    label_axes,
+    line_style,
+    new_axes,
+    new_figure,
+    plain,
+)
 from ..drawing.curves import COLORS
 from .error_types import KINDS
 from .measures import GRID, Calibration, Curve
 from .precision import RECALLS
 
 SHOWN_CLASSES = 6  # in one chart; colours and dashes of more could not be told apart
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
-_GREY = "#777777"
 _LARGEST_MATRIX = 25  # classes with a row of their own in the drawn confusion matrix
 
 
-def _figure(width: float = 5.6, height: float = 3.8) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)  # no display and no state that other figures share
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _svg(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    with (
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}),
-        warnings.catch_warnings(),
-    ):
-        # Text stays text, so the browser has the glyphs that Matplotlib's own font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return file_bytes(figure, "svg", "report")
 
 
 def precision_recall_chart(curves: Mapping[str, np.ndarray]) -> bytes:
@@ -50,10 +37,10 @@ def precision_recall_chart(curves: Mapping[str, np.ndarray]) -> bytes:
     Args:
         curves: by label, (101,) interpolated precision at each of COCO's recalls.
     """
-    figure, axes = _figure()
+    figure, axes = new_axes()
     for number, (name, precision) in enumerate(curves.items()):
-        axes.plot(RECALLS, precision, label=_plain(name), **_line(number))
-    _label(axes, "recall", "precision")
+        axes.plot(RECALLS, precision, label=plain(name), **line_style(number))
+    label_axes(axes, "recall", "precision")
     axes.set_xlim(0, 1.0)
     axes.set_ylim(0, 1.02)
     return _svg(figure)
@@ -61,13 +48,13 @@ def precision_recall_chart(curves: Mapping[str, np.ndarray]) -> bytes:
 
 def f1_chart(curves: Mapping[str, Curve]) -> bytes:
     """F1 against the score threshold, with a dot where it is highest."""
-    figure, axes = _figure()
+    figure, axes = new_axes()
     for number, (name, curve) in enumerate(curves.items()):
-        style = _line(number)
-        axes.plot(GRID, curve.at(GRID)[2], label=_plain(name), **style)
+        style = line_style(number)
+        axes.plot(GRID, curve.at(GRID)[2], label=plain(name), **style)
         if curve.best is not None:
             axes.plot(*curve.best[:2], marker="o", markersize=5, color=style["color"])
-    _label(axes, "score threshold", "F1")
+    label_axes(axes, "score threshold", "F1")
     axes.set_xlim(0, 1.0)
     axes.set_ylim(0, 1.02)
     return _svg(figure)
@@ -75,7 +62,7 @@ def f1_chart(curves: Mapping[str, Curve]) -> bytes:
 
 def error_shares_chart(lost: Mapping[str, float]) -> bytes:
     """The share of each kind in the AP that all of them lose."""
-    figure, axes = _figure(4.6, 3.4)
+    figure, axes = new_axes(4.6, 3.4)
     shares = np.array([lost[kind] for kind in KINDS])
     total = shares.sum()
     axes.set_axis_off()
@@ -96,9 +83,9 @@ def error_shares_chart(lost: Mapping[str, float]) -> bytes:
 
 def error_costs_chart(lost: Mapping[str, float]) -> bytes:
     """AP in per cent that each kind loses, and all false positives and negatives."""
-    figure, axes = _figure(4.6, 3.4)
+    figure, axes = new_axes(4.6, 3.4)
     names = [*KINDS, "FP", "FN"]
-    colors = [*COLORS[: len(KINDS)], _GREY, _GREY]
+    colors = [*COLORS[: len(KINDS)], GREY, GREY]
     bars = axes.barh(names, [lost[x] for x in names], color=colors)
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.invert_yaxis()
@@ -112,7 +99,7 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str]) -> bytes | None
     if len(names) > _LARGEST_MATRIX:
         return None
     size = 2.4 + 0.42 * len(names)
-    figure, axes = _figure(max(5.0, size + 0.8), max(3.8, size))
+    figure, axes = new_axes(max(5.0, size + 0.8), max(3.8, size))
     total = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, total, out=np.zeros(confusion.shape), where=total > 0)
     shares[-1, -1] = np.nan
@@ -120,7 +107,7 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str]) -> bytes | None
     for i, j in np.argwhere(confusion > 0).tolist():
         color = "black" if shares[i, j] > 0.5 else "white"
         axes.text(j, i, str(confusion[i, j]), ha="center", va="center", fontsize=8, color=color)
-    labels = [_plain(_short(name)) for name in names]
+    labels = [plain(_short(name)) for name in names]
     every = np.arange(len(names) + 1)
     axes.set_xticks(every, [*labels, "missed"], rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(every, [*labels, "background"])
@@ -131,24 +118,23 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str]) -> bytes | None
 
 def calibration_chart(found: Calibration) -> bytes:
     """Precision and mean IoU of the detections in each bin of scores, and how many these are."""
-    figure = Figure(figsize=(5.6, 4.4), layout="constrained")
-    FigureCanvasSVG(figure)
+    figure = new_figure(5.6, 4.4)
     axes, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", label="calibrated")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="calibrated")
     for number, (name, values) in enumerate(
         (("precision", found.precision), ("mean IoU", found.ious))
     ):
-        axes.plot(found.scores, values, marker="os"[number], label=name, **_line(number))
-    _label(axes, "", "share of hits; IoU")
+        axes.plot(found.scores, values, marker="os"[number], label=name, **line_style(number))
+    label_axes(axes, "", "share of hits; IoU")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     width = 1 / len(found.counts)
-    below.bar((np.arange(len(found.counts)) + 0.5) * width, found.counts, 0.9 * width, color=_GREY)
+    below.bar((np.arange(len(found.counts)) + 0.5) * width, found.counts, 0.9 * width, color=GREY)
     below.set_yscale("symlog")
     below.set_xlabel("score")
     below.set_ylabel("detections")
-    for part in (axes, below):
-        part.spines[["top", "right"]].set_visible(False)
+    bare(axes)
+    bare(below)
     return _svg(figure)
 
 
@@ -161,7 +147,7 @@ def histogram_chart(
         counts: by label, (B,). edges: (B + 1,). label: of the horizontal axis, with its unit.
         marks: values at which a line stands.
     """
-    figure, axes = _figure(5.6, 3.2)
+    figure, axes = new_axes(5.6, 3.2)
     for number, (name, values) in enumerate(counts.items()):
         axes.stairs(
             values,
@@ -169,13 +155,13 @@ def histogram_chart(
             label=name,
             linewidth=1.8,
             color=COLORS[number],
-            linestyle=_DASHES[number],
+            linestyle=DASHES[number],
         )
     for mark in marks:
-        axes.axvline(mark, color=_GREY, linestyle=":", linewidth=1)
+        axes.axvline(mark, color=GREY, linestyle=":", linewidth=1)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    _label(axes, label, "boxes")
+    label_axes(axes, label, "boxes")
     axes.set_ylim(bottom=0)
     return _svg(figure)
 
@@ -186,39 +172,17 @@ def interval_chart(differences: Sequence[tuple[str, float, float, float]]) -> by
     Args:
         differences: name, lower end, value and upper end of each.
     """
-    figure, axes = _figure(5.6, 1.2 + 0.28 * len(differences))
+    figure, axes = new_axes(5.6, 1.2 + 0.28 * len(differences))
     for row, (_, low, value, high) in enumerate(differences):
-        color = COLORS[0] if low > 0 else COLORS[1] if high < 0 else _GREY
+        color = COLORS[0] if low > 0 else COLORS[1] if high < 0 else GREY
         axes.plot([low, high], [row, row], color=color, linewidth=2)
         axes.plot(value, row, marker="o", color=color)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(differences)), [_plain(_short(row[0])) for row in differences])
+    axes.set_yticks(range(len(differences)), [plain(_short(row[0])) for row in differences])
     axes.invert_yaxis()
     axes.set_xlabel("difference of AP, B minus A")
     return _svg(figure)
 
 
-def _line(number: int) -> dict[str, Any]:
-    """Colour and dashes, so that neither alone has to be told apart; the first is the thick one."""
-    return {
-        "color": "#000000" if number == 0 else COLORS[(number - 1) % len(COLORS)],
-        "linestyle": _DASHES[number % len(_DASHES)],
-        "linewidth": 2.4 if number == 0 else 1.5,
-    }
-
-
-def _label(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, framealpha=0.8)
-
-
 def _short(name: str) -> str:
     return name if len(name) <= 18 else f"{name[:17]}…"
-
-
-def _plain(name: str) -> str:
-    r"""Matplotlib takes text between dollars for a formula, and hides labels that begin with _."""
-    text = name.replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text
