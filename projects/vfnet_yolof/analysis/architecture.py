@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -70,6 +70,15 @@ class Architecture:
     blocks: dict[str, Block]
     levels: list[tuple[str, str, tuple[int, ...]]]
     outputs: list[tuple[str, list[str], int]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The graph, as JSON can hold it."""
+        blocks = [{**asdict(block), "sources": [*block.sources]} for block in self.blocks.values()]
+        levels = [{"name": x, "block": made, "shape": shape} for x, made, shape in self.levels]
+        outputs = [
+            {"name": x, "blocks": made, "channels": count} for x, made, count in self.outputs
+        ]
+        return {"image": self.image, "blocks": blocks, "levels": levels, "outputs": outputs}
 
     def part(self, name: str) -> dict[str, Block]:
         return {key: block for key, block in self.blocks.items() if block.part == name}
@@ -222,7 +231,9 @@ def _blocks(module: nn.Module, part: str, prefix: str) -> dict[nn.Module, Block]
             if any(x.dim() == 4 for x in child.parameters()):
                 found[child] = Block(path, part, _stage_lines(name, child))
         elif _is_block(child):
-            found[child] = Block(path, part, _block_lines(child))
+            tower = path.split(".")[-2]  # the blocks of a sequence have its name
+            own = tower if name.isdecimal() else name
+            found[child] = Block(path, part, [own, *_block_lines(child)])
         else:
             found.update(_blocks(child, part, f"{path}."))
     return found
@@ -236,23 +247,22 @@ def _is_block(module: nn.Module) -> bool:
 
 def _stage_lines(name: str, stage: nn.Module) -> list[str]:
     if _is_block(stage):
-        return _block_lines(stage)
+        return _block_lines(stage)[:1]
     if not isinstance(stage, nn.Sequential):
         return [name]
-    first = next(iter(stage.children()))
+    *_, last = stage.children()
     deformable = any(isinstance(x, DeformConv2d) for x in stage.modules())
-    kind = f"{len(stage)} × {type(first).__name__}"
-    return [name, kind, *(["deformable"] if deformable else [])]
+    return [name, f"{len(stage)} × {'DCN ' if deformable else ''}{type(last).__name__}"]
 
 
 def _block_lines(block: nn.Module) -> list[str]:
     """What is drawn in a box, a line each."""
     if isinstance(block, DilatedBlock):
         conv = block.conv2
-        inner = f"{_kernel(block.conv1)}, {_kernel(conv)}, {_kernel(block.conv3)}"
+        inner = f"{_kernel(block.conv1)} {_kernel(conv)} {_kernel(block.conv3)}"
         width = f"{conv.in_channels} inside{', shortcut' if block.shortcut else ''}"
-        return [f"block, dilation {conv.dilation[0]}", inner, width]
-    conv = block.conv if isinstance(block, ConvNormAct) else block
+        return [f"{inner}, dilation {conv.dilation[0]}", width]
+    conv: Any = block.conv if isinstance(block, ConvNormAct) else block
     lines = [f"{_kernel(conv)} {_kind(conv)}"]
     if tuple(conv.stride) != (1, 1):
         lines[0] += f", stride {conv.stride[0]}"

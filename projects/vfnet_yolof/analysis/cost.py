@@ -120,14 +120,12 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
     total = _num_parameters(model.backbone)
     own = _num_parameters(body)
     parameters = (own, total - own, _num_parameters(model.head))
+    parts = [
+        PartCost(number, (last - first) // FLOPS_PER_MULTIPLY_ADD)
+        for number, first, last in zip(parameters, flops[:-1], flops[1:], strict=True)
+    ]
     known = isinstance(predictions, AnchorPredictions | PointPredictions)
-    return Cost(
-        *(
-            PartCost(number, (last - first) // FLOPS_PER_MULTIPLY_ADD)
-            for number, first, last in zip(parameters, flops[:-1], flops[1:], strict=True)
-        ),
-        anchors=tuple(predictions.level_sizes) if known else (),
-    )
+    return Cost(*parts, anchors=tuple(predictions.level_sizes) if known else ())
 
 
 def innermost(backbone: nn.Module) -> nn.Module:

@@ -11,22 +11,51 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import nn
 
+from ..config.inference import read_inference_config
+from ..config.options import ConfigError
+from ..config.yaml_files import Trust
+from ..drawing.charts import new_figure
 from ..drawing.curves import COLORS
 from .architecture import BACKBONE, HEAD, NECK, Architecture, Block, architecture_of
+from .cost import build_without_memory
+from .figures import Drawn
 
 _COLUMN, _ROW = 1.5, 0.72  # inches between the middles of neighbouring boxes
 _BOX = (1.24, 0.54)
 _FONT = 7.0  # points
 _COLORS = {BACKBONE: "#E0E0E0", NECK: "#CFE6F5", HEAD: "#FBE3CC"}
 _LEVEL, _OUTPUT = "#FFFFFF", "#D5EFE5"
-_MARGIN = 0.95
+_MARGIN = 0.75  # rows from a heading to the first box's middle
 
+_SWEEPS = 7
 Places = dict[str, tuple[float, float]]  # column, row (from the top)
+
+
+def diagram(
+    config: str,
+    size: tuple[int, int],
+    changes: Sequence[str] = (),
+    trust: Trust | None = None,
+) -> Drawn:
+    """The diagram of a config's detector; its numbers are :meth:`.Architecture.as_dict`.
+
+    Raises:
+        OSError, ValueError: no such config, a wrong change, or a size that is not positive.
+        ConfigError: the config has no detector whose parts can be told apart.
+    """
+    build = read_inference_config(config, changes, trust).build_model
+    try:
+        figure, graph = draw(build_without_memory(build), size, config)
+    except TypeError as error:
+        raise ConfigError(f"{config}: {error}") from error
+    names = ", ".join(name for name, _, _ in graph.levels)
+    blocks = sum(block.repeats for block in graph.blocks.values())
+    sentence = f"{config}: {blocks} blocks; the head takes {names}."
+    return Drawn(figure, graph.as_dict(), sentence)
 
 
 def draw(model: nn.Module, size: tuple[int, int], title: str) -> tuple[Figure, Architecture]:
@@ -37,22 +66,23 @@ def draw(model: nn.Module, size: tuple[int, int], title: str) -> tuple[Figure, A
         size: (height, width) of the image in px, whose feature maps' sizes are drawn.
     """
     graph = architecture_of(model, size)
-    above, above_places, backbone_columns = _body(graph)
+    above, above_places = _body(graph)
     below = {**graph.part(HEAD), **_predictions(model, graph)}
     below_places = layered(below)
     columns = max(x for x, _ in [*above_places.values(), *below_places.values()])
     rows = [max(y for _, y in places.values()) + 1 for places in (above_places, below_places)]
-    split = rows[0] + 0.75
+    split = rows[0] + 2 * _MARGIN - 1
     figure, axes = _page(columns, split + rows[1])
-    shared = all(len(x.shapes) > 1 for x in graph.part(HEAD).values())
+    shared = len(graph.levels) > 1 and not {x[0] for x in graph.levels} & {*graph.blocks}
     headings = [
-        (-0.5, -_MARGIN, f"backbone: an image of {graph.image[0]} × {graph.image[1]} px"),
-        (backbone_columns - 0.5, -_MARGIN, "neck" if graph.part(NECK) else ""),
-        (-0.5, split - _MARGIN, f"head{', with the same weights on all levels' if shared else ''}"),
+        (-0.42, -_MARGIN, "backbone"),
+        (0.58, -_MARGIN, "neck" if graph.part(NECK) else ""),
+        (-0.42, split - _MARGIN, "head, the same weights on all levels" if shared else "head"),
     ]
     for x, y, text in headings:
         axes.text(x, y, text, fontsize=_FONT + 1.5, fontweight="bold", va="center")
-    axes.set_title(title, fontsize=_FONT + 3, loc="left")
+    height, width = graph.image
+    axes.set_title(f"{title}: an image of {height} × {width} px", fontsize=_FONT + 3, loc="left")
     _draw_blocks(axes, above, above_places)
     moved = {name: (x, y + split) for name, (x, y) in below_places.items()}
     _draw_blocks(axes, below, moved)
@@ -60,8 +90,7 @@ def draw(model: nn.Module, size: tuple[int, int], title: str) -> tuple[Figure, A
 
 
 def _page(columns: float, rows: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_COLUMN * (columns + 1.1), _ROW * (rows + 1.1)), layout="constrained")
-    FigureCanvasAgg(figure)  # no display and no state that other figures share
+    figure = new_figure(_COLUMN * (columns + 1.1), _ROW * (rows + 1.1))
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.set_xlim(-0.55, columns + 0.55)
@@ -69,8 +98,8 @@ def _page(columns: float, rows: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _body(graph: Architecture) -> tuple[dict[str, Block], Places, int]:
-    """Backbone and neck, their places, and the number of the backbone's columns.
+def _body(graph: Architecture) -> tuple[dict[str, Block], Places]:
+    """Backbone and neck, with the levels that go to the head, and their places.
 
     Coarse features are above fine ones, as in the papers. A neck's block is in the row of the
     backbone's last block of the same size; coarser ones lie above.
@@ -101,7 +130,7 @@ def _body(graph: Architecture) -> tuple[dict[str, Block], Places, int]:
             row += 1.0
         places[f"level {name}"] = (end, row)
         taken.add((end, row))
-    return blocks, places, 1
+    return blocks, places
 
 
 def _height(block: Block) -> int:
@@ -112,7 +141,8 @@ def layered(blocks: Mapping[str, Block]) -> Places:
     """Places from left to right, each block right of all its sources.
 
     An arrow over several columns keeps a place of its own in each of them, so that it passes
-    between the boxes. In each column blocks have the order of their sources' rows.
+    between the boxes. In each column blocks have the order of their neighbours' rows, which are
+    settled from left to right and back, so that few arrows cross.
     """
     column = _columns(blocks)
     sources: dict[str, list[str]] = {name: [] for name in blocks}
@@ -126,16 +156,23 @@ def layered(blocks: Mapping[str, Block]) -> Places:
                 sources.setdefault(point, [previous])
                 previous = point
             sources[name].append(previous)
+    users: dict[str, list[str]] = {name: [] for name in sources}
+    for name, its in sources.items():
+        for source in its:
+            users[source].append(name)
+    columns = [[x for x in sources if column[x] == n] for n in range(max(column.values()) + 1)]
     rows: dict[str, float] = {}
-    for number in range(max(column.values()) + 1):
-        names = [name for name in sources if column[name] == number]
-        wanted = {
-            name: sum(rows[x] for x in sources[name]) / max(1, len(sources[name]))
-            for name in names
-        }
-        rows.update(_spread(sorted(names, key=wanted.__getitem__), wanted, blocks))
+    for sweep in range(_SWEEPS):
+        for names in columns if sweep % 2 == 0 else reversed(columns):
+            beside = {x: [*sources[x], *(users[x] if sweep else [])] for x in names}
+            wanted = {x: _mean([rows[y] for y in beside[x] if y in rows]) for x in names}
+            rows.update(_spread(sorted(names, key=wanted.__getitem__), wanted, blocks))
     top = min(rows.values())
     return {name: (float(column[name]), rows[name] - top) for name in rows}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
 
 
 def _columns(blocks: Mapping[str, Block]) -> dict[str, int]:
@@ -145,7 +182,7 @@ def _columns(blocks: Mapping[str, Block]) -> dict[str, int]:
         column[name] = 1 + max((column[x] for x in block.sources), default=-1)
     outputs = [name for name, block in blocks.items() if block.part == "output"]
     last = max(column.values())
-    return {**column, **{name: last for name in outputs}}
+    return {**column, **dict.fromkeys(outputs, last)}
 
 
 def _spread(
@@ -166,7 +203,7 @@ def _spread(
         previous = name
     # Pushing down only would let later columns sink: the whole column goes back to its middle.
     if rows:
-        drift = sum(rows.values()) / len(rows) - sum(wanted[x] for x in names) / len(names)
+        drift = _mean([*rows.values()]) - _mean([wanted[x] for x in names])
         rows = {name: row - drift for name, row in rows.items()}
     return rows
 
@@ -181,10 +218,13 @@ def _draw_blocks(axes: Axes, blocks: Mapping[str, Block], places: Places) -> Non
 
 
 def _way(places: Places, source: str, name: str) -> list[tuple[float, float]]:
-    """The places that an arrow passes."""
-    first, last = int(places[source][0]), int(places[name][0])
-    between = [places.get(f"{source} > {step}") for step in range(first + 1, last)]
-    return [places[source], *(x for x in between if x is not None), places[name]]
+    """The places that an arrow passes; above a box that would lie on it."""
+    (x0, y0), (x1, y1) = places[source], places[name]
+    between = [places.get(f"{source} > {step}") for step in range(int(x0) + 1, int(x1))]
+    way = [x for x in between if x is not None]
+    if y0 == y1 and any(x0 < x < x1 and y == y0 for x, y in places.values()):
+        way = way or [(x0 + 0.5, y0 - 0.48), (x1 - 0.5, y0 - 0.48)]
+    return [places[source], *way, places[name]]
 
 
 def _half(block: Block) -> tuple[float, float]:
@@ -239,9 +279,8 @@ def _box(axes: Axes, block: Block, x: float, y: float) -> None:
     if block.repeats > 1:
         lines[0] += f"  × {block.repeats}"
     if block.part == BACKBONE:
-        lines[-1] += f", {block.shapes[0][0]}"
-        lines.append(f"{block.shapes[0][1]} × {block.shapes[0][2]}")
-    size = _FONT + 2 if block.is_join else min(_FONT, _FONT * 21 / max(map(len, lines)))
+        lines.append("×".join(map(str, block.shapes[0])))
+    size = _FONT + 2 if block.is_join else min(_FONT, _FONT * 22 / max(map(len, lines)))
     text = "\n".join(lines)
     axes.text(x, y, text, fontsize=size, ha="center", va="center", linespacing=1.15, zorder=3)
 
@@ -257,27 +296,27 @@ _MEANINGS = {
 
 
 def _predictions(model: nn.Module, graph: Architecture) -> dict[str, Block]:
-    """What the head predicts, with the form of it and what it learns from."""
+    """What the head predicts, with its form, and the losses and measures that the model names."""
+    box_loss = _kind(model, "box_loss")
     notes = {
-        "logits": [_classes(model, graph), _loss(model, "cls_loss")],
-        "sides": [_sides(model), "GIoU" + _side_loss(model)],
-        "ltrb_init": ["4 distances", "GIoU"],
-        "sides_init": ["of first points", _loss(model, "box_loss")],
-        "deltas": ["4 numbers an anchor", _loss(model, "box_loss")],
-        "quality_logits": ["a factor on scores", _loss(model, "quality")],
+        "logits": [_classes(model), _kind(model, "cls_loss")],
+        "sides": [_sides(model), box_loss + _side_loss(model)],
+        "ltrb_init": ["4 distances", box_loss],
+        "sides_init": [_sides(model), box_loss],
+        "deltas": ["4 numbers an anchor", box_loss],
+        "quality_logits": ["× scores in tests", _kind(model, "quality")],
     }
     blocks = {}
     for name, sources, channels in graph.outputs:
-        kept = [x for x in sources if x in graph.blocks]
+        kept = dict.fromkeys(x for x in sources if x in graph.blocks)
         lines = [_MEANINGS.get(name, name), *notes.get(name, [f"{channels} channels"])]
-        key = f"output {name}"
-        blocks[key] = Block(name, "output", [x for x in lines if x], sources=dict.fromkeys(kept))
+        blocks[f"output {name}"] = Block(name, "output", [x for x in lines if x], sources=kept)
     return blocks
 
 
-def _classes(model: nn.Module, graph: Architecture) -> str:
+def _classes(model: nn.Module) -> str:
     anchors = getattr(model.head, "num_anchors", None)
-    classes = f"{getattr(model, 'num_classes', '')} classes"
+    classes = f"{getattr(model, 'num_classes', 'of')} classes"
     return f"{anchors} anchors × {classes}" if isinstance(anchors, int) else classes
 
 
@@ -287,14 +326,16 @@ def _sides(model: nn.Module) -> str:
         return "4 distances"
     channels = getattr(representation, "channels", 1)
     name = type(representation).__name__
-    return f"4 × {channels}, {name}" if channels > 1 else name
+    return f"4 × {channels} {name}" if channels > 1 else name
 
 
 def _side_loss(model: nn.Module) -> str:
+    """The loss of a distribution's shape, where it has a weight."""
     name = getattr(getattr(model.head, "representation", None), "loss_name", None)
-    return f" + {name.removeprefix('loss_').upper()}" if name else ""
+    weight = getattr(model, "dfl_weight", 0.0)
+    return f"with {name.removeprefix('loss_').upper()}" if name and weight else ""
 
 
-def _loss(model: nn.Module, name: str) -> str:
-    loss = getattr(model, name, None)
-    return "" if loss is None else type(loss).__name__
+def _kind(model: nn.Module, name: str) -> str:
+    part = getattr(model, name, None)
+    return "" if part is None else type(part).__name__

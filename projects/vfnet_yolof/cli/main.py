@@ -34,6 +34,7 @@ COMMANDS = {
     "convert-data": Entry("a data set of another format as COCO JSON", "data", "CONVERT"),
     "report": Entry("why a detector fails, from its results, on a page", "report", "REPORT"),
     "analyze": Entry("parameters, multiply-adds and anchors, by part", "reports", "ANALYZE"),
+    "diagram": Entry("a detector's blocks, drawn from the built model", "reports", "DIAGRAM"),
     "show-augmentations": Entry("training images as the model gets them", "reports", "SHOW"),
     "compare": Entry("two detectors, or several configs and seeds", "compare", "COMPARE"),
     "study": Entry("a paper's ablation table, trained anew", "study", "STUDY"),
