@@ -125,7 +125,8 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
         for number, first, last in zip(parameters, flops[:-1], flops[1:], strict=True)
     ]
     known = isinstance(predictions, AnchorPredictions | PointPredictions)
-    return Cost(*parts, anchors=tuple(predictions.level_sizes) if known else ())
+    backbone, neck, in_head = parts
+    return Cost(backbone, neck, in_head, tuple(predictions.level_sizes) if known else ())
 
 
 def innermost(backbone: nn.Module) -> nn.Module:
