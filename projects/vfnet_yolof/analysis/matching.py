@@ -88,10 +88,8 @@ def matching_statistics(
     for batch in batches:
         instances = [x["instances"].to(model.device) for x in batch]
         areas = [_file_areas(x).to(model.device) for x in batch]
-        features = model.backbone(model.preprocess_image(batch).tensor)
-        features = [features[name] for name in model.head_in_features]
+        _, features, predictions = model.raw_predictions(batch)
         anchors = torch.cat([x.tensor for x in model.anchor_generator(features)])
-        predictions = model.head(features)
         for name, matcher in matchers.items():
             matches = model.match(anchors, predictions, instances, matcher)
             for match, area in zip(matches, areas, strict=True):

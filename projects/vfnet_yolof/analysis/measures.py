@@ -176,7 +176,7 @@ def calibration(matches: Matches, bins: int = BINS) -> Calibration:
         means = [np.bincount(number, x, bins) / counts for x in (scores, hits, iou)]
     total = max(len(scores), 1)
     errors = [float(np.nansum(counts * np.abs(means[0] - other)) / total) for other in means[1:]]
-    correlation = _correlation(_mean_ranks(scores), _mean_ranks(iou))
+    correlation = rank_correlation(scores, iou)
     return Calibration(counts, means[0], means[1], means[2], errors[0], errors[1], correlation)
 
 
@@ -188,7 +188,9 @@ def _mean_ranks(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's, of (D,) and (D,): Pearson's of their ranks; NaN if one is constant or D < 2."""
+    first, second = _mean_ranks(first), _mean_ranks(second)
     if len(first) < 2 or first.std() == 0 or second.std() == 0:
         return float("nan")
     return float(np.corrcoef(first, second)[0, 1])

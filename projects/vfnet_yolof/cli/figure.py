@@ -47,6 +47,17 @@ class Figure(NamedTuple):
 
 
 FIGURES = {
+    "scores": Figure(
+        "GFL 2b: class score, predicted quality and IoU of positives; several MODELs",
+        *("quality", "scores", (1, 4)),
+    ),
+    "targets": Figure(
+        "GFL 5c: distances to predict, in strides, and how many are beyond reg_max",
+        *("quality", "targets"),
+    ),
+    "labels": Figure(
+        "GFL 8 and 9: centerness and IoU as labels of the positives", *("quality", "labels")
+    ),
     "qfl": Figure(
         "GFL 5a: the quality focal loss for several beta",
         *("losses", "qfl", (0, 0), ("betas", "quality")),

@@ -39,6 +39,7 @@ COMMANDS = {
     "compare": Entry("two detectors, or several configs and seeds", "compare", "COMPARE"),
     "study": Entry("a paper's ablation table, trained anew", "study", "STUDY"),
     "figure": Entry("a figure of the papers, of your detectors and data", "figure", "FIGURE"),
+    "ranking": Entry("how far a detector is from its own oracle", "ranking", "RANKING"),
     "average": Entry("the mean of several checkpoints", "weights", "AVERAGE"),
     "zoo": Entry("the papers' rows: list, fetch, verify their weights", "zoo", "ZOO"),
     "install-detectron2": Entry("Detectron2 0.6, repaired for today's packages", "doctor", ""),

@@ -137,7 +137,7 @@ class CocoEvaluator(DatasetEvaluator):
                 )
             if image_id in self._image_ids:
                 raise self._came_twice([image_id])
-            found = _arrays(output["instances"], self._position[image_id])
+            found = detection_arrays(output["instances"], self._position[image_id])
             self._check(found, image_id)
             self._image_ids[image_id] = None
             self._found.append(found)
@@ -242,14 +242,16 @@ class CocoEvaluator(DatasetEvaluator):
     def _summarise(self, curves: Curves) -> dict[str, float]:
         precision, recall = curves
         results = {
-            "AP": _mean(precision[..., 0]),
-            "AP50": _mean(precision[0, ..., 0]),
-            "AP75": _mean(precision[5, ..., 0]),
+            "AP": mean_in_percent(precision[..., 0]),
+            "AP50": mean_in_percent(precision[0, ..., 0]),
+            "AP75": mean_in_percent(precision[5, ..., 0]),
         }
-        results |= {f"AP{AREAS[i][0]}": _mean(precision[..., i]) for i in (1, 2, 3)}
+        results |= {f"AP{AREAS[i][0]}": mean_in_percent(precision[..., i]) for i in (1, 2, 3)}
         for i, count in enumerate(self._limits):
-            results[f"AR{count}"] = _mean(recall[:, :, 0, i])
-        return results | {f"AR{AREAS[i][0]}": _mean(recall[:, :, i, -1]) for i in (1, 2, 3)}
+            results[f"AR{count}"] = mean_in_percent(recall[:, :, 0, i])
+        return results | {
+            f"AR{AREAS[i][0]}": mean_in_percent(recall[:, :, i, -1]) for i in (1, 2, 3)
+        }
 
     def _per_class_rows(
         self, precision: np.ndarray, detections: DetectionArrays
@@ -265,8 +267,8 @@ class CocoEvaluator(DatasetEvaluator):
                 "class": name,
                 "boxes": boxes[k],
                 "detections": found[k],
-                "AP": _mean(precision[:, :, k, 0]),
-                "AP50": _mean(precision[0, :, k, 0]),
+                "AP": mean_in_percent(precision[:, :, k, 0]),
+                "AP50": mean_in_percent(precision[0, :, k, 0]),
             }
             for k, (category_id, name) in enumerate(
                 zip(self._category_ids, self.class_names, strict=True)
@@ -300,7 +302,8 @@ class CocoEvaluator(DatasetEvaluator):
         _write(self.output_dir / "metrics.json", [json.dumps(content, indent=2) + "\n"])
 
 
-def _arrays(instances: Instances, image: int) -> DetectionArrays:
+def detection_arrays(instances: Instances, image: int) -> DetectionArrays:
+    """Detections of one image; ``image`` is its position in the data set."""
     boxes = instances.pred_boxes.tensor.detach().float().cpu().numpy().copy()
     boxes[:, 2:] -= boxes[:, :2]
     return DetectionArrays(
@@ -311,7 +314,7 @@ def _arrays(instances: Instances, image: int) -> DetectionArrays:
     )
 
 
-def _mean(precision: np.ndarray) -> float:
+def mean_in_percent(precision: np.ndarray) -> float:
     """Mean in per cent over what is not -1 (no ground truth); NaN where nothing is left."""
     measured = precision[precision > -1]
     return float(measured.mean() * 100) if measured.size else float("nan")

@@ -22,7 +22,7 @@ from ..losses import (
 )
 from ..points import valid_mask
 from .base import OneStageDetector, feature_sizes, flatten_levels, log_tensor
-from .outputs import DenseOutputs
+from .outputs import DenseOutputs, PositiveRows
 
 
 class AnchorTargets(NamedTuple):
@@ -231,10 +231,13 @@ class AnchorDetector(OneStageDetector):
         Of several pairs with the same anchor the last one counts, as for its label.
         """
         iou = aligned_iou(self.box_coder.decode(deltas, targets.anchors), targets.gt_boxes)
-        order = torch.arange(1, len(iou) + 1, device=iou.device)
-        last = torch.zeros_like(targets.labels)
-        last = last.scatter_reduce_(0, targets.rows, order, reduce="amax")
-        return torch.cat([iou.new_zeros(1), iou])[last]
+        return torch.cat([iou.new_zeros(1), iou])[last_pairs(targets)]
+
+    def positive_rows(self, targets: AnchorTargets) -> PositiveRows:
+        """See :class:`OneStageDetector`; of an anchor's pairs the last one counts."""
+        rows = ((targets.labels >= 0) & (targets.labels < self.num_classes)).nonzero()[:, 0]
+        pairs = last_pairs(targets)[rows] - 1
+        return PositiveRows(rows, targets.labels[rows], targets.gt_boxes[pairs])
 
     def class_logits(self, predictions: AnchorPredictions) -> list[Tensor]:
         """(N, R_l, K) of each level, whose sigmoids are the scores."""
@@ -258,6 +261,13 @@ class YOLOF(AnchorDetector):
 
     (YOLOF, section 4.3.) Its parts make it; see :class:`AnchorDetector` for the arguments.
     """
+
+
+def last_pairs(targets: AnchorTargets) -> Tensor:
+    """(N * R,) int64: the number of each anchor's last pair, counted from 1; 0 without a pair."""
+    order = torch.arange(1, len(targets.rows) + 1, device=targets.rows.device)
+    none = torch.zeros_like(targets.labels)
+    return none.scatter_reduce_(0, targets.rows, order, reduce="amax")
 
 
 def flatten_anchors(maps: Sequence[Tensor], channels: int) -> list[Tensor]:

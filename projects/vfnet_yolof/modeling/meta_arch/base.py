@@ -1,7 +1,7 @@
 """Base classes: one-stage detectors, and detectors with one box for each location."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,14 @@ from ..heads import PointPredictions
 from ..losses import synced_mean
 from ..points import Grid, PointGenerator
 from ..postprocess import Detections, PostProcessor
-from .outputs import DenseOutputs, ExtraFields, Predicted, Targets
+from .outputs import (
+    DenseOutputs,
+    ExtraFields,
+    ImageOutputs,
+    PositiveRows,
+    Predicted,
+    Targets,
+)
 
 
 class OneStageDetector(DenseDetector):
@@ -94,10 +101,7 @@ class OneStageDetector(DenseDetector):
             if name not in extra:
                 known = f"it has {', '.join(extra)}" if extra else "it has none"
                 raise TypeError(f"{type(self).__name__} has no field {name!r} to add; {known}")
-        images = self.preprocess_image(batched_inputs)
-        maps = self.backbone(images.tensor)
-        features = [maps[name] for name in self.head_in_features]
-        predictions = self.head(features)
+        images, features, predictions = self.raw_predictions(batched_inputs)
         found = self.detections(images, features, predictions)
         outputs = []
         for i, (detections, inputs) in enumerate(zip(found, batched_inputs, strict=True)):
@@ -111,30 +115,37 @@ class OneStageDetector(DenseDetector):
             outputs.append({"instances": instances})
         return outputs
 
+    def raw_predictions(
+        self, batched_inputs: Sequence[dict[str, Any]]
+    ) -> tuple[ImageList, list[Tensor], Any]:
+        """The images as the network sees them, the head's feature maps, and its predictions."""
+        images = self.preprocess_image(batched_inputs)
+        maps = self.backbone(images.tensor)
+        features = [maps[name] for name in self.head_in_features]
+        return images, features, self.head(features)
+
     def detections(
         self, images: ImageList, features: list[Tensor], predictions: Any
     ) -> list[Detections]:
         """Detections of each image, in the pixels of the network's input."""
+        return [self.postprocessor(*x) for x in self.image_outputs(images, features, predictions)]
+
+    def image_outputs(
+        self, images: ImageList, features: list[Tensor], predictions: Any
+    ) -> Iterator[ImageOutputs]:
+        """What :meth:`detections` chooses from, of each image."""
         found = self.dense_outputs(features, predictions)
-        results = []
         for i, image_size in enumerate(images.image_sizes):
 
             def decode(level: int, index: Tensor, image: int = i) -> Tensor:
                 boxes = found.decode(level, found.raw[level][image, index], index)
                 return self.in_image(boxes, images, image)
 
-            results.append(
-                self.postprocessor(
-                    [x[i] for x in found.logits],
-                    decode,
-                    image_size,
-                    None if found.factors is None else [x[i] for x in found.factors],
-                )
-            )
-        return results
+            factors = None if found.factors is None else [x[i] for x in found.factors]
+            yield ImageOutputs([x[i] for x in found.logits], decode, image_size, factors)
 
     def dense_outputs(self, features: list[Tensor], predictions: Any) -> DenseOutputs:
-        """What :meth:`detections` chooses from."""
+        """What the network says of all anchors or locations of the batch."""
         raise NotImplementedError(f"{type(self).__name__} defines no dense_outputs")
 
     def in_image(self, boxes: Tensor, images: ImageList, image: int) -> Tensor:
@@ -172,6 +183,10 @@ class OneStageDetector(DenseDetector):
     ) -> Any:
         """What :meth:`losses` compares the predictions with."""
         raise NotImplementedError(f"{type(self).__name__} defines no targets")
+
+    def positive_rows(self, targets: Any) -> PositiveRows:
+        """Which rows of the predictions learn which box, by what :meth:`targets` gives."""
+        raise NotImplementedError(f"{type(self).__name__} defines no positive_rows")
 
     def losses(self, predictions: Any, targets: Any) -> dict[str, Tensor]:
         """Weighted losses by name."""
@@ -241,6 +256,12 @@ class PointDetector(OneStageDetector):
             valid=None if valid is None else valid.flatten(),
             images=image_idx,
             image_sizes=list(images.image_sizes),
+        )
+
+    def positive_rows(self, targets: Targets) -> PositiveRows:
+        """See :class:`OneStageDetector`."""
+        return PositiveRows(
+            targets.pos_idx, targets.classes, targets.boxes, targets.points, targets.strides
         )
 
     @torch.no_grad()

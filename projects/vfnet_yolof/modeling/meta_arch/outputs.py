@@ -37,6 +37,23 @@ class Targets(NamedTuple):
     image_sizes: list[tuple[int, int]]
 
 
+class PositiveRows(NamedTuple):
+    """Which locations or anchors of a batch learn which box, each of them once.
+
+    Attributes:
+        rows: (P,) int64, counted through the images, then through their R locations or anchors.
+        classes: (P,) int64 in [0, K). boxes: (P, 4) xyxy pixels, as the head is to learn them.
+        points: (P, 2) pixels, the locations. strides: (P,) float32, of their levels. None where
+            the detector has anchors.
+    """
+
+    rows: Tensor
+    classes: Tensor
+    boxes: Tensor
+    points: Tensor | None = None
+    strides: Tensor | None = None
+
+
 class Predicted(NamedTuple):
     """What was predicted, as the losses compare it with :class:`Targets`; float32.
 
@@ -68,6 +85,25 @@ class DenseOutputs(NamedTuple):
     logits: list[Tensor]
     raw: list[Tensor]
     decode: Callable[[int, Tensor, Tensor], Tensor]
+    factors: list[Tensor] | None = None
+
+
+class ImageOutputs(NamedTuple):
+    """What the network says of one image, of which the detections are chosen.
+
+    In the order of the arguments of :class:`.PostProcessor`.
+
+    Attributes:
+        logits: (R_l, K) of each level, before the sigmoid.
+        decode: ``decode(level, index)`` gives the boxes (P, 4) xyxy in pixels, as they compete in
+            the NMS, of the locations ``index`` (P,) of that level.
+        image_size: (H, W) of the image without padding, pixels.
+        factors: (R_l,) of each level, in [0, 1], on the scores; None without any.
+    """
+
+    logits: list[Tensor]
+    decode: Callable[[int, Tensor], Tensor]
+    image_size: tuple[int, int]
     factors: list[Tensor] | None = None
 
 

@@ -21,6 +21,7 @@ from ..losses import (
 )
 from ..points import Grid
 from .base import PointDetector, feature_sizes, flatten_rows, log_tensor
+from .outputs import PositiveRows
 
 
 class StageTargets(NamedTuple):
@@ -141,6 +142,17 @@ class RepPoints(PointDetector):
         first, second = (self._stage(matches, gt_instances, grid) for matches in stages)
         log_tensor("num_pos", second.num_pos / max(1, len(gt_instances)))
         return RepPointsTargets(first, second, labels, None if valid is None else valid.flatten())
+
+    def positive_rows(self, targets: RepPointsTargets) -> PositiveRows:  # type: ignore[override]
+        """See :class:`.OneStageDetector`; those of the refined boxes and the classes."""
+        found = targets.refined
+        return PositiveRows(
+            found.rows,
+            targets.labels[found.rows],
+            found.boxes,
+            found.points,
+            found.strides[:, 0],
+        )
 
     def initial_boxes(self, predictions: PointPredictions, grid: Grid, num_images: int) -> Tensor:
         """(N, R, 4) xyxy pixels, not clipped."""
