@@ -258,10 +258,10 @@ def _stage_lines(name: str, stage: nn.Module) -> list[str]:
 def _block_lines(block: nn.Module) -> list[str]:
     """What is drawn in a box, a line each."""
     if isinstance(block, DilatedBlock):
-        conv = block.conv2
-        inner = f"{_kernel(block.conv1)} {_kernel(conv)} {_kernel(block.conv3)}"
-        width = f"{conv.in_channels} inside{', shortcut' if block.shortcut else ''}"
-        return [f"{inner}, dilation {conv.dilation[0]}", width]
+        wide = block.conv2
+        inner = f"{_kernel(block.conv1)} {_kernel(wide)} {_kernel(block.conv3)}"
+        width = f"{wide.in_channels} inside{', shortcut' if block.shortcut else ''}"
+        return [f"{inner}, dilation {wide.dilation[0]}", width]
     conv: Any = block.conv if isinstance(block, ConvNormAct) else block
     lines = [f"{_kernel(conv)} {_kind(conv)}"]
     if tuple(conv.stride) != (1, 1):
