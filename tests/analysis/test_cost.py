@@ -9,7 +9,7 @@ from detectron2.layers import CNNBlockBase
 from tiny import tiny_model
 from torch import nn
 from vfnet_yolof.analysis import Cost, PartCost, build_without_memory, count
-from vfnet_yolof.analysis.cost_report import analyze
+from vfnet_yolof.analysis.cost_report import analyze, table
 from vfnet_yolof.cli.reports import analyze_tool
 from vfnet_yolof.layers.deform_conv import DeformConv2d
 
@@ -57,7 +57,7 @@ def test_each_part_is_counted_as_by_hand() -> None:
     model = tiny_model("vfnet/vfnet_small_shapes.py", **options).eval()
     size = (96, 160)
     cost = count(model, (90, 130))  # padded to multiples of 32
-    assert {k: v.multiply_adds for k, v in cost._asdict().items()} == by_hand(model, size)
+    assert {k: v.multiply_adds for k, v in cost.parts.items()} == by_hand(model, size)
     assert cost.parameters == sum(p.numel() for p in model.parameters())
     assert cost.head.parameters == sum(p.numel() for p in model.head.parameters())
     without_dcn = count(tiny_model("vfnet/vfnet_small_shapes.py").eval(), size)
@@ -76,10 +76,31 @@ def test_a_model_without_data_costs_the_same_and_a_real_one_is_not_changed() -> 
     assert not any(m._forward_hooks for m in model.modules())
 
 
+@pytest.mark.parametrize(
+    ("config", "size", "anchors"),
+    [
+        # YOLOF, section 4.2: from 100k anchors to 5k. The round 100k are those at 600 px.
+        ("baselines/retinanet_r50_fpn_1x.py", (600, 1000), 116_712),
+        ("baselines/retinanet_r50_fpn_1x.py", (800, 1344), 201_600),
+        ("yolof/yolof_r50_c5_1x.py", (800, 1344), 5_250),
+        ("yolof/yolof_r50_dc5_1x.py", (800, 1344), 6 * 50 * 84),
+    ],
+)
+def test_anchors_of_an_image(config: str, size: tuple[int, int], anchors: int) -> None:
+    assert sum(analyze(config, size).anchors) == anchors
+
+
+def test_locations_of_each_level_are_the_anchors_of_a_detector_without() -> None:
+    cost = count(tiny_model("gfl/gfl_small_shapes.py"), (64, 96))
+    assert cost.anchors == (8 * 12, 4 * 6, 2 * 3, 1 * 2, 1 * 1)
+    assert cost.as_dict()["anchors"] == {"levels": [96, 24, 6, 2, 1], "total": 129}
+
+
 def test_totals() -> None:
     cost = Cost(PartCost(1, 20), PartCost(2, 30), PartCost(3, 40))
     assert (cost.parameters, cost.multiply_adds) == (6, 90)
     assert cost.as_dict()["multiply_adds"] == dict(backbone=20, neck=30, head=40, total=90)
+    assert "not known" in table({"another's": cost})  # predictions that do not tell their anchors
 
 
 def test_only_detectors_are_counted() -> None:

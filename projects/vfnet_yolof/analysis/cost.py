@@ -13,17 +13,19 @@ Nothing is computed: tensors have shapes and no data, so that the largest model 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..layers.deform_conv import deform_conv_implementation
+from ..modeling.heads import AnchorPredictions, PointPredictions
 
 FLOPS_PER_MULTIPLY_ADD = 2
 
@@ -42,29 +44,40 @@ class Cost(NamedTuple):
         backbone: the network under the innermost ``bottom_up``, or all of ``model.backbone``.
         neck: the rest of ``model.backbone``: feature pyramid or encoder.
         head: ``model.head``, on all feature levels.
+        anchors: of the image on each level, finest first; of a detector with one box for each
+            location, its locations. Empty if the head's predictions do not tell.
     """
 
     backbone: PartCost
     neck: PartCost
     head: PartCost
+    anchors: tuple[int, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, PartCost]:
+        """By name, in the order in which an image passes them."""
+        return {"backbone": self.backbone, "neck": self.neck, "head": self.head}
 
     @property
     def parameters(self) -> int:
-        return sum(part.parameters for part in self)
+        return sum(part.parameters for part in self.parts.values())
 
     @property
     def multiply_adds(self) -> int:
-        return sum(part.multiply_adds for part in self)
+        return sum(part.multiply_adds for part in self.parts.values())
 
-    def as_dict(self) -> dict[str, dict[str, int]]:
-        """``{"parameters": {"backbone": ..., "total": ...}, "multiply_adds": {...}}``."""
-        return {
+    def as_dict(self) -> dict[str, Any]:
+        """``{"parameters": {"backbone": ..., "total": ...}, "multiply_adds": {...}, "anchors":
+        {"levels": [...], "total": ...}}``.
+        """
+        costs = {
             name: {
-                **{part: getattr(cost, name) for part, cost in self._asdict().items()},
+                **{part: getattr(cost, name) for part, cost in self.parts.items()},
                 "total": getattr(self, name),
             }
             for name in PartCost._fields
         }
+        return {**costs, "anchors": {"levels": [*self.anchors], "total": sum(self.anchors)}}
 
 
 def build_without_memory(build: Callable[[], nn.Module]) -> nn.Module:
@@ -92,41 +105,53 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
         raise TypeError(
             f"only detectors with backbone and head can be counted, not {type(model).__name__}"
         )
-    divisor = max(1, model.backbone.size_divisibility)
-    padded = [-(-length // divisor) * divisor for length in size]
-    body = _innermost(model.backbone)
+    body = innermost(model.backbone)
     counter = FlopCounterMode(display=False, custom_mapping=_deform_conv_formula())
     after_body: list[int] = []
     hook = body.register_forward_hook(lambda *_: after_body.append(counter.get_total_flops()))
     try:
-        with (
-            torch.no_grad(),
-            inference_context(model),
-            deform_conv_implementation("torchvision"),
-            _fake_mode(model),
-            counter,
-        ):
-            features = model.backbone(torch.empty(1, 3, *padded, device=model.device))
+        with without_data(model), counter:
+            features = model.backbone(empty_image(model, size))
             after_neck = counter.get_total_flops()
-            model.head([features[name] for name in model.head_in_features])
+            predictions = model.head([features[name] for name in model.head_in_features])
     finally:
         hook.remove()
     flops = [0, after_body[0], after_neck, counter.get_total_flops()]
     total = _num_parameters(model.backbone)
     own = _num_parameters(body)
     parameters = (own, total - own, _num_parameters(model.head))
-    return Cost(
-        *(
-            PartCost(number, (last - first) // FLOPS_PER_MULTIPLY_ADD)
-            for number, first, last in zip(parameters, flops[:-1], flops[1:], strict=True)
-        )
-    )
+    parts = [
+        PartCost(number, (last - first) // FLOPS_PER_MULTIPLY_ADD)
+        for number, first, last in zip(parameters, flops[:-1], flops[1:], strict=True)
+    ]
+    known = isinstance(predictions, AnchorPredictions | PointPredictions)
+    backbone, neck, in_head = parts
+    return Cost(backbone, neck, in_head, tuple(predictions.level_sizes) if known else ())
 
 
-def _innermost(backbone: nn.Module) -> nn.Module:
+def innermost(backbone: nn.Module) -> nn.Module:
     """What feature pyramids and encoders are built on."""
     below = getattr(backbone, "bottom_up", None)
-    return _innermost(below) if isinstance(below, nn.Module) else backbone
+    return innermost(below) if isinstance(below, nn.Module) else backbone
+
+
+@contextmanager
+def without_data(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode, ``model`` takes and gives tensors that have shapes alone."""
+    with (
+        torch.no_grad(),
+        inference_context(model),
+        deform_conv_implementation("torchvision"),
+        _fake_mode(model),
+    ):
+        yield
+
+
+def empty_image(model: DenseDetector, size: tuple[int, int]) -> Tensor:
+    """(1, 3, H, W), padded from ``size`` as the model pads an image; of :func:`without_data`."""
+    divisor = max(1, model.backbone.size_divisibility)
+    padded = [-(-length // divisor) * divisor for length in size]
+    return torch.empty(1, 3, *padded, device=model.device)
 
 
 def _fake_mode(model: nn.Module) -> FakeTensorMode:

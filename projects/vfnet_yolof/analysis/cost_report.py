@@ -34,18 +34,20 @@ def analyze(
 
 
 def table(costs: Mapping[str, Cost]) -> str:
-    """Markdown: millions of parameters, and 10^9 multiply-adds of each part."""
+    """Markdown: millions of parameters, 10^9 multiply-adds of each part, anchors or locations."""
     rows = [
         [
             name,
             f"{cost.parameters / 1e6:.2f}",
-            *(f"{part.multiply_adds / 1e9:.1f}" for part in cost),
+            *(f"{part.multiply_adds / 1e9:.1f}" for part in cost.parts.values()),
             f"{cost.multiply_adds / 1e9:.1f}",
+            f"{sum(cost.anchors):,}" if cost.anchors else "not known",
         ]
         for name, cost in costs.items()
     ]
-    headers = ["config", "parameters (M)", "backbone (G)", "neck (G)", "head (G)", "total (G)"]
-    return tabulate(rows, headers, "pipe", disable_numparse=True, colalign=["left"] + ["right"] * 5)
+    figures = ["parameters (M)", "backbone (G)", "neck (G)", "head (G)", "total (G)", "anchors"]
+    align = ["left"] + ["right"] * len(figures)
+    return tabulate(rows, ["config", *figures], "pipe", disable_numparse=True, colalign=align)
 
 
 def report(

@@ -58,9 +58,37 @@ FIGURES = {
     "labels": Figure(
         "GFL 8 and 9: centerness and IoU as labels of the positives", *("quality", "labels")
     ),
+    "maps": Figure(
+        "VFNet 1 and 2: an image and the head's scores at each location, by level",
+        *("images", "maps", (1, 1), ("image",)),
+    ),
+    "star": Figure(
+        "VFNet 1 and 3: first box, nine star points and refined box",
+        *("images", "star", (1, 1), ("image", "score_threshold", "count")),
+    ),
+    "detections": Figure(
+        "VFNet 4: what is found, with the ground truth beside",
+        *("images", "detections", (1, 1), ("score_threshold",)),
+    ),
+    "background": Figure(
+        "GFL 2a: background with the highest predicted quality",
+        *("images", "background", (1, 1), ("count",)),
+    ),
+    "sides": Figure(
+        "GFL 3: the predicted distributions of the sides of boxes",
+        *("images", "sides", (1, 1), ("image", "score_threshold", "count")),
+    ),
     "qfl": Figure(
         "GFL 5a: the quality focal loss for several beta",
         *("losses", "qfl", (0, 0), ("betas", "quality")),
+    ),
+    "dfl": Figure(
+        "GFL 5b: distributions of the same mean, and the loss that tells them apart",
+        *("distributions", "dfl", (0, 0), ("target",)),
+    ),
+    "tradeoff": Figure(
+        "GFL 7, YOLOF 1 and 3: AP against time or multiply-adds, of --points FILE.json",
+        *("tradeoff", "tradeoff", (0, 0), ("points", "published", "against")),
     ),
 }
 
@@ -83,8 +111,26 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "the figure, a .png or .svg; its numbers go beside it, as .json")
     add_images(parser)
     group = parser.add_argument_group("of single figures")
-    group.add_argument("--betas", type=float, nargs="+", help="qfl: exponents (0 0.5 1 2 4)")
-    group.add_argument("--quality", type=float, help="qfl: the label (0.5)")
+    add = group.add_argument
+    add("--image", type=int, metavar="N", help="maps, star, sides: of which test image, from 0 (0)")
+    add(
+        *("--score-threshold",),
+        type=float,
+        metavar="SCORE",
+        help="star, sides, detections: leave out what scores lower (0.3)",
+    )
+    add("--count", type=int, metavar="N", help="star, sides, background: draw at most so many (8)")
+    add("--betas", type=float, nargs="+", help="qfl: exponents (0 0.5 1 2 4)")
+    add("--quality", type=float, help="qfl: the label (0.5)")
+    add("--target", type=float, help="dfl: the distance to predict, in bins from 0 to 16 (5.6)")
+    add("--points", nargs="+", metavar="FILE", help="tradeoff: JSON of your own measurements")
+    add(
+        *("--published",),
+        nargs="+",
+        choices=("vfnet", "gfl", "yolof"),
+        help="tradeoff: add what these papers print, drawn hollow",
+    )
+    add("--against", choices=("time", "multiply-adds"), help="tradeoff: what AP is drawn against")
     add_data(parser, ["val"])
     add_other_test_settings(parser)
     add_device(parser)
@@ -187,7 +233,9 @@ def command_line() -> str:
 FIGURE = Command(
     "Draw a figure of the papers, of your own detectors and data: a PNG or SVG, and its numbers\n"
     "beside it as JSON.",
-    "  %(prog)s --list\n  %(prog)s qfl --output qfl.svg",
+    "  %(prog)s --list\n  %(prog)s qfl --output qfl.svg\n"
+    "  %(prog)s maps output/first --data datasets/birds --image 3 --output maps.png\n"
+    "  %(prog)s tradeoff --points measured.json --published gfl --output tradeoff.svg",
     _add_arguments,
     _run,
 )

@@ -1,4 +1,4 @@
-"""``vfnet-yolof analyze`` and ``show-augmentations``, and the tools that count and tabulate."""
+"""``vfnet-yolof analyze``, ``diagram`` and ``show-augmentations``, and tools that tabulate."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 
 def _add_size(parser: argparse.ArgumentParser) -> None:
+    _add_image_size(parser)
+    parser.add_argument("--json", metavar="FILE", help="write all numbers there, too")
+    add_trust_arguments(parser)
+
+
+def _add_image_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         type=int,
@@ -30,8 +36,6 @@ def _add_size(parser: argparse.ArgumentParser) -> None:
         metavar=("H", "W"),
         help="of the image in pixels (default: 800 1344)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there, too")
-    add_trust_arguments(parser)
 
 
 def _analyze(args: argparse.Namespace, configs: Sequence[str], changes: Sequence[str]) -> int:
@@ -106,6 +110,27 @@ def _boxes_report(config: str, cfg: DictConfig) -> str:
         f"px large (root of the area), half of them below {middle:.0f} px."
     ]
     return "\n".join([*lines, *(found or ["The detector suits them."])])
+
+
+def _add_diagram(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_output(parser, "the diagram, a .png or .svg; the graph goes beside it, as .json", True)
+    _add_image_size(parser)
+    add_trust_arguments(parser)
+
+
+def _run_diagram(args: argparse.Namespace) -> int:
+    from ..analysis import figures
+    from ..analysis.diagram import diagram
+
+    path = figures.checked_output(args.output)
+    (config,) = named_configs(args)
+    size = (args.size[0], args.size[1])
+    drawn = diagram(config, size, args.changes, trust_from(args))
+    graph = figures.write(drawn, path, {"model": config})
+    print(drawn.sentence)
+    print(f"diagram: {path}; its graph: {graph}")
+    return 0
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
@@ -192,15 +217,25 @@ def model_zoo_tool(description: str | None, arguments: Sequence[str] | None = No
 
 
 ANALYZE = Command(
-    "Parameters and multiply-adds of detectors, by part.\n\n"
+    "Parameters and multiply-adds of detectors, by part, and their anchors.\n\n"
     "G are 10^9 multiply-adds of convolutions (deformable ones and their offsets' among them) and\n"
     "matrix products for one image. The affine part of frozen batch norms is not counted.\n"
+    "Anchors are those of the image on all levels; of a detector with one box for each location,\n"
+    "its locations.\n"
     "With data, also which of their boxes a detector can hardly learn.",
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py gfl/gfl_r50_fpn_1x.py --json cost.json\n"
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py model.num_classes=3 --size 608 608\n"
     "  %(prog)s gfl/gfl_small.py --data datasets/birds",
     _add_analyze,
     _run_analyze,
+)
+DIAGRAM = Command(
+    "Draw the blocks of a detector and what flows between them, from the built model: backbone,\n"
+    "neck and head, with the sizes of the feature maps, and what the head predicts.",
+    "  %(prog)s vfnet/vfnet_r50_fpn_1x.py --output vfnet.svg\n"
+    "  %(prog)s yolof/yolof_r50_c5_1x.py model.backbone.dilations=[1,2,3,4] --output yolof.png",
+    _add_diagram,
+    _run_diagram,
 )
 SHOW = Command(
     "Draw training images as they are augmented, with their boxes, as the model gets them.",

@@ -24,10 +24,22 @@ class Options:
 
     Attributes:
         betas: exponents of the quality focal loss. quality: its label, in [0, 1].
+        target: a distance to predict, in bins.
+        image: number of a test image, from 0. score_threshold: of what is drawn.
+        count: how many are drawn.
+        points: JSON files of measurements. published: papers whose points are added.
+        against: "time" or "multiply-adds".
     """
 
     betas: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
     quality: float = 0.5
+    target: float = 5.6
+    image: int = 0
+    score_threshold: float = 0.3
+    count: int = 8
+    points: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+    against: str = "time"
 
 
 class Drawn(NamedTuple):

@@ -24,6 +24,11 @@ class AnchorPredictions(NamedTuple):
     logits: list[Tensor]
     deltas: list[Tensor]
 
+    @property
+    def level_sizes(self) -> list[int]:
+        """Anchors of an image on each level."""
+        return [x.shape[1] // 4 * x.shape[-2] * x.shape[-1] for x in self.deltas]
+
 
 def with_objectness(cls_logits: Tensor, objectness: Tensor) -> Tensor:
     """Logits of the product of two probabilities (YOLOF, section 4.3, after AutoAssign).

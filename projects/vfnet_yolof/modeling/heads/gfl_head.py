@@ -30,6 +30,11 @@ class PointPredictions(NamedTuple):
     quality_logits: list[Tensor] | None = None
     sides_init: list[Tensor] | None = None
 
+    @property
+    def level_sizes(self) -> list[int]:
+        """Locations of an image on each level."""
+        return [x.shape[-2] * x.shape[-1] for x in self.logits]
+
 
 class TwoTowers(nn.Module):
     """A tower for the classes and one for the boxes, with the same weights on all levels.

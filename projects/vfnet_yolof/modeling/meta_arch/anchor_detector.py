@@ -191,7 +191,6 @@ class AnchorDetector(OneStageDetector):
         :meth:`valid_anchors`.
         """
         assigner = self.assigner if assigner is None else assigner
-        level_sizes = [x.shape[1] // 4 * x.shape[-2] * x.shape[-1] for x in predictions.deltas]
         logits = torch.cat(self.class_logits(predictions), dim=1)
         deltas = torch.cat(flatten_anchors(predictions.deltas, 4), dim=1)
         pred_boxes = self.box_coder.decode(deltas.float(), anchors)
@@ -199,7 +198,7 @@ class AnchorDetector(OneStageDetector):
             assigner(
                 anchors,
                 instances.gt_boxes.tensor,
-                level_sizes=level_sizes,
+                level_sizes=predictions.level_sizes,
                 valid=None if valid is None else valid[i],
                 pred_boxes=pred_boxes[i],
                 pred_logits=logits[i],

@@ -1,0 +1,401 @@
+"""Figures that show what a detector sees in single images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.ops import nms
+
+from ...config.options import ConfigError
+from ...drawing.canvas import display_scale
+from ...drawing.charts import new_figure, plain
+from ...drawing.visualization import (
+    draw_distributions,
+    draw_ground_truth,
+    draw_instances,
+    draw_star,
+)
+from ..positives import Seen, seen_images
+from ..subject import Subject
+from . import Drawn, Options
+
+_SHOWN = 4  # images of a figure, unless --images says another number
+_AWAY = 0.1  # IoU with every object below which a predicted box is background
+_CANDIDATES = 200  # of an image, of which those of high quality are told apart by NMS
+_APART = 0.3  # IoU above which two of them show the same patch
+_PATCH = 2.0  # side of a patch in sides of the predicted box
+
+
+class Maps(NamedTuple):
+    """What the head says at each location of one level, each (H, W) float32 in [0, 1].
+
+    Attributes:
+        score: of the best class, of the best anchor. quality: the quality branch's; None without
+            one.
+    """
+
+    score: Tensor
+    quality: Tensor | None
+
+    @property
+    def ranking(self) -> Tensor:
+        """What ranks the boxes in the NMS."""
+        return self.score if self.quality is None else self.score * self.quality
+
+
+@torch.no_grad()
+def level_maps(subject: Subject, inputs: dict[str, Any]) -> list[Maps]:
+    """The head's output for one image as maps, finest level first; padding is cut off.
+
+    Args:
+        inputs: Detectron2's input dict.
+    """
+    model = subject.model
+    images, features, predictions = model.raw_predictions([inputs])
+    (outputs,) = model.image_outputs(images, features, predictions)
+    padded = images.tensor.shape[-2:]
+    found = []
+    for level, logits in enumerate(outputs.logits):
+        height, width = features[level].shape[-2:]
+        score = logits.float().sigmoid().amax(1).view(height, width, -1).amax(-1)
+        quality = None
+        if outputs.factors is not None:
+            quality = outputs.factors[level].float().view(height, width, -1).amax(-1)
+        rows, columns = (
+            max(1, -(-n * length // whole))
+            for n, length, whole in zip((height, width), outputs.image_size, padded, strict=True)
+        )
+        cut = [None if x is None else x[:rows, :columns].cpu() for x in (score, quality)]
+        assert cut[0] is not None
+        found.append(Maps(cut[0], cut[1]))
+    return found
+
+
+def maps(subjects: Sequence[Subject], options: Options) -> Drawn:
+    """Figures 1 and 2 of VFNet: an image, and the head's output at each location, by level.
+
+    The columns are the best class score, what the quality branch predicts, and their product,
+    which ranks the boxes; a detector without the branch has the first alone, which then is
+    the ranking (VFNet's IoU-aware score, GFL's joint representation). All maps have one scale.
+
+    The numbers have, by level, the highest value of each map and its (row, column).
+
+    Raises:
+        ConfigError: there is no image of that number.
+    """
+    (subject,) = subjects
+    inputs = _image_number(subject, options.image)
+    levels = level_maps(subject, inputs)
+    separate = levels[0].quality is not None
+    names = ["class score", "predicted quality", "product"] if separate else ["score"]
+    figure = new_figure(2.4 * (len(names) + 1), 1.9 * len(levels))
+    axes = figure.subplots(len(levels), len(names) + 1, squeeze=False)
+    _show(axes[0, 0], draw_ground_truth(*_with_truth(subject, inputs)), "the image")
+    for row in axes[1:]:
+        row[0].set_axis_off()
+    told: dict[str, Any] = {}
+    for name, row, level in zip(subject.model.head_in_features, axes, levels, strict=True):
+        values = [level.score, level.quality, level.ranking] if separate else [level.score]
+        told[name] = {}
+        for title, axis, value in zip(names, row[1:], values, strict=True):
+            assert value is not None
+            drawn = axis.imshow(value, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+            axis.set_title(f"{name}: {title}", fontsize=8)
+            axis.set_axis_off()
+            best = int(value.argmax())
+            place = [best // value.shape[1], best % value.shape[1]]
+            told[name][title] = {"highest": round(float(value.max()), 6), "at": place}
+    figure.colorbar(drawn, ax=axes[:, 1:], shrink=0.6)
+    highest = max(told, key=lambda name: told[name][names[-1]]["highest"])
+    return Drawn(
+        figure,
+        {"image": _name(inputs), "levels": told},
+        f"{_name(inputs)}: what ranks the boxes is highest on {highest}, "
+        f"{told[highest][names[-1]]['highest']:.2f}.",
+    )
+
+
+def star(subjects: Sequence[Subject], options: Options) -> Drawn:
+    """Figures 1 and 3 of VFNet: first box, its nine star points, refined box.
+
+    The numbers have these of each detection drawn, in pixels of the network's input.
+
+    Raises:
+        ConfigError: the model has no star points, or finds nothing above the threshold.
+    """
+    inputs, found, names = _found_with(subjects, options, "star", "VFNet has star points")
+    image = draw_star(_array(subjects[0], inputs), found, names, scale=_scale(inputs))
+    told = [
+        {"first_box": first, "star_points": points, "refined_box": refined, "score": score}
+        for first, points, refined, score in zip(
+            _rounded(found.init_boxes.tensor),
+            _rounded(found.star_points),
+            _rounded(found.pred_boxes.tensor),
+            _rounded(found.scores),
+            strict=True,
+        )
+    ]
+    moved = (found.init_boxes.tensor - found.pred_boxes.tensor).abs().mean()
+    return Drawn(
+        _single(image),
+        {"image": _name(inputs), "detections": told},
+        f"{_name(inputs)}: {len(found)} first boxes (red) with their star points (yellow) and "
+        f"refined boxes (blue); the refinement moves a side by {moved:.1f} px on average.",
+    )
+
+
+def sides(subjects: Sequence[Subject], options: Options) -> Drawn:
+    """Figure 3 of GFL: the predicted distribution of each side of the boxes.
+
+    The numbers have mean and standard deviation of each side's distance in pixels of the network's
+    input, and its entropy in nats: left, top, right, bottom.
+
+    Raises:
+        ConfigError: the model has no distributions, or finds nothing above the threshold.
+    """
+    wanted = "GFL has distributions of box sides"
+    inputs, found, names = _found_with(subjects, options, "distributions", wanted)
+    if not found.has("side_probabilities"):
+        raise ConfigError(
+            f"{subjects[0].name} has no general distributions, whose bins could be drawn."
+        )
+    image = draw_distributions(_array(subjects[0], inputs), found, names, scale=_scale(inputs))
+    fields = {"mean": found.side_mean, "std": found.side_std, "entropy": found.side_entropy}
+    told = [
+        dict(zip(fields, values, strict=True))
+        for values in zip(*(_rounded(x) for x in fields.values()), strict=True)
+    ]
+    std = found.side_std
+    return Drawn(
+        _single(image),
+        {"image": _name(inputs), "detections": told},
+        f"{_name(inputs)}: {len(found)} boxes; the surest side has a standard deviation of "
+        f"{std.min():.2f} px, the least sure one of {std.max():.2f} px.",
+    )
+
+
+def detections(subjects: Sequence[Subject], options: Options) -> Drawn:
+    """Figure 4 of VFNet: what is found above the score threshold, with the ground truth beside.
+
+    The first four of the test images, or ``--images``. The numbers have how many are found and how
+    many there are, by image.
+    """
+    (subject,) = subjects
+    shown = list(islice(subject.batches(), subject.images or _SHOWN))
+    figure = new_figure(8.0, 2.9 * len(shown))
+    axes = figure.subplots(len(shown), 2, squeeze=False)
+    told = []
+    for row, (inputs,) in zip(axes, shown, strict=True):
+        found = _detected(subject, inputs, (), options.score_threshold)
+        names = list(subject.classes.names)
+        image = draw_instances(_array(subject, inputs), found, names, scale=_scale(inputs))
+        _show(row[0], image, f"{_name(inputs)}: found, score ≥ {options.score_threshold:g}")
+        _show(row[1], draw_ground_truth(*_with_truth(subject, inputs)), "ground truth")
+        count = len(inputs["instances"])
+        told.append({"image": _name(inputs), "found": len(found), "ground_truth": count})
+    totals = [sum(x[key] for x in told) for key in ("found", "ground_truth")]
+    return Drawn(
+        figure,
+        {"score_threshold": options.score_threshold, "images": told},
+        f"{totals[0]} detections that score {options.score_threshold:g} or more in {len(told)} "
+        f"images with {totals[1]} objects.",
+    )
+
+
+class Patch(NamedTuple):
+    """Background of high predicted quality.
+
+    Attributes:
+        inputs: of the image. box: (4,) predicted there, xyxy px of the network's input.
+        quality, score: in [0, 1]. iou: the largest with an object of the image.
+    """
+
+    inputs: dict[str, Any]
+    box: Tensor
+    quality: float
+    score: float
+    iou: float
+
+
+def background(subjects: Sequence[Subject], options: Options) -> Drawn:
+    """Figure 2a of GFL: patches of background whose predicted quality is highest.
+
+    They are of locations that learn no object, and whose predicted box has an IoU below 0.1 with
+    every object. A separate quality branch, which is trained with positives alone, may say
+    anything there; in a joint representation the class score is the quality, and learns 0.
+
+    The numbers have image, box (xyxy px of the network's input), quality, class score and IoU of
+    each patch.
+
+    Raises:
+        ConfigError: there is no such location, or ``--count`` is below 1.
+    """
+    (subject,) = subjects
+    if options.count < 1:
+        raise ConfigError(f"--count {options.count}: give 1 or more.")
+    best: list[Patch] = []
+    images = 0
+    for seen in seen_images(subject):
+        best = [*best, *background_patches(seen, options.count)]
+        best = sorted(best, key=lambda x: -x.quality)[: options.count]
+        images += 1
+    if not best:
+        raise ConfigError(
+            f"{subject.name}: all boxes that it predicts in {images} images touch an object: "
+            "take images with more background."
+        )
+    columns = min(4, len(best))
+    figure = new_figure(2.3 * columns, 2.6 * -(-len(best) // columns))
+    axes = figure.subplots(-(-len(best) // columns), columns, squeeze=False).flatten()
+    for axis in axes[len(best) :]:
+        axis.set_axis_off()
+    for axis, patch in zip(axes, best, strict=False):
+        title = f"quality {patch.quality:.2f}\nclass score {patch.score:.2f}"
+        _show_patch(axis, _array(subject, patch.inputs), patch.box.tolist(), title)
+    told = [
+        {
+            "image": _name(patch.inputs),
+            "box": _rounded(patch.box),
+            **{k: round(v, 6) for k, v in zip(patch._fields[2:], patch[2:], strict=True)},
+        }
+        for patch in best
+    ]
+    return Drawn(
+        figure,
+        {"images": images, "patches": told},
+        f"background with the highest predicted quality in {images} images: "
+        f"{best[0].quality:.2f}, where the class score is {best[0].score:.2f}.",
+    )
+
+
+def _show_patch(axes: Axes, image: np.ndarray, box: list[float], title: str) -> None:
+    """The image around a box, which is dashed."""
+    x0, y0, x1, y1 = box
+    half = _PATCH / 2 * max(x1 - x0, y1 - y0, 8.0)
+    height, width = image.shape[:2]
+    left, right = (int(np.clip((x0 + x1) / 2 + side, 0, width)) for side in (-half, half))
+    top, bottom = (int(np.clip((y0 + y1) / 2 + side, 0, height)) for side in (-half, half))
+    crop = image[top : max(bottom, top + 1), left : max(right, left + 1)]
+    _show(axes, crop, title)
+    x, y = np.array([x0, x1, x1, x0, x0]) - left, np.array([y0, y0, y1, y1, y0]) - top
+    axes.plot(x, y, color="white", linewidth=3)
+    axes.plot(x, y, "k--", linewidth=1.2)
+    axes.set_xlim(-0.5, crop.shape[1] - 0.5)
+    axes.set_ylim(crop.shape[0] - 0.5, -0.5)
+
+
+@torch.no_grad()
+def background_patches(seen: Seen, count: int) -> list[Patch]:
+    """At most ``count`` patches of one image, apart from each other, highest quality first."""
+    outputs = seen.outputs
+    score = torch.cat([x.float().sigmoid().amax(1) for x in outputs.logits])
+    quality = score if outputs.factors is None else torch.cat(outputs.factors).float()
+    negative = torch.ones_like(quality, dtype=torch.bool)
+    negative[seen.positives.rows] = False
+    rows = negative.nonzero()[:, 0]
+    rows = rows[quality[rows].topk(min(_CANDIDATES, len(rows))).indices]
+    starts = np.cumsum([0, *(len(x) for x in outputs.logits)])
+    boxes = quality.new_zeros(len(rows), 4)
+    for level, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        here = (rows >= int(start)) & (rows < int(end))
+        boxes[here] = outputs.decode(level, rows[here] - int(start)).float()
+    truth = seen.inputs["instances"].gt_boxes.tensor.float()
+    none = boxes.new_zeros(len(boxes))
+    iou = pairwise_iou(Boxes(boxes), Boxes(truth)).amax(1) if len(truth) else none
+    height, width = outputs.image_size
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = (center >= 0).all(1) & (center < center.new_tensor([width, height])).all(1)
+    away = ((iou < _AWAY) & inside).nonzero()[:, 0]
+    kept = away[nms(boxes[away], quality[rows[away]], _APART)[:count]]
+    values = torch.stack([quality[rows[kept]], score[rows[kept]], iou[kept]], dim=1).tolist()
+    return [Patch(seen.inputs, x, *y) for x, y in zip(boxes[kept].cpu(), values, strict=True)]
+
+
+def _found_with(
+    subjects: Sequence[Subject], options: Options, field: str, wanted: str
+) -> tuple[dict[str, Any], Instances, list[str]]:
+    """One image, the detections in it with an extra field, and the classes' names."""
+    (subject,) = subjects
+    if field not in subject.model.extra_fields:
+        kind = type(subject.model).__name__
+        raise ConfigError(f"{subject.name} is a {kind} without that: {wanted}, name one.")
+    inputs = _image_number(subject, options.image)
+    found = _detected(subject, inputs, (field,), options.score_threshold)
+    if not len(found):
+        raise ConfigError(
+            f"{subject.name} finds nothing that scores {options.score_threshold:g} in "
+            f"{_name(inputs)}: lower --score-threshold, or take another --image."
+        )
+    return inputs, found[: options.count], list(subject.classes.names)
+
+
+@torch.no_grad()
+def _detected(
+    subject: Subject, inputs: dict[str, Any], fields: Sequence[str], threshold: float
+) -> Instances:
+    """Detections in pixels of the network's input, best first, on the CPU."""
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"--score-threshold {threshold:g}: scores lie in [0, 1].")
+    (output,) = subject.model.detect([{"image": inputs["image"]}], fields)
+    found = output["instances"].to("cpu")
+    return found[found.scores >= threshold]
+
+
+def _image_number(subject: Subject, number: int) -> dict[str, Any]:
+    """Input dict of a test image, counted from 0."""
+    if number < 0:
+        raise ConfigError(f"--image {number}: images are counted from 0.")
+    (inputs,) = next(islice(subject.batches(), number, None), (None,))
+    if inputs is None:
+        count = sum(1 for _ in subject.batches())
+        raise ConfigError(f"--image {number}: there are {count} test images, counted from 0.")
+    return inputs
+
+
+def _array(subject: Subject, inputs: dict[str, Any]) -> np.ndarray:
+    """(H, W, 3) uint8, R, G, B, of the network's input before normalisation."""
+    image = inputs["image"].float().round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    reverse = subject.model.input_format == "BGR"
+    return np.ascontiguousarray(image[:, :, ::-1] if reverse else image)
+
+
+def _with_truth(
+    subject: Subject, inputs: dict[str, Any]
+) -> tuple[np.ndarray, Instances, list[str]]:
+    return _array(subject, inputs), inputs["instances"].to("cpu"), list(subject.classes.names)
+
+
+def _scale(inputs: dict[str, Any]) -> int:
+    height, width = inputs["image"].shape[-2:]
+    return display_scale(height, width)
+
+
+def _name(inputs: dict[str, Any]) -> str:
+    return str(inputs.get("file_name", inputs.get("image_id", "image"))).rpartition("/")[2]
+
+
+def _rounded(values: Tensor) -> Any:
+    return np.round(values.double().numpy(), 4).tolist()
+
+
+def _show(axes: Axes, image: np.ndarray, title: str) -> None:
+    axes.imshow(image)
+    axes.set_title(plain(title), fontsize=8)
+    axes.set_axis_off()
+
+
+def _single(image: np.ndarray) -> Figure:
+    height, width = image.shape[:2]
+    figure = new_figure(7.0, max(2.0, 7.0 * height / width))
+    axes = figure.add_subplot()
+    axes.imshow(image)
+    axes.set_axis_off()
+    return figure
