@@ -13,7 +13,8 @@ Nothing is computed: tensors have shapes and no data, so that the largest model 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -92,8 +93,7 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
         raise TypeError(
             f"only detectors with backbone and head can be counted, not {type(model).__name__}"
         )
-    divisor = max(1, model.backbone.size_divisibility)
-    padded = [-(-length // divisor) * divisor for length in size]
+    padded = _padded(model, size)
     body = _innermost(model.backbone)
     counter = FlopCounterMode(display=False, custom_mapping=_deform_conv_formula())
     after_body: list[int] = []
@@ -121,6 +121,69 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
             for number, first, last in zip(parameters, flops[:-1], flops[1:], strict=True)
         )
     )
+
+
+class MeanCost(NamedTuple):
+    """Cost of an image on average.
+
+    Attributes:
+        images: how many.
+        padded_sizes: how many different sizes they have when the model has padded them.
+        cost: parameters, and mean multiply-adds, rounded to whole numbers.
+    """
+
+    images: int
+    padded_sizes: int
+    cost: Cost
+
+    def as_dict(self) -> dict[str, Any]:
+        """As :meth:`Cost.as_dict`, with ``images`` and ``padded_sizes``."""
+        return {
+            "images": self.images,
+            "padded_sizes": self.padded_sizes,
+            **self.cost.as_dict(),
+        }
+
+
+def mean_count(model: nn.Module, sizes: Mapping[tuple[int, int], int]) -> MeanCost:
+    """Mean cost of images of several sizes, each alone in its batch.
+
+    That is how YOLOF's paper counts (figure 3): the mean over images at their own resized sizes.
+    Each padded size is counted once, weighted by its images.
+
+    Args:
+        model: as of :func:`count`.
+        sizes: number of images by (height, width) in pixels, before the model pads them.
+
+    Raises:
+        ValueError: no images, or as of :func:`count`.
+        TypeError: as of :func:`count`.
+    """
+    padded: Counter[tuple[int, int]] = Counter()
+    for size, number in sizes.items():
+        padded[_padded(model, size)] += number
+    images = padded.total()
+    if images < 1:
+        raise ValueError("there are no images to take the mean over")
+    counted = [(count(model, size), number) for size, number in padded.items()]
+    parts = (
+        PartCost(
+            part.parameters,
+            round(
+                sum(number * getattr(cost, name).multiply_adds for cost, number in counted) / images
+            ),
+        )
+        for name, part in counted[0][0]._asdict().items()
+    )
+    return MeanCost(images, len(padded), Cost(*parts))
+
+
+def _padded(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) as the model pads an image of ``size`` that is alone in its batch."""
+    backbone = getattr(model, "backbone", None)
+    divisor = max(1, getattr(backbone, "size_divisibility", 1))
+    height, width = (-(-length // divisor) * divisor for length in size)
+    return height, width
 
 
 def _innermost(backbone: nn.Module) -> nn.Module:
