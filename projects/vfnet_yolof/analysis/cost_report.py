@@ -56,7 +56,7 @@ def analyze_on_images(config: str, cfg: DictConfig, first: int | None = None) ->
         FileNotFoundError, ValueError, TypeError: as of :func:`analyze`; a data set that cannot be
             read, or has no images.
     """
-    sizes = test_image_sizes(config, cfg, first)
+    sizes = sizes_of_test_images(config, cfg, first)
     model = build_without_memory(lambda: built_model(cfg.model, config))
     try:
         return mean_count(model, sizes)
@@ -64,7 +64,7 @@ def analyze_on_images(config: str, cfg: DictConfig, first: int | None = None) ->
         raise TypeError(f"{config}: {error}") from error
 
 
-def test_image_sizes(
+def sizes_of_test_images(
     config: str, cfg: DictConfig, first: int | None = None
 ) -> Counter[tuple[int, int]]:
     """How many test images have which (height, width) in px when they are resized.

@@ -93,7 +93,9 @@ def _run_analyze(args: argparse.Namespace) -> int:
     if on_data:
         changes.append(f"model.num_classes={on_data[0][1].model.num_classes}")
     try:
-        means = {config: analyze_on_images(config, cfg, args.images or None) for config, cfg in found}
+        means = {
+            config: analyze_on_images(config, cfg, args.images or None) for config, cfg in found
+        }
     except TypeError as error:  # no detector whose parts can be told apart
         raise ValueError(str(error)) from error
     status = _analyze(args, configs, changes, means)
@@ -221,8 +223,8 @@ ANALYZE = Command(
     "Parameters and multiply-adds of detectors, by part.\n\n"
     "G are 10^9 multiply-adds of convolutions (deformable ones and their offsets' among them) and\n"
     "matrix products for one image. The affine part of frozen batch norms is not counted.\n"
-    "With data, also the mean over their test images, each at its own resized and padded size, and\n"
-    "which of their boxes a detector can hardly learn.",
+    "With data, also the mean over their test images, each at its own resized and padded size,\n"
+    "and which of their boxes a detector can hardly learn.",
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py gfl/gfl_r50_fpn_1x.py --json cost.json\n"
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py model.num_classes=3 --size 608 608\n"
     "  %(prog)s gfl/gfl_small.py --data datasets/birds\n"
