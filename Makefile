@@ -2,6 +2,7 @@
 # make test         the test suite, without the tests marked slow
 # make test-slow    the tests marked slow
 # make test-extras  tests of optional packages (openvino, nncf) and of fresh environments
+# make test-gpu     the tests that need a CUDA device; without one they are skipped
 # make lint         ruff, mypy, and the contract of which room may import which
 # make release      build wheel and source distribution, and test the wheel (tools/release.sh)
 # make docs         the documentation, in site/
@@ -26,7 +27,7 @@ STAMP := $(VENV)/.installed
 # One thread for each test process: more only get into each other's way.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-.PHONY: help demo test test-slow test-extras lint docs docs-test release setup clean
+.PHONY: help demo test test-slow test-extras test-gpu lint docs docs-test release setup clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/,$$d'
@@ -44,6 +45,9 @@ test-slow: $(STAMP)
 test-extras: $(STAMP)
 	@$(BIN)/python -m pip install --quiet openvino nncf
 	@$(TEST) -m extra --timeout 1200
+
+test-gpu: $(STAMP)
+	@$(TEST) -m gpu -rs --timeout 1200
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -21,6 +21,8 @@ DATA = Path(__file__).resolve().parent / "data"
 # Each has tests marked ``golden("<name>")``; ``--require-golden`` asks for all of them.
 GOLDEN_DETECTORS = ("vfnet", "gfl", "yolof", "retinanet", "atss", "foveabox", "reppoints", "ssd")
 
+NO_GPU = "needs a CUDA device, and torch finds none: not run"
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
@@ -93,7 +95,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
         if not torch.cuda.is_available():
             for item in on_gpu:
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+                item.add_marker(pytest.mark.skip(reason=NO_GPU))
 
 
 def _detector(item: pytest.Item, marker: pytest.Mark) -> str:

@@ -321,7 +321,7 @@ def check_gradients(
         want = float(numbers[f"grad/{name}/norm"])
         np.testing.assert_allclose(grad.norm().item(), want, rtol=1e-3, err_msg=name)
         first = numbers[f"grad/{name}/first16"]
-        got = grad.flatten()[: len(first)].numpy()
+        got = grad.flatten()[: len(first)].cpu().numpy()
         np.testing.assert_allclose(got, first, atol=2e-3 * want, err_msg=name)
 
 

@@ -13,6 +13,8 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 from benchmarks.cli import main
 from vfnet_yolof.cli.main import console
+from vfnet_yolof.utils.quiet import keep_warnings_off_console
 
 if __name__ == "__main__":
+    keep_warnings_off_console()
     console(main)

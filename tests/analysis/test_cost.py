@@ -1,16 +1,22 @@
 """Parameters and multiply-adds, against a count by hand and the reference's figures."""
 
+import itertools
 import json
 from collections import Counter
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.layers import CNNBlockBase
-from tiny import tiny_model
+from tiny import tiny_model, tiny_yolof
 from torch import nn
-from vfnet_yolof.analysis import Cost, PartCost, build_without_memory, count
+from vfnet_yolof.analysis import Cost, PartCost, build_without_memory, cost_report, count
+from vfnet_yolof.analysis.cost import mean_count
 from vfnet_yolof.analysis.cost_report import analyze, table
+from vfnet_yolof.cli.main import main
 from vfnet_yolof.cli.reports import analyze_tool
+from vfnet_yolof.config.options import ConfigError
+from vfnet_yolof.config.read import read
 from vfnet_yolof.layers.deform_conv import DeformConv2d
 
 # Millions of parameters and 10^9 multiply-adds of the reference implementations at 800 x 1344.
@@ -131,3 +137,51 @@ def test_mistakes_end_with_one_line(arguments: list[str], capsys) -> None:
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert arguments[-1].split("=")[0].split("/")[-1].split(".")[-1] in error
+
+
+def test_mean_counts_each_padded_size_once_and_weights_it_by_its_images() -> None:
+    model = build_without_memory(lambda: tiny_model("gfl/gfl_small_shapes.py"))
+    small, wide = count(model, (64, 64)), count(model, (64, 96))
+    mean = mean_count(model, {(64, 64): 3, (50, 40): 1, (64, 96): 2})  # the second is padded
+    assert (mean.images, mean.padded_sizes) == (6, 2)
+    want = (4 * small.multiply_adds + 2 * wide.multiply_adds) / 6
+    assert abs(mean.cost.multiply_adds - want) < 3, "each part is rounded"
+    assert mean.cost.parameters == small.parameters
+    with pytest.raises(ValueError, match="no images"):
+        mean_count(model, {})
+
+
+def test_yolof_does_not_pad_a_single_image() -> None:
+    model = build_without_memory(tiny_yolof)
+    mean = mean_count(model, {(64, 64): 1, (60, 50): 1})
+    assert mean.padded_sizes == 2
+    assert mean.cost.multiply_adds < count(model, (64, 64)).multiply_adds
+
+
+def test_sizes_of_test_images_are_those_that_the_loader_gives() -> None:
+    cfg = read("vfnet/vfnet_small_shapes.py").cfg
+    sizes = cost_report.sizes_of_test_images("small", cfg, first=6)
+    cfg.dataloader.test.num_workers = 0
+    loaded = itertools.islice((x for batch in instantiate(cfg.dataloader.test) for x in batch), 6)
+    assert sizes == Counter(tuple(x["image"].shape[1:]) for x in loaded)
+    assert len(sizes) > 1
+
+
+def test_mean_by_command(tmp_path, capsys) -> None:
+    name, output = "vfnet/vfnet_small_shapes.py", tmp_path / "cost.json"
+    assert main(["analyze", name, "--images", "2", "--json", str(output)]) == 0
+    assert f"{name}, 2 images (" in capsys.readouterr().out
+    content = json.loads(output.read_text())
+    mean = content["test_images"][name]
+    assert mean["images"] == 2
+    ratio = mean["multiply_adds"]["total"] / content["configs"][name]["multiply_adds"]["total"]
+    assert 0.01 < ratio < 0.1, "shapes have some 160 px, the default is 800 x 1344"
+    assert main(["analyze", name, "--images", "-1"]) == 2
+    assert "--images -1" in capsys.readouterr().err
+
+
+def test_mean_needs_a_test_set() -> None:
+    cfg = read("vfnet/vfnet_small_shapes.py").cfg
+    del cfg.dataloader.test.dataset.names
+    with pytest.raises(ConfigError, match=r"small: has no dataloader.test.dataset.names"):
+        cost_report.sizes_of_test_images("small", cfg)

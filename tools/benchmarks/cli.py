@@ -14,9 +14,13 @@ _EPILOG = """examples:
   %(prog)s inference --config-file vfnet/vfnet_r50_fpn_1x.py
   %(prog)s inference --config-file gfl/gfl_r50_fpn_1x.py --device cuda --size 800 1333 --compiled
   %(prog)s train --config-file gfl/gfl_r50_fpn_1x.py --batch 2 --size 320 480
+  %(prog)s costs yolof/yolof_r50_c5_1x.py baselines/retinanet_plus_r50_fpn_1x.py --batch 8 2
+  %(prog)s gpu --json gpu.json
   %(prog)s table --json table.json --markdown docs/performance.md
 """
 WITH_CONFIG = ("inference", "train", "losses", "dataload")
+WITH_SIZE = (*WITH_CONFIG, "costs", "gpu")
+GROUPED = ("table", "gpu")  # many measures, one file
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -35,7 +39,9 @@ def argument_parser() -> argparse.ArgumentParser:
         ("star", "the star convolution and torchvision's operator"),
         ("eval", "COCO evaluation and pycocotools"),
         ("dataload", "data loading beside a training step"),
+        ("costs", "detectors side by side: training memory and step, inference, multiply-adds"),
         ("table", "every measure that has a target"),
+        ("gpu", "the R-50 detectors on a GPU: training and inference, float32, AMP and half"),
     ):
         _arguments(commands.add_parser(name, help=what, description=what), name)
     return parser
@@ -43,15 +49,24 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def _arguments(command: argparse.ArgumentParser, name: str) -> None:
     add = command.add_argument
-    add("--device", default="cpu", help="cpu, cuda or cuda:N")
+    on_gpu = name == "gpu"
+    add("--device", default="cuda" if on_gpu else "cpu", help="cpu, cuda or cuda:N")
     add("--threads", type=int, default=2, help="on the CPU")
     add("--repeats", type=int, default=9, help="rounds in which all variants take their turn")
     add("--warmup", type=int, default=2, help="runs of each variant before")
-    add("--json", metavar="FILE", required=name == "table", help="write all figures here")
+    add("--json", metavar="FILE", required=name in GROUPED, help="write all figures here")
     if name in WITH_CONFIG:
         add("--config-file", required=True, help="file or name of a packaged config")
         add("--batch", type=int, default=1, help="images")
-        add("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help="pixels")
+    if name == "costs":
+        add("configs", nargs="+", metavar="CONFIG", help="files or names of packaged configs")
+        what = "images of a training step: one number for all configs, or one for each (2)"
+        add("--batch", type=int, nargs="+", default=[2], metavar="N", help=what)
+    if on_gpu:
+        add("--batch", type=int, default=8, help="images of a training step (8)")
+    if name in WITH_SIZE:
+        size = (800, 1333) if on_gpu else (480, 640)
+        add("--size", type=int, nargs=2, default=size, metavar=("H", "W"), help="pixels")
         add("--boxes", type=int, default=10, help="of the ground truth of each image")
     if name == "inference":
         add("--compiled", action="store_true", help="measure torch.compile as well")
@@ -60,32 +75,37 @@ def _arguments(command: argparse.ArgumentParser, name: str) -> None:
         add("--images", type=int, default=5000)
     if name == "table":
         add("--markdown", metavar="FILE", help="put the table between the marks in this document")
+    if name in GROUPED:
         add("--only", nargs="+", metavar="GROUP", help="such as star; a wrong one lists all")
         add("--again", action="store_true", help="measure what the JSON file has, too")
 
 
-def measure(args: argparse.Namespace, settings: Settings) -> Report:
-    """The report of any command but ``table``."""
+def measure(args: argparse.Namespace, settings: Settings) -> list[Report]:
+    """The reports of any command but those that are :data:`GROUPED`."""
     from . import data_measures, measures
+    from .costs import costs
 
+    if args.command == "costs":
+        return costs(args.configs, args.batch, settings)
     if args.command == "inference":
-        return measures.inference(
-            args.config_file, settings, compiled=args.compiled, peer=not args.no_peer
-        )
+        options = {"compiled": args.compiled, "peer": not args.no_peer}
+        return [measures.inference(args.config_file, settings, **options)]
     if args.command == "eval":
-        return data_measures.evaluation(settings, images=args.images)
+        return [data_measures.evaluation(settings, images=args.images)]
     with_config = {
         "train": measures.training,
         "losses": measures.losses,
         "dataload": data_measures.data_loading,
     }
     if args.command in with_config:
-        return with_config[args.command](args.config_file, settings)
-    return {
-        "assign": measures.assignment,
-        "postprocess": measures.postprocess,
-        "star": measures.star_convolution,
-    }[args.command](settings)
+        return [with_config[args.command](args.config_file, settings)]
+    return [
+        {
+            "assign": measures.assignment,
+            "postprocess": measures.postprocess,
+            "star": measures.star_convolution,
+        }[args.command](settings)
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,31 +122,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from .measures import Settings
     from .report import as_markdown, as_text, machine, replace_table, write_json
-    from .table import measure_table, table_rows
 
-    settings = Settings(device=args.device, repeats=args.repeats, warmup=args.warmup)
-    if args.command in WITH_CONFIG:
-        settings = Settings(
-            device=args.device,
-            repeats=args.repeats,
-            warmup=args.warmup,
-            batch=args.batch,
-            size=tuple(args.size),
-            boxes=args.boxes,
-        )
     try:
-        if args.command == "table":
-            content = measure_table(args.json, settings, only=args.only, again=args.again)
-            if args.markdown:
+        settings = _settings(args)
+        if args.command in GROUPED:
+            from .table import R50, gpu_groups, measure_table, table_rows
+
+            groups = gpu_groups(R50, args.batch) if args.command == "gpu" else None
+            options = {"groups": groups, "only": args.only, "again": args.again}
+            content = measure_table(args.json, settings, **options)
+            if args.command == "table" and args.markdown:
                 replace_table(args.markdown, as_markdown(table_rows(content)))
             return 0
-        report = measure(args, settings)
+        reports = measure(args, settings)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(as_text(report))
+    print("\n".join(as_text(report) for report in reports))
+    if args.command == "costs":
+        from .costs import cost_table
+
+        print("\n" + cost_table(reports))
     if args.json:
-        write_json({"machine": machine(), **report.as_dict()}, args.json)
+        found = [report.as_dict() for report in reports]
+        content = found[0] if len(found) == 1 else {"reports": found}
+        write_json({"machine": machine(), **content}, args.json)
     return 0
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """How to measure.
+
+    Raises:
+        ValueError: there is no such device; ``gpu`` on a CPU.
+    """
+    from vfnet_yolof.config.inference import default_device
+
+    from .measures import Settings
+
+    device = default_device(args.device)
+    if args.command == "gpu" and device.type != "cuda":
+        raise ValueError(f"gpu measures a CUDA device, not {device}")
+    given = {name: getattr(args, name) for name in ("repeats", "warmup")}
+    if args.command in WITH_SIZE:
+        given |= {"size": tuple(args.size), "boxes": args.boxes}
+    if args.command in WITH_CONFIG:
+        given["batch"] = args.batch
+    return Settings(device=str(device), **given)

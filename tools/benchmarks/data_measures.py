@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import instantiate
@@ -15,6 +13,7 @@ from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.evaluation.coco_ap import Curves, coco_curves, default_backend
 
 from .measures import Report, Settings, model_and_batch, train_step
+from .memory import in_own_process, peak_resident_mib
 from .plain_coco import plain_curves, synthetic_data
 from .timing import Comparison, Run, Timing, compare
 
@@ -49,8 +48,7 @@ def evaluations(images: int, detections: int) -> dict[str, Callable[[], float]]:
 
 def peak_of_process(name: str, images: int, detections: int) -> float:
     """MiB that an evaluation adds to a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return float(pool.apply(_evaluate_alone, (name, images, detections)))
+    return in_own_process(_evaluate_alone, name, images, detections)
 
 
 def _evaluate_alone(name: str, images: int, detections: int) -> float:
@@ -58,22 +56,6 @@ def _evaluate_alone(name: str, images: int, detections: int) -> float:
     before = peak_resident_mib()
     evaluate()
     return peak_resident_mib() - before
-
-
-def peak_resident_mib() -> float:
-    """Largest resident memory of this process so far.
-
-    Not from ``getrusage``, where a new process starts with the peak of the one that made it.
-
-    Raises:
-        RuntimeError: this system has no ``/proc``.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise RuntimeError("the memory of evaluation is measured on Linux only") from error
-    (line,) = (x for x in lines if x.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
 
 
 def data_loading(config: str, settings: Settings) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,11 +67,11 @@ def inference(
         try:
             peer_model = build_peer(model).to(device)
             theirs = peer_run(peer_model, inputs, swap_channels=model.input_format == "RGB")
-            variants["MMDetection"] = _without_grad(theirs)
+            variants["MMDetection"] = without_grad(theirs)
         except PeerMissing as reason:
             notes["MMDetection"] = str(reason)
     model = model.to(device)
-    variants["eager"] = _without_grad(lambda: model(inputs))
+    variants["eager"] = without_grad(lambda: model(inputs))
     models = {"optimised": optimize(model)}
     if device.type == "cuda":
         models["optimised float16"] = optimize(model, dtype=torch.float16)
@@ -78,7 +79,7 @@ def inference(
     if compiled:
         models["compiled"] = optimize(model, compile=True)
     for name, one in models.items():
-        variants[name] = _without_grad(lambda one=one: one(inputs))
+        variants[name] = without_grad(lambda one=one: one(inputs))
     # The results are compared before the times are.
     want = [x["instances"] for x in variants["eager"]()]
     notes["agreement with eager"] = {
@@ -140,19 +141,24 @@ def idle_share(run: Run, device: torch.device) -> float | None:
 def train_step(
     model: nn.Module, inputs: list[dict[str, Any]], *, amp_dtype: torch.dtype | None = None
 ) -> Run:
-    """Forward, backward and update of ``model``, which is changed; see ``train.amp``."""
+    """Forward, backward and update of ``model``, which is changed; see ``train.amp``.
+
+    In float16 losses are scaled, as in a training.
+    """
     model.train()
     device = next(model.parameters()).device.type
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-5, momentum=0.9)
+    scaler = torch.amp.GradScaler(device, enabled=amp_dtype is torch.float16)
 
     def run() -> None:
         with torch.autocast(device, dtype=amp_dtype, enabled=amp_dtype is not None):
             losses = model(inputs)
         loss = sum(losses.values())
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
     from detectron2.utils.events import EventStorage
 
@@ -182,6 +188,9 @@ def training(config: str, settings: Settings) -> Report:
         "bfloat16": (copy.deepcopy(model), torch.bfloat16),
         "bfloat16, channels last": (copy.deepcopy(last), torch.bfloat16),
     }
+    if torch.device(settings.device).type == "cuda":
+        ways["float16"] = (copy.deepcopy(model), torch.float16)
+        ways["float16, channels last"] = (copy.deepcopy(last), torch.float16)
     notes = {
         "agreement with eager": {
             name: gradient_agreement(one, model, inputs, amp_dtype=dtype)
@@ -203,14 +212,16 @@ def gradient_agreement(
     inputs: list[dict[str, Any]],
     *,
     amp_dtype: torch.dtype | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Largest relative difference of a loss, and of the norm of all gradients as one vector.
 
-    amp_dtype: of ``model``; the reference computes in float32.
+    amp_dtype: of ``model``; the reference computes in float32. None: a number has overflowed.
     """
     from detectron2.utils.events import EventStorage
 
     found = []
+    # Small gradients vanish in float16 unless they are scaled, as in a training.
+    scale = 128.0 if amp_dtype is torch.float16 else 1.0
     for one, dtype in ((model, amp_dtype), (reference, None)):
         one.train()
         device = next(one.parameters()).device.type
@@ -219,15 +230,17 @@ def gradient_agreement(
             losses = one(inputs)
         names = [name for name, p in one.named_parameters() if p.requires_grad]
         parameters = dict(one.named_parameters())
-        grads = torch.autograd.grad(sum(losses.values()), [parameters[name] for name in names])
-        found.append((losses, dict(zip(names, grads, strict=True))))
+        total = scale * sum(losses.values())
+        grads = torch.autograd.grad(total, [parameters[name] for name in names])
+        found.append((losses, {n: g / scale for n, g in zip(names, grads, strict=True)}))
     (losses, grads), (want_losses, want) = found
     gap = sum(float((grads[name] - want[name]).square().sum()) for name in want)
     norm = sum(float(x.square().sum()) for x in want.values())
-    return {
+    found_gaps = {
         "losses": max(abs(1 - losses[k].item() / v.item()) for k, v in want_losses.items()),
         "gradients": (gap / norm) ** 0.5,
     }
+    return {name: x if math.isfinite(x) else None for name, x in found_gaps.items()}
 
 
 def losses_alone(model: nn.Module, inputs: list[dict[str, Any]]) -> Run:
@@ -352,13 +365,15 @@ def postprocess(settings: Settings) -> Report:
     for mode in ("pair", "location"):
         for threshold in (0.05, 0.3):
             processor = PostProcessor(score_thresh=threshold, candidates=mode)
-            variants[f"{mode}, scores above {threshold}"] = _without_grad(
+            variants[f"{mode}, scores above {threshold}"] = without_grad(
                 lambda processor=processor: processor(logits, decode, (800, 1312))
             )
     return Report("post-processing", settings.compare(variants))
 
 
-def _without_grad(run: Callable[[], Any]) -> Run:
+def without_grad(run: Callable[[], Any]) -> Run:
+    """``run`` in inference mode."""
+
     def wrapped() -> Any:
         with torch.inference_mode():
             return run()
@@ -372,8 +387,6 @@ def representations(general: str, dirac: str, settings: Settings) -> Report:
     for name, config in (("general", general), ("Dirac", dirac)):
         model, inputs = model_and_batch(config, settings, settings.boxes)
         fast = optimize(model)
-        variants[f"inference, {name}"] = _without_grad(
-            lambda fast=fast, inputs=inputs: fast(inputs)
-        )
+        variants[f"inference, {name}"] = without_grad(lambda fast=fast, inputs=inputs: fast(inputs))
         variants[f"training step, {name}"] = train_step(model, inputs)
     return Report("representations of box sides", settings.compare(variants))

@@ -1,4 +1,4 @@
-"""The measures that the project is held to, each with its target."""
+"""Groups of measures, written to one file: those with a target, and those of a GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import data_measures, measures
+from .costs import costs
 from .measures import Report, Settings, floor_of
 from .report import as_text, machine, write_json
 
@@ -163,17 +164,49 @@ GROUPS: dict[str, Group] = {
 }
 
 
+def gpu_groups(configs: dict[str, str], batch: int) -> dict[str, Group]:
+    """What ``benchmark.py gpu`` measures: training steps, inference and costs, without targets.
+
+    Training is in float32 and by automatic mixed precision, inference in float32 and in half
+    precision; the costs stand side by side.
+
+    Args:
+        configs: by the names of their groups. batch: images of a training step.
+    """
+    groups: dict[str, Group] = {}
+    for name, config in configs.items():
+        groups[f"training_{name}"] = _reports(
+            lambda settings, config=config: [
+                measures.training(config, dataclasses.replace(settings, batch=batch))
+            ]
+        )
+        groups[f"inference_{name}"] = _reports(
+            lambda settings, config=config: [measures.inference(config, settings, peer=False)]
+        )
+    groups["costs"] = _reports(lambda settings: costs(list(configs.values()), [batch], settings))
+    return groups
+
+
+def _reports(measure: Callable[[Settings], list[Report]]) -> Group:
+    return lambda settings: ([], measure(settings))
+
+
+R50 = {"vfnet": VFNET, "gfl": GFL, "yolof": YOLOF}
+
+
 def measure_table(
     path: str | os.PathLike[str],
     settings: Settings,
     *,
+    groups: dict[str, Group] | None = None,
     only: list[str] | None = None,
     again: bool = False,
 ) -> dict[str, Any]:
     """Measure every group that the JSON file ``path`` lacks, and write it after each of them.
 
     Args:
-        only: names of ``GROUPS``; all by default. again: measure those that are there, too.
+        groups: by their names; ``GROUPS`` by default.
+        only: some of the names; all by default. again: measure those that are there, too.
 
     Returns:
         What the file holds: ``machine`` and, by group, ``rows`` and ``reports``.
@@ -181,16 +214,17 @@ def measure_table(
     Raises:
         ValueError: an unknown group.
     """
-    unknown = [name for name in only or () if name not in GROUPS]
+    groups = GROUPS if groups is None else groups
+    unknown = [name for name in only or () if name not in groups]
     if unknown:
-        raise ValueError(f"no such measures: {unknown}; there are {', '.join(GROUPS)}")
+        raise ValueError(f"no such measures: {unknown}; there are {', '.join(groups)}")
     content: dict[str, Any] = {"groups": {}}
     if Path(path).is_file():
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    for name in only or GROUPS:
+    for name in only or groups:
         if name in content["groups"] and not again:
             continue
-        rows, reports = GROUPS[name](settings)
+        rows, reports = groups[name](settings)
         content["groups"][name] = {
             "machine": machine(),
             "rows": rows,

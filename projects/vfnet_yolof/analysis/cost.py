@@ -13,7 +13,8 @@ Nothing is computed: tensors have shapes and no data, so that the largest model 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -129,6 +130,72 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
     return Cost(backbone, neck, in_head, tuple(predictions.level_sizes) if known else ())
 
 
+class MeanCost(NamedTuple):
+    """Cost of an image on average.
+
+    Attributes:
+        images: how many.
+        padded_sizes: how many different sizes they have when the model has padded them.
+        cost: parameters, and mean multiply-adds and anchors, rounded to whole numbers.
+    """
+
+    images: int
+    padded_sizes: int
+    cost: Cost
+
+    def as_dict(self) -> dict[str, Any]:
+        """As :meth:`Cost.as_dict`, with ``images`` and ``padded_sizes``."""
+        return {
+            "images": self.images,
+            "padded_sizes": self.padded_sizes,
+            **self.cost.as_dict(),
+        }
+
+
+def mean_count(model: nn.Module, sizes: Mapping[tuple[int, int], int]) -> MeanCost:
+    """Mean cost of images of several sizes, each alone in its batch.
+
+    That is how YOLOF's paper counts (figure 3): the mean over images at their own resized sizes.
+    Each padded size is counted once, weighted by its images.
+
+    Args:
+        model: as of :func:`count`.
+        sizes: number of images by (height, width) in pixels, before the model pads them.
+
+    Raises:
+        ValueError: no images, or as of :func:`count`.
+        TypeError: as of :func:`count`.
+    """
+    padded: Counter[tuple[int, int]] = Counter()
+    for size, number in sizes.items():
+        padded[_padded(model, size)] += number
+    images = padded.total()
+    if images < 1:
+        raise ValueError("there are no images to take the mean over")
+    counted = [(count(model, size), number) for size, number in padded.items()]
+
+    def mean(value: Callable[[Cost], int]) -> int:
+        return round(sum(number * value(cost) for cost, number in counted) / images)
+
+    first = counted[0][0]
+    parts = [
+        PartCost(part.parameters, mean(lambda cost, name=name: cost.parts[name].multiply_adds))
+        for name, part in first.parts.items()
+    ]
+    anchors = tuple(
+        mean(lambda cost, level=level: cost.anchors[level]) for level in range(len(first.anchors))
+    )
+    return MeanCost(images, len(padded), Cost(*parts, anchors))
+
+
+def _padded(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) as the model pads an image of ``size`` that is alone in its batch."""
+    backbone = getattr(model, "backbone", None)
+    divisor = max(1, getattr(backbone, "size_divisibility", 1))
+    height, width = (-(-length // divisor) * divisor for length in size)
+    return height, width
+
+
 def innermost(backbone: nn.Module) -> nn.Module:
     """What feature pyramids and encoders are built on."""
     below = getattr(backbone, "bottom_up", None)
@@ -149,9 +216,7 @@ def without_data(model: nn.Module) -> Iterator[None]:
 
 def empty_image(model: DenseDetector, size: tuple[int, int]) -> Tensor:
     """(1, 3, H, W), padded from ``size`` as the model pads an image; of :func:`without_data`."""
-    divisor = max(1, model.backbone.size_divisibility)
-    padded = [-(-length // divisor) * divisor for length in size]
-    return torch.empty(1, 3, *padded, device=model.device)
+    return torch.empty(1, 3, *_padded(model, size), device=model.device)
 
 
 def _fake_mode(model: nn.Module) -> FakeTensorMode:

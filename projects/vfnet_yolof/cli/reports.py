@@ -18,7 +18,11 @@ from .arguments import (
 from .main import told
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from omegaconf import DictConfig
+
+    from ..analysis.cost import MeanCost
 
 
 def _add_size(parser: argparse.ArgumentParser) -> None:
@@ -38,12 +42,17 @@ def _add_image_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _analyze(args: argparse.Namespace, configs: Sequence[str], changes: Sequence[str]) -> int:
+def _analyze(
+    args: argparse.Namespace,
+    configs: Sequence[str],
+    changes: Sequence[str],
+    on_images: Mapping[str, MeanCost] | None = None,
+) -> int:
     from ..analysis.cost_report import report
 
     size = (args.size[0], args.size[1])
     try:
-        print(report(configs, size, changes, trust_from(args), args.json))
+        print(report(configs, size, changes, trust_from(args), args.json, on_images))
     except TypeError as error:  # no detector whose parts can be told apart
         raise ValueError(str(error)) from error
     return 0
@@ -66,15 +75,34 @@ def analyze_tool(description: str | None, arguments: Sequence[str] | None = None
 def _add_analyze(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "MODEL", "more of them")
     _add_size(parser)
+    parser.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help="mean over the first N test images of the data, or of the config's own without any "
+        "(0: all; all where data are given)",
+    )
     add_data(parser)
 
 
 def _run_analyze(args: argparse.Namespace) -> int:
+    from ..analysis.cost_report import analyze_on_images
+
+    if args.images is not None and args.images < 0:
+        raise ValueError(f"--images {args.images}: a number of test images, or 0 for all")
     configs, changes = named_configs(args), list(args.changes)
-    on_data = [(config, _read_with_data(args, config)) for config in configs if _names_data(args)]
+    read_with_data = args.images is not None or _names_data(args)
+    found = [(config, _read_with_data(args, config)) for config in configs if read_with_data]
+    on_data = found if _names_data(args) else []
     if on_data:
         changes.append(f"model.num_classes={on_data[0][1].model.num_classes}")
-    status = _analyze(args, configs, changes)
+    try:
+        means = {
+            config: analyze_on_images(config, cfg, args.images or None) for config, cfg in found
+        }
+    except TypeError as error:  # no detector whose parts can be told apart
+        raise ValueError(str(error)) from error
+    status = _analyze(args, configs, changes, means)
     for config, cfg in on_data:
         print("\n" + _boxes_report(config, cfg))
     return status
@@ -222,10 +250,12 @@ ANALYZE = Command(
     "matrix products for one image. The affine part of frozen batch norms is not counted.\n"
     "Anchors are those of the image on all levels; of a detector with one box for each location,\n"
     "its locations.\n"
-    "With data, also which of their boxes a detector can hardly learn.",
+    "With data, also the mean over their test images, each at its own resized and padded size,\n"
+    "and which of their boxes a detector can hardly learn.",
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py gfl/gfl_r50_fpn_1x.py --json cost.json\n"
     "  %(prog)s vfnet/vfnet_r50_fpn_1x.py model.num_classes=3 --size 608 608\n"
-    "  %(prog)s gfl/gfl_small.py --data datasets/birds",
+    "  %(prog)s gfl/gfl_small.py --data datasets/birds\n"
+    "  %(prog)s yolof/yolof_r50_c5_1x.py --images 100 (the first 100 of COCO's val2017)",
     _add_analyze,
     _run_analyze,
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import data_measures, measures, report, table
+from benchmarks import data_measures, measures, memory, report, table
 from benchmarks.cli import main
 from benchmarks.measures import Settings, agreement
 from benchmarks.table import measure_table, row, table_rows
@@ -153,9 +153,9 @@ def test_evaluations_agree() -> None:
 
 
 def test_memory_of_a_process() -> None:
-    before = data_measures.peak_resident_mib()
+    before = memory.peak_resident_mib()
     held = torch.ones(2**22 + int(before) * 2**18)  # 16 MiB more than the peak so far
-    assert data_measures.peak_resident_mib() > before + 10
+    assert memory.peak_resident_mib() > before + 10
     del held
-    again = data_measures.peak_resident_mib()
+    again = memory.peak_resident_mib()
     assert again > before + 10, "the peak stays"
