@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import json
 import os
@@ -111,7 +112,7 @@ def export_detector(
     model = model.eval()
     graph = DetectorGraph(model, onnx=options.format != "torch-export", nms=options.nms)
     metadata = _metadata(model, config, options, class_names, category_ids, config_text)
-    metadata = dataclasses.replace(metadata, license=license)
+    metadata = dataclasses.replace(metadata, license=license, identity=identity(model, config))
     if options.reduction is not None and options.reduction.calibration is not None:
         options.reduction.calibration.try_out(metadata)
     suffix = FORMATS[options.format]
@@ -208,6 +209,24 @@ def _metadata(
         soft_nms=_soft_nms(post.nms),
         config=config_text,
     )
+
+
+def identity(model: Any, config: InferenceConfig) -> str:
+    """SHA-256 of what decides a detector's results: its settings, score threshold and weights.
+
+    How images are resized is not part of it, as that is done before the graph, nor are the names of
+    its classes.
+
+    Args:
+        model: not optimized. config: it was built from.
+    """
+    post = getattr(model, "postprocessor", None)
+    settings = [type(model).__name__, config.model, getattr(post, "score_thresh", None)]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _soft_nms(nms: Any) -> dict[str, Any] | None:

@@ -48,6 +48,8 @@ class Metadata:
         reduced: of fp16 and int8: ``parts`` of the network with fewer bits and ``exact``, those
             without; of int8 also ``method``, number of ``images`` and ``seed`` of the calibration.
         config: as YAML text, or None. license: of the weights, where known.
+        identity: of the detector that the file was made from, by which one that is looked for is
+            known: see :func:`vfnet_yolof.export.write.identity`.
     """
 
     detector: str
@@ -71,6 +73,7 @@ class Metadata:
     reduced: dict[str, Any] | None = None
     config: str | None = None
     license: str | None = None
+    identity: str | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:

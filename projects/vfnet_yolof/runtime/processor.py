@@ -1,4 +1,4 @@
-"""Whether this processor is made for numbers of 8 bits."""
+"""Which processor this is, and whether it is made for numbers of 8 bits."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ def int8_warning() -> str | None:
         "This processor has no instructions for 8-bit numbers (VNNI, AMX, Arm's dot product): an "
         "int8 file may be slower than fp32 here, and less exact, as sums of 16 bits can overflow."
     )
+
+
+def name() -> str:
+    """What the processor calls itself, or else its kind."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    entries = (line.partition(":") for line in lines)
+    found = (text.strip() for key, _, text in entries if key.strip() == "model name")
+    return next(found, "") or platform.processor() or platform.machine()
 
 
 def _from_cpuinfo(path: Path) -> bool | None:
