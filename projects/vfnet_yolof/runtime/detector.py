@@ -11,6 +11,7 @@ import numpy as np
 from ..utils.image_arrays import ImageLike, to_array
 from .candidates import Found, detections
 from .metadata import KEY, SUFFIXES, ExportedFileError, Metadata
+from .processor import warn_of_int8
 
 # (N, 3, H, W) float32 -> the graph's outputs
 Graph = Callable[[np.ndarray], list[np.ndarray]]
@@ -33,6 +34,9 @@ class ExportedDetector:
     ) -> None:
         """Open the file.
 
+        Opening a file of 8 bits on a processor that is not known to be made for them logs a
+        warning, once.
+
         Args:
             path: an ONNX file, or the .xml of an OpenVINO IR.
             score_thresh: detections with lower scores are left out, in addition to the file's own
@@ -50,6 +54,8 @@ class ExportedDetector:
         self.path = str(path)
         self.score_thresh = score_thresh
         self._run, self.metadata = open_graph(path, threads, trusted=trusted)
+        if self.metadata.precision == "int8":
+            warn_of_int8()
 
     def run(self, images: np.ndarray) -> list[Found]:
         """Detections in images as :meth:`Metadata.prepared` gives them, in their pixels.

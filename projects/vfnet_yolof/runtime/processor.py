@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _CPUINFO = Path("/proc/cpuinfo")
 _KEYS = ("flags", "Features")  # on x86 and on Arm
@@ -53,6 +57,13 @@ def name() -> str:
     entries = (line.partition(":") for line in lines)
     found = (text.strip() for key, _, text in entries if key.strip() == "model name")
     return next(found, "") or platform.processor() or platform.machine()
+
+
+@cache
+def warn_of_int8() -> None:
+    """Log :func:`int8_warning` where there is one, once in a process."""
+    if warning := int8_warning():
+        logger.warning(warning)
 
 
 def _from_cpuinfo(path: Path) -> bool | None:
