@@ -20,7 +20,7 @@ from tiny import shrink, shrink_yolof
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.inference.predictor import Predictor
-from vfnet_yolof.runtime import Metadata, processor
+from vfnet_yolof.runtime import ExportedDetector, Metadata, processor
 
 pytest.importorskip("onnxscript", reason="exporting needs the extra [export]: onnxscript")
 onnx = pytest.importorskip("onnx", reason="exporting needs the extra [export]: onnx")

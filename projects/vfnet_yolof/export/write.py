@@ -118,7 +118,7 @@ def export_detector(
     suffix = FORMATS[options.format]
     with tempfile.TemporaryDirectory(prefix="vfnet_yolof_export.") as folder:
         scratch, trial = (Path(folder) / f"{name}{suffix}" for name in ("model", "trial"))
-        proto = _write(graph, scratch, trial, metadata, options)
+        proto, metadata = _write(graph, scratch, trial, metadata, options)
         checks: list[Check | Agreement] = [
             *checked(model, scratch, trial, metadata, trained=trained)
         ]
@@ -143,18 +143,18 @@ def _place(file: Path, target: Path) -> None:
 
 def _write(
     graph: DetectorGraph, path: Path, trial: Path, metadata: Metadata, options: ExportOptions
-) -> Any:
+) -> tuple[Any, Metadata]:
     """Write the file, and beside it ``trial``, the same but for a score threshold of 0.
 
     Returns:
-        The ``onnx.ModelProto``, None of a ``.pt2``.
+        The ``onnx.ModelProto``, and what is in the file. Of a ``.pt2`` None, and there is no
+        ``trial``: :mod:`.check` sets the threshold of the program that it has read.
     """
     static = options.static_size is not None
     example = torch.rand(2, 3, *(options.static_size or _EXAMPLE)) * 255
-    text = metadata.to_json()
     if options.format == "torch-export":
-        _write_torch(graph, example, path, trial, text, static)
-        return None
+        return None, _write_torch(graph, example, path, metadata)
+    text = metadata.to_json()
     model = onnx_model(graph, example, static=static, deform=options.deform)
     for file, proto in ((path, model), (trial, with_threshold(model, 0.0))):
         onnx_path = file.with_suffix(".onnx")
@@ -165,19 +165,26 @@ def _write(
             converted = openvino.convert_model(onnx_path)
             converted.set_rt_info(text, [KEY])
             openvino.save_model(converted, file, compress_to_fp16=False)
-    return model
+    return model, metadata
 
 
-def _write_torch(
-    graph: DetectorGraph, example: Tensor, path: Path, trial: Path, text: str, static: bool
-) -> None:
+def _write_torch(graph: DetectorGraph, example: Tensor, path: Path, metadata: Metadata) -> Metadata:
+    static = metadata.static_size is not None
     with quiet(), torch.no_grad(), deform_conv_implementation("torchvision"):
         free = (0,) if static else (0, 2, 3)
         shapes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
         program = torch.export.export(graph, (example,), dynamic_shapes=(shapes,), strict=False)
-        torch.export.save(program, path, extra_files={KEY: text})
-        program.state_dict["score_thresh"].zero_()
-        torch.export.save(program, trial, extra_files={KEY: text})
+        if not static:
+            metadata = dataclasses.replace(metadata, least_side=_least_side(program))
+        torch.export.save(program, path, extra_files={KEY: metadata.to_json()})
+    return metadata
+
+
+def _least_side(program: torch.export.ExportedProgram) -> int:
+    """Px from which on height and width lie in the ranges that torch.export drew the graph for."""
+    (images,) = (x for x in program.graph.nodes if x.op == "placeholder" and x.name == "images")
+    sides = images.meta["val"].shape[2:]
+    return max(int(program.range_constraints[side.node.expr].lower) for side in sides)
 
 
 def _metadata(
