@@ -24,6 +24,7 @@ from vfnet_yolof.export import check
 from vfnet_yolof.inference.predictor import Predictor
 from vfnet_yolof.model_zoo import ROWS, license_of
 from vfnet_yolof.runtime import ExportedDetector, ExportedFileError, Metadata
+from vfnet_yolof.runtime.detector import load_program, run_program
 from vfnet_yolof.runtime.metadata import _resize, resized
 
 pytest.importorskip("onnxscript", reason="exporting needs the extra [export]: onnxscript")
@@ -199,11 +200,13 @@ def test_torch_export_predicts_the_same(folder: Path) -> None:
     expect_same(file, folder, trust_config=True)
     detector = ExportedDetector(file, trusted=True)
     least = detector.metadata.least_side
-    assert least is not None and 1 < least <= 64
+    assert least == 17  # its only map has a stride of 16 px
     small = np.zeros((1, 3, least - 1, 2 * least), np.float32)
     with pytest.raises(ExportedFileError, match=rf"tiny.pt2: .* at least {least} px on each side"):
         detector.run(small)
     assert len(detector.run(np.zeros((1, 3, least, 2 * least), np.float32))) == 1
+    with pytest.raises(AssertionError, match="Guard failed"):  # it is the program that needs it
+        run_program(load_program(file)[0], small)
 
 
 def test_candidates_become_detections_where_nms_is_outside(folder: Path) -> None:

@@ -175,16 +175,19 @@ def _write_torch(graph: DetectorGraph, example: Tensor, path: Path, metadata: Me
         shapes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
         program = torch.export.export(graph, (example,), dynamic_shapes=(shapes,), strict=False)
         if not static:
-            metadata = dataclasses.replace(metadata, least_side=_least_side(program))
+            metadata = dataclasses.replace(metadata, least_side=_least_side(graph))
         torch.export.save(program, path, extra_files={KEY: metadata.to_json()})
     return metadata
 
 
-def _least_side(program: torch.export.ExportedProgram) -> int:
-    """Px from which on height and width lie in the ranges that torch.export drew the graph for."""
-    (images,) = (x for x in program.graph.nodes if x.op == "placeholder" and x.name == "images")
-    sides = images.meta["val"].shape[2:]
-    return max(int(program.range_constraints[side.node.expr].lower) for side in sides)
+def _least_side(graph: DetectorGraph) -> int:
+    """Px that height and width of a dynamic ``.pt2`` need.
+
+    ``torch.export`` takes sizes for other than 1, those of the coarsest map among them.
+    """
+    model = graph.model
+    shapes = model.backbone.output_shape()
+    return 1 + max(int(shapes[name].stride) for name in model.head_in_features)
 
 
 def _metadata(
