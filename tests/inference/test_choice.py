@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import shutil
 import sys
 from pathlib import Path
 
@@ -81,19 +82,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(folder: Path) -> Path:
-    """The checkpoint's ONNX file, in a folder of its own."""
+    """The checkpoint's ONNX file, exported on demand into a cache."""
     pytest.importorskip("onnxscript", reason="exporting needs the extra [export]: onnxscript")
     pytest.importorskip("onnxruntime", reason="exporting needs the extra [export]: onnxruntime")
-    command = ["export", str(folder / "tiny.pth"), "--output", str(folder / "onnx")]
-    assert main(command) == 0
-    return folder / "onnx" / "tiny.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VFNET_YOLOF_CACHE", str(folder / "first"))
+        chosen = Predictor(folder / "tiny.pth", device="cpu", runtime="onnxruntime").choice
+    assert (chosen.runtime, chosen.why) == ("onnxruntime", "asked for")
+    assert chosen.model is not None
+    path = Path(chosen.model.detector.path)
+    assert path.is_relative_to(folder / "first" / "exported")
+    return path
 
 
 @pytest.fixture
 def beside(folder: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkpoint with its ONNX file beside it, an empty cache, and onnxruntime alone."""
-    for file in (folder / "tiny.pth", exported, exported.with_suffix(".json")):
-        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "tiny.pth").symlink_to(folder / "tiny.pth")
+    for suffix in (".onnx", ".json"):
+        shutil.copy(exported.with_suffix(suffix), tmp_path / f"tiny{suffix}")
     monkeypatch.setenv("VFNET_YOLOF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(choice, "installed_runtimes", lambda: ["native", "onnxruntime"])
     monkeypatch.setattr(choice.platform, "machine", lambda: "x86_64")
@@ -150,9 +157,17 @@ def test_files_of_other_detectors_and_of_fewer_bits_are_not_taken(
 
 
 def test_auto_exports_once_into_the_cache(
-    beside: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    beside: Path,
+    exported: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    def export(model: object, config: object, path: Path, *args: object, **options: object) -> None:
+        path.parent.mkdir(parents=True)
+        shutil.copy(exported, f"{path}.onnx")
+
     (beside / "tiny.onnx").unlink()
+    monkeypatch.setattr(choice, "export_detector", export)
     with caplog.at_level(logging.WARNING):
         first = Predictor(beside / "tiny.pth", device="cpu", runtime="auto").choice
     assert "Exporting" in caplog.text and str(beside / "cache") in caplog.text
@@ -190,7 +205,7 @@ def test_a_measurement_is_kept_and_decides(beside: Path, monkeypatch: pytest.Mon
     assert "medians native 1000 ms, onnxruntime 2000 ms" in measured.why
     monkeypatch.setattr(choice, "in_turn", no_export)  # not measured again
     assert Predictor(beside / "tiny.pth", **options, measure_runtimes=True).choice == measured
-    assert Predictor(beside / "tiny.pth", **options).choice == measured
+    assert Predictor(beside / "tiny.pth", **options).choice == measured  # both natively
     (kept,) = (beside / "cache").rglob("measured.json")
     (entry,) = json.loads(kept.read_text())
     assert entry["seconds"] == taken
