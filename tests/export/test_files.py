@@ -334,18 +334,35 @@ def annotated(file: Path, folder: Path, output: Path, names: list[str] = NAMES) 
     return ["--val-json", str(output / "val.json"), "--val-images", str(images)]
 
 
-def test_evaluate_takes_the_file(onnx_file: Path, folder: Path, tmp_path: Path) -> None:
+def test_evaluate_takes_the_file(
+    onnx_file: Path,
+    folder: Path,
+    tmp_path: Path,
+    capsys: Output,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The same AP as the checkpoint has, also where candidates are all that the file gives."""
+    monkeypatch.setenv("VFNET_YOLOF_CACHE", str(tmp_path / "cache"))
     data = annotated(onnx_file, folder, tmp_path)
     assert export(folder, "candidates", "--nms", "outside") == 0
     outside = folder / "candidates" / "tiny.onnx"
     results = []
-    for name, model in (("a", folder / "tiny.pth"), ("b", onnx_file), ("c", outside)):
-        output = tmp_path / name
+    both = tmp_path / "both"  # the checkpoint with its file beside it
+    both.mkdir()
+    for file in (folder / "tiny.pth", onnx_file):
+        shutil.copy(file, both)
+    onnxruntime = ["--runtime", "onnxruntime"]
+    models = [(folder / "tiny.pth", []), (onnx_file, []), (outside, [])]
+    for number, (model, options) in enumerate([*models, (both / "tiny.pth", onnxruntime)]):
+        output = tmp_path / str(number)
         command = ["evaluate", str(model), *data, "--output", str(output), "--device", "cpu"]
-        assert main(command) == 0
+        assert main([*command, *options]) == 0
         results.append(json.loads((output / "metrics.json").read_text().splitlines()[-1]))
     assert results[0]["bbox/AP"] > 0
+    assert [x.get("runtime") for x in results] == [None, None, None, "onnxruntime"]
+    assert not (tmp_path / "cache").exists()  # nothing was exported
+    assert main([*command, *onnxruntime, "--num-processes", "2"]) == 2
+    assert "in one process: leave out" in capsys.readouterr().err
     for exported in results[1:]:
         assert exported["bbox/AP"] == pytest.approx(results[0]["bbox/AP"], abs=1e-3)
     command = ["predict", str(outside), str(folder / "0.png"), "--output", str(tmp_path / "out")]
