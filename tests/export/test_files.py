@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,16 @@ import pytest
 import torch
 from detecting import CLASS_NAMES as NAMES
 from detecting import SIZES, write_detector, write_images
+from omegaconf import DictConfig
 from PIL import Image
-from tiny import shrink_yolof
+from tiny import shrink, shrink_yolof
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.export import check
 from vfnet_yolof.inference.predictor import Predictor
 from vfnet_yolof.model_zoo import ROWS, license_of
 from vfnet_yolof.runtime import ExportedDetector, ExportedFileError, Metadata
+from vfnet_yolof.runtime.detector import load_program, run_program
 from vfnet_yolof.runtime.metadata import _resize, resized
 
 pytest.importorskip("onnxscript", reason="exporting needs the extra [export]: onnxscript")
@@ -127,24 +130,40 @@ def test_runtime_without_torch(onnx_file: Path, folder: Path) -> None:
     torch.testing.assert_close(torch.tensor(json.loads(result.stdout)), expected)
 
 
-@pytest.mark.extra
-@pytest.mark.slow
-def test_runtime_distribution_alone(onnx_file: Path, folder: Path, tmp_path: Path) -> None:
-    """The same boxes in an environment with nothing but ``vfnet-yolof-runtime``."""
+@pytest.fixture(scope="module")
+def runtime_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with nothing but ``vfnet-yolof-runtime``."""
+    folder = tmp_path_factory.mktemp("alone")
     root = Path(__file__).parents[2]
     if not (root / "packaging/runtime").is_dir():
         pytest.skip("needs the source tree")
     for part in ("packaging/runtime", "projects/vfnet_yolof"):  # building leaves files behind
-        shutil.copytree(root / part, tmp_path / "tree" / part)
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
-    python = tmp_path / "env/bin/python"
-    source = str(tmp_path / "tree/packaging/runtime")
+        shutil.copytree(root / part, folder / "tree" / part)
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)
+    python = folder / "env/bin/python"
+    source = str(folder / "tree/packaging/runtime")
     installed = subprocess.run(
         [python, "-m", "pip", "install", "-q", source], capture_output=True, text=True
     )
     if "No matching distribution" in installed.stderr:
         pytest.skip("no package index can be reached")
     assert installed.returncode == 0, installed.stderr
+    return python
+
+
+@pytest.mark.extra
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "smaller"),
+    [("yolof/yolof_small_shapes.py", shrink_yolof), ("gfl/gfl_small_shapes.py", shrink)],
+    ids=["yolof", "gfl"],
+)
+def test_runtime_distribution_alone(
+    name: str, smaller: Callable[[DictConfig], DictConfig], runtime_alone: Path, tmp_path: Path
+) -> None:
+    write_detector(tmp_path, smaller(load_config(name)))
+    write_images(tmp_path, SIZES[:2])
+    assert export(tmp_path, "onnx") == 0
     code = (
         "import importlib.util as u, sys\n"
         "assert not any(map(u.find_spec, ('torch', 'torchvision', 'detectron2')))\n"
@@ -152,14 +171,14 @@ def test_runtime_distribution_alone(onnx_file: Path, folder: Path, tmp_path: Pat
         "print(ExportedDetector(sys.argv[1])(sys.argv[2]).boxes.tolist())\n"
     )
     result = subprocess.run(
-        [python, "-c", code, onnx_file, folder / "1.png"],
+        [runtime_alone, "-c", code, tmp_path / "onnx" / "tiny.onnx", tmp_path / "1.png"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env={},
     )
     assert result.returncode == 0, result.stderr
-    native = Predictor(folder / "tiny.pth", device="cpu", optimized=False)(folder / "1.png")
+    native = Predictor(tmp_path / "tiny.pth", device="cpu", optimized=False)(tmp_path / "1.png")
     expected = native.pred_boxes.tensor
     assert len(expected)
     torch.testing.assert_close(torch.tensor(json.loads(result.stdout)), expected, atol=1e-2, rtol=0)
@@ -179,6 +198,15 @@ def test_torch_export_predicts_the_same(folder: Path) -> None:
     with pytest.raises(ExportedFileError, match=r"reader runs code.*--trust-config"):
         Predictor(file)
     expect_same(file, folder, trust_config=True)
+    detector = ExportedDetector(file, trusted=True)
+    least = detector.metadata.least_side
+    assert least == 17  # its only map has a stride of 16 px
+    small = np.zeros((1, 3, least - 1, 2 * least), np.float32)
+    with pytest.raises(ExportedFileError, match=rf"tiny.pt2: .* at least {least} px on each side"):
+        detector.run(small)
+    assert len(detector.run(np.zeros((1, 3, least, 2 * least), np.float32))) == 1
+    with pytest.raises(AssertionError, match="Guard failed"):  # it is the program that needs it
+        run_program(load_program(file)[0], small)
 
 
 def test_candidates_become_detections_where_nms_is_outside(folder: Path) -> None:
@@ -190,8 +218,30 @@ def test_a_static_file_refuses_other_sizes(folder: Path) -> None:
     assert export(folder, "static", "--static", "64x85") == 0
     detector = ExportedDetector(folder / "static" / "tiny.onnx")
     assert len(detector(folder / "0.png").scores)  # 60 x 80 comes to 64 x 85
+    assert detector.metadata.static_size == [64, 85] and detector.metadata.least_side is None
     with pytest.raises(ExportedFileError, match="takes images of 64x85 px only.*resized to 100x50"):
         detector(folder / "1.png")
+    with pytest.raises(ExportedFileError, match=r"tiny.onnx: .* 64x85 px only, .* has 100x50 px"):
+        Predictor(folder / "static" / "tiny.onnx")(folder / "1.png")
+
+
+def test_soft_nms_is_left_to_the_predictor(folder: Path, capsys: Output) -> None:
+    """Also in a file of one size; inside of the graph it has no form."""
+    soft = "model.postprocessor.nms._target_=vfnet_yolof.layers.soft_nms.SoftNMS"
+    changes = (soft, "model.postprocessor.score_thresh=0.2")
+    assert export(folder, "soft", *changes) == 2
+    assert "SoftNMS has no form inside of a graph: export with --nms outside" in (
+        capsys.readouterr().err
+    )
+    assert export(folder, "soft", *changes, "--nms", "outside", "--static", "64x85") == 0
+    exported = Predictor(folder / "soft" / "tiny.onnx")
+    soft_nms = exported.model.metadata.soft_nms
+    assert soft_nms is not None and soft_nms["method"] == "linear"
+    native = Predictor(folder / "tiny.pth", overrides=changes, device="cpu", optimized=False)
+    ours, theirs = exported(folder / "0.png"), native(folder / "0.png")
+    assert len(ours) == len(theirs) > 0
+    torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours.pred_boxes.tensor, theirs.pred_boxes.tensor, atol=0.01, rtol=0)
 
 
 def test_a_file_that_differs_is_not_kept(
@@ -284,18 +334,35 @@ def annotated(file: Path, folder: Path, output: Path, names: list[str] = NAMES) 
     return ["--val-json", str(output / "val.json"), "--val-images", str(images)]
 
 
-def test_evaluate_takes_the_file(onnx_file: Path, folder: Path, tmp_path: Path) -> None:
+def test_evaluate_takes_the_file(
+    onnx_file: Path,
+    folder: Path,
+    tmp_path: Path,
+    capsys: Output,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The same AP as the checkpoint has, also where candidates are all that the file gives."""
+    monkeypatch.setenv("VFNET_YOLOF_CACHE", str(tmp_path / "cache"))
     data = annotated(onnx_file, folder, tmp_path)
     assert export(folder, "candidates", "--nms", "outside") == 0
     outside = folder / "candidates" / "tiny.onnx"
     results = []
-    for name, model in (("a", folder / "tiny.pth"), ("b", onnx_file), ("c", outside)):
-        output = tmp_path / name
+    both = tmp_path / "both"  # the checkpoint with its file beside it
+    both.mkdir()
+    for file in (folder / "tiny.pth", onnx_file):
+        shutil.copy(file, both)
+    onnxruntime = ["--runtime", "onnxruntime"]
+    models = [(folder / "tiny.pth", []), (onnx_file, []), (outside, [])]
+    for number, (model, options) in enumerate([*models, (both / "tiny.pth", onnxruntime)]):
+        output = tmp_path / str(number)
         command = ["evaluate", str(model), *data, "--output", str(output), "--device", "cpu"]
-        assert main(command) == 0
+        assert main([*command, *options]) == 0
         results.append(json.loads((output / "metrics.json").read_text().splitlines()[-1]))
     assert results[0]["bbox/AP"] > 0
+    assert [x.get("runtime") for x in results] == [None, None, None, "onnxruntime"]
+    assert not (tmp_path / "cache").exists()  # nothing was exported
+    assert main([*command, *onnxruntime, "--num-processes", "2"]) == 2
+    assert "in one process: leave out" in capsys.readouterr().err
     for exported in results[1:]:
         assert exported["bbox/AP"] == pytest.approx(results[0]["bbox/AP"], abs=1e-3)
     command = ["predict", str(outside), str(folder / "0.png"), "--output", str(tmp_path / "out")]

@@ -20,7 +20,7 @@ from tiny import shrink, shrink_yolof
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.inference.predictor import Predictor
-from vfnet_yolof.runtime import Metadata, processor
+from vfnet_yolof.runtime import ExportedDetector, Metadata, processor
 
 pytest.importorskip("onnxscript", reason="exporting needs the extra [export]: onnxscript")
 onnx = pytest.importorskip("onnx", reason="exporting needs the extra [export]: onnx")
@@ -287,6 +287,26 @@ def test_processors(
     assert processor.has_int8_instructions() is None
     monkeypatch.setattr(processor.platform, "system", lambda: "Plan 9")
     assert "does not tell" in str(processor.int8_warning())
+
+
+def test_opening_8_bits_on_another_processor_warns_once(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fp32 file itself, called one of 8 bits, as it is what the metadata say that counts."""
+    metadata = json.loads(made.file.with_suffix(".json").read_text())
+    for name in ("fp32", "int8"):
+        text = json.dumps({**metadata, "precision": name})
+        save_onnx(onnx.load(made.file), tmp_path / f"{name}.onnx", text)
+    (tmp_path / "cpuinfo").write_text("flags : fpu sse4_2 avx2\n")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor.platform, "system", lambda: "Linux")
+    processor.warn_of_int8.cache_clear()
+    ExportedDetector(tmp_path / "fp32.onnx")
+    assert not caplog.records
+    for _ in range(2):
+        ExportedDetector(tmp_path / "int8.onnx")
+    assert [x.getMessage() for x in caplog.records] == [processor.int8_warning()]
+    processor.warn_of_int8.cache_clear()
 
 
 def test_a_file_far_from_the_detector_is_not_good() -> None:

@@ -96,6 +96,22 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_runtime(parser: argparse._ActionsContainer) -> None:
+    """``--runtime`` and ``--measure-runtimes``."""
+    parser.add_argument(
+        "--runtime",
+        choices=("native", "auto", "onnxruntime", "openvino"),
+        default="native",
+        help="what computes, in float32: this project's layers (native), the fastest that is "
+        "installed, by a stated rule (auto), or that one; exports the detector once if needed",
+    )
+    parser.add_argument(
+        "--measure-runtimes",
+        action="store_true",
+        help="with --runtime auto: measure which is the fastest on this machine, once",
+    )
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of all random numbers, as train.seed=N")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -139,7 +138,7 @@ def _reduction(args: argparse.Namespace, config: str, class_names: list[str]) ->
     """The :class:`.Reduction` that is asked for, or None."""
     from ..export.calibration import Calibration
     from ..export.precision import Reduction
-    from ..runtime.processor import int8_warning
+    from ..runtime.processor import warn_of_int8
 
     measures = args.data or args.val_json
     if args.precision != "int8" and (measures or args.val_images):
@@ -153,8 +152,8 @@ def _reduction(args: argparse.Namespace, config: str, class_names: list[str]) ->
     calibration = Calibration.of(args.calibration) if args.calibration else None
     if calibration is not None:
         print(f"calibrates on {calibration}")
-    if args.precision == "int8" and (warning := int8_warning()):
-        print(f"warning: {warning}", file=sys.stderr)
+    if args.precision == "int8":
+        warn_of_int8()
     if calibration and calibration.annotated and not measures:
         args.val_json, args.val_images = args.calibration, str(calibration.root)
         measures = True

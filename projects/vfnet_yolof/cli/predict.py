@@ -16,6 +16,7 @@ from .arguments import (
     add_model,
     add_other_test_settings,
     add_output,
+    add_runtime,
     add_weights,
 )
 
@@ -54,6 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="GFL: the predicted distribution of each side of a box",
     )
     add_device(parser)
+    add_runtime(parser)
     add_other_test_settings(parser)
     parser.add_argument("--batch-size", type=int, default=4, help="images or frames at once")
     parser.add_argument("--max-frames", type=int, help="stop a video or camera after so many")
@@ -78,6 +80,10 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
         raise ConfigError("--annotations gives the ids in --json FILE: name that, too.")
     if args.annotations is not None and args.webcam is not None:
         raise ConfigError("--annotations knows images by their files; a camera has none.")
+    if args.runtime != "native" and (args.draw_star or args.draw_distributions):
+        raise ConfigError(
+            "--draw-star and --draw-distributions look into the detector: leave out --runtime."
+        )
     if args.json is not None and Path(args.json).is_dir():
         raise ConfigError(f"--json {args.json} is a folder; name a file.")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
@@ -95,7 +101,11 @@ def predict(args: argparse.Namespace, config: str, weights: str | None) -> int:
         allow=args.allow,
         trust_config=args.trust_config,
         other_test_settings=args.other_test_settings,
+        runtime=args.runtime,
+        measure_runtimes=args.measure_runtimes,
     )
+    if args.runtime != "native":
+        print(f"runtime: {predictor.choice}", file=sys.stderr)
     options = {
         "star": args.draw_star,
         "distributions": args.draw_distributions,

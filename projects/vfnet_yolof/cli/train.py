@@ -19,6 +19,7 @@ from .arguments import (
     add_other_test_settings,
     add_output,
     add_processes,
+    add_runtime,
     add_seed,
     add_weights,
 )
@@ -26,11 +27,11 @@ from .main import told
 
 _VALUES = (
     *("epochs", "batch", "num_gpus", "num_processes", "num_machines", "machine_rank"),
-    *("dist_url", "report"),
+    *("dist_url", "report", "runtime"),
 )
 _FLAGS = (
     *("resume", "overwrite", "tta", "optimize", "auto_scale", "small_batch", "trust_config"),
-    "other_test_settings",
+    *("other_test_settings", "measure_runtimes"),
 )
 _EPILOG = """examples:
   %(prog)s --config-file vfnet/vfnet_small_shapes.py
@@ -55,6 +56,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--exported", metavar="FILE", help="with --eval-only: this file instead of a checkpoint")
     add("--tta", action="store_true", help="with --eval-only: at several sizes, dataloader.tta")
     add("--optimize", action="store_true", help="with --eval-only: fold batch norms and the like")
+    add_runtime(parser.add_argument_group("with --eval-only, on the CPU"))
     add("--report", metavar="DIR", help="with --eval-only: write a report on the detections there")
     add(
         "--resume",
@@ -169,6 +171,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write curves, confusion, kinds of mistakes, calibration and worst images there",
     )
+    add_runtime(parser)
     add_data(parser, ["val"])
     add_other_test_settings(parser)
     _add_shared(parser)
@@ -218,6 +221,8 @@ def _evaluate_exported(args: argparse.Namespace) -> int:
             f"{args.model} is an exported detector, which has its weights inside and runs on the "
             "CPU as it is: leave out --weights, --tta, --optimize and --device."
         )
+    if args.runtime != "native":
+        raise ConfigError(f"{args.model} is an exported detector: its kind says what runs it.")
     if args.output is None:
         raise ConfigError(f"{args.model} belongs to no run: name a folder with --output.")
     args.device = "cpu"

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 from detectron2.utils import comm
@@ -21,6 +22,7 @@ from torch import nn
 from ..analysis.report_run import EvaluationReport
 from ..checkpoint import load_record
 from ..checkpoint.rules import CheckpointError
+from ..config.inference import inference_parts
 from ..config.options import ConfigError
 from ..config.read import ReadConfig, RunFlags, read
 from ..config.saved import require_tested_alike
@@ -41,9 +43,11 @@ from ..engine.ending import (
 from ..engine.failures import ProcessFailed, StepFailed, is_agreed, together
 from ..engine.fine_tune import best_or_last
 from ..engine.launch import launch
-from ..engine.run import evaluate_model, train_model, use_device
+from ..engine.run import Runtime, evaluate_model, train_model, use_device
 from ..engine.run_folder import RunFolder
 from ..engine.run_record import save_run_record, versions
+from ..inference.choice import Request, choose
+from ..optimization import optimize
 from ..utils import threads
 from ..utils.class_names import Classes
 from ..utils.quiet import keep_warnings_off_console
@@ -111,6 +115,7 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError("--optimize is for --eval-only: an optimised model cannot be trained.")
     if args.report and not args.eval_only:
         raise ConfigError("--report is for --eval-only: it is about the detections of a model.")
+    _require_evaluation_alone(args)
     status = launch(
         run_process,
         (args,),
@@ -121,6 +126,20 @@ def main(args: argparse.Namespace) -> int:
         dist_url=args.dist_url,
     )
     return int(status or 0)
+
+
+def _require_evaluation_alone(args: argparse.Namespace) -> None:
+    """Other runtimes than the native one evaluate, in one process, at one size."""
+    if args.runtime == "native":
+        Request(args.runtime, args.measure_runtimes)
+        return
+    if not args.eval_only:
+        raise ConfigError("--runtime is for --eval-only: training is native.")
+    if args.tta or args.num_processes > 1 or args.num_machines > 1 or args.num_gpus > 1:
+        raise ConfigError(
+            f"--runtime {args.runtime} evaluates at one size and in one process: leave out --tta "
+            "and the numbers of processes, machines and GPUs."
+        )
 
 
 def run_process(args: argparse.Namespace) -> int:
@@ -172,7 +191,9 @@ def _run(args: argparse.Namespace) -> int:
     with released:
         if args.eval_only and not args.other_test_settings and not args.exported:
             _require_tested_alike(config)
-        return _train_or_evaluate(cfg, args, changes, folder)
+        if args.eval_only:
+            return _evaluate(config, args)
+        return _train(cfg, args, changes, folder)
 
 
 def _require_tested_alike(config: ReadConfig) -> None:
@@ -190,28 +211,52 @@ def _exported(path: str, trusted: bool) -> tuple[nn.Module, Classes]:
     return model, Classes(list(model.metadata.class_names), path)
 
 
-def _train_or_evaluate(
-    cfg: DictConfig, args: argparse.Namespace, changes: list[str], folder: RunFolder
-) -> int:
+def _use_processor(cfg: DictConfig, fixed: str = "") -> None:
+    """The device, and as many threads as others leave free, unless ``fixed`` says why not."""
     use_device(cfg)
-    if cfg.train.device == "cpu" and comm.get_world_size() == 1:
-        seeded = not args.eval_only and cfg.train.seed is not None and cfg.train.seed >= 0
-        if said := threads.use_free_cores(fixed="With a seed" if seeded else ""):
-            logging.getLogger(f"detectron2.{__name__}").warning(said)
-    torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark and not args.eval_only
-    if args.eval_only:
-        exported = _exported(args.exported, args.trust_config) if args.exported else None
-        report = EvaluationReport(cfg, args.report) if args.report else None
-        evaluate_model(
-            cfg,
-            tta=args.tta,
-            optimized=args.optimize,
-            exported=exported,
-            watch=report.stopwatch.watch if report else None,
-        )
-        if report is not None and comm.is_main_process():
-            print(told(*report.write(command_and_versions())))
-        return 0
+    alone_on_cpu = cfg.train.device == "cpu" and comm.get_world_size() == 1
+    if alone_on_cpu and (said := threads.use_free_cores(fixed)):
+        logging.getLogger(f"detectron2.{__name__}").warning(said)
+
+
+def _evaluate(config: ReadConfig, args: argparse.Namespace) -> int:
+    cfg = config.cfg
+    _use_processor(cfg)
+    torch.backends.cudnn.benchmark = False
+    report = EvaluationReport(cfg, args.report) if args.report else None
+    evaluate_model(
+        cfg,
+        tta=args.tta,
+        optimized=args.optimize,
+        exported=_exported(args.exported, args.trust_config) if args.exported else None,
+        runtime=None if args.runtime == "native" else _by_runtime(config, args),
+        watch=report.stopwatch.watch if report else None,
+    )
+    if report is not None and comm.is_main_process():
+        print(told(*report.write(command_and_versions())))
+    return 0
+
+
+def _by_runtime(config: ReadConfig, args: argparse.Namespace) -> Runtime:
+    """Puts what was asked for in the place of a detector."""
+    request = Request(args.runtime, args.measure_runtimes)
+    parts = inference_parts(config)
+    train = config.cfg.train
+    beside = Path(train.init_checkpoint or best_or_last(train.output_dir) or ".").parent
+
+    def chosen(model: nn.Module, classes: Classes) -> tuple[nn.Module, str]:
+        names = classes.names or [str(i) for i in range(int(getattr(model, "num_classes", 0)))]
+        choice = choose(request, model, parts, names, None, beside)
+        logging.getLogger(f"detectron2.{__name__}").info("runtime: %s", choice)
+        return choice.model or optimize(model), choice.runtime
+
+    return chosen
+
+
+def _train(cfg: DictConfig, args: argparse.Namespace, changes: list[str], folder: RunFolder) -> int:
+    seeded = cfg.train.seed is not None and cfg.train.seed >= 0
+    _use_processor(cfg, fixed="With a seed" if seeded else "")
+    torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark
     # As configured: training puts drawn seeds into the config it works with.
     configured = copy.deepcopy(cfg)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from .parts import built, built_model, config_errors
 from .read import ConfigSource, ReadConfig, read
-from .saved import is_checkpoint
+from .saved import is_checkpoint, plain
 from .yaml_files import Trust
 
 
@@ -24,7 +24,8 @@ class InferenceConfig:
     ``augmentations``: those of the test images. ``interpolation``: of their resizing, "pil" or
     "opencv". ``image_format``: the model's channel order, "RGB" or "BGR". ``weights``: the
     checkpoint that the configuration names or comes from, or "". ``dataset_name``: of the test
-    set, for class names, or None. ``tested_as``: of :func:`.saved.tested_as`.
+    set, for class names, or None. ``tested_as``: of :func:`.saved.tested_as`. ``model``: the
+    settings that build it, of :func:`.saved.plain`, or None where a file has the model itself.
     """
 
     build_model: Callable[[], nn.Module]
@@ -35,6 +36,7 @@ class InferenceConfig:
     dataset_name: str | None
     name: str
     tested_as: dict[str, Any]
+    model: Any = None
 
 
 def read_inference_config(
@@ -47,10 +49,15 @@ def read_inference_config(
     """
     found = read(config, overrides, trust=trust)
     with config_errors(found.source):
-        return _inference_parts(found)
+        return inference_parts(found)
 
 
-def _inference_parts(found: ReadConfig) -> InferenceConfig:
+def inference_parts(found: ReadConfig) -> InferenceConfig:
+    """What inference needs of a configuration that is read.
+
+    Raises:
+        ValueError: it lacks one of these parts.
+    """
     cfg, name = found.cfg, found.source
     for key in ("model", "dataloader.test.mapper.augmentations"):
         if OmegaConf.select(cfg, key) is None:
@@ -71,6 +78,7 @@ def _inference_parts(found: ReadConfig) -> InferenceConfig:
         dataset_name=names if isinstance(names, str) or not names else names[0],
         name=name,
         tested_as=found.tested_as,
+        model=plain(cfg.model),
     )
 
 

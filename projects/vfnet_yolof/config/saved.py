@@ -92,18 +92,22 @@ def tested_as(cfg: DictConfig) -> dict[str, Any]:
             continue
         value = _DEFAULTS.get(key) if value is None else value
         if value is not None:
-            found[key] = _comparable(value)
+            found[key] = plain(value)
     return found
 
 
-def _comparable(value: Any) -> Any:
-    """Plain lists and dictionaries, with classes and functions by the names that files have."""
+def plain(value: Any) -> Any:
+    """Settings as lists and dictionaries, with classes and functions by the names that files have.
+
+    References are replaced by what they refer to; two configurations that build the same give the
+    same.
+    """
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True)
     if isinstance(value, dict):
-        return {key: _comparable(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_comparable(item) for item in value]
+        return [plain(item) for item in value]
     return _convert_target_to_string(value) if callable(value) else value
 
 

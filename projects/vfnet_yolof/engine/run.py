@@ -58,6 +58,9 @@ from .writers import METRICS, append_metrics
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
+# (detector, its classes) -> what detects in its place, and what that is called
+Runtime = Callable[[nn.Module, Classes], tuple[nn.Module, str]]
+
 
 def train_model(
     cfg: DictConfig,
@@ -278,6 +281,7 @@ def evaluate_model(
     tta: bool = False,
     optimized: bool = False,
     exported: tuple[nn.Module, Classes] | None = None,
+    runtime: Runtime | None = None,
     watch: Callable[[nn.Module], object] | None = None,
 ) -> dict[str, Any]:
     """Evaluate ``train.init_checkpoint``, or else the best or last of ``train.output_dir``.
@@ -290,6 +294,7 @@ def evaluate_model(
         tta: test at the sizes of ``dataloader.tta``, on images without other augmentations.
         optimized: evaluate the faster copy that :func:`vfnet_yolof.optimize` makes of the model.
         exported: evaluate this instead of a checkpoint: what runs the file, and its classes.
+        runtime: gives what detects in the place of the checkpoint's detector.
         watch: called with what will detect, before it does.
 
     Returns:
@@ -313,7 +318,10 @@ def evaluate_model(
         iteration, classes = load_checkpoint_for_evaluation(
             model, cfg.train, dataset_classes(cfg, split="test")
         )
-    if optimized:
+    values: dict[str, Any] = {}
+    if runtime is not None:
+        model, values["runtime"] = runtime(model, classes)
+    elif optimized:
         model = optimize(model)
     if tta:
         model = build_tta(cfg, model)
@@ -324,7 +332,7 @@ def evaluate_model(
         # Told from the evaluations of a training, whose file this may be.
         weights = cfg.train.init_checkpoint or best_or_last(cfg.train.output_dir)
         flat = flatten_results_dict(results)
-        values = {"iteration": iteration, "evaluated": weights, **flat}
+        values = {"iteration": iteration, "evaluated": weights, **flat, **values}
         if tta:
             values["tta"] = True
         path = Path(cfg.train.output_dir) / METRICS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +13,11 @@ import torch
 from torch import Tensor
 
 from ..runtime import Found
-from ..runtime.detector import Graph, open_graph
+from ..runtime.detector import Graph, load_program, open_graph, run_program
 from ..runtime.metadata import Metadata
 from .graph import DetectorGraph, suppressed
 
 SIZES = ((256, 320), (203, 331), (50, 90))  # px; none is the example's
-TORCH_SIZES = ((256, 320), (203, 331), (150, 190))  # above the deepest stride, see docs/export.md
 BATCHES = (1, 3)
 MAX_BOX_ERROR = 0.01  # px
 MAX_RELATIVE_ERROR = 1e-4  # of the longer side, which is added where weights are random
@@ -70,7 +70,8 @@ def checked(
     """Compare a file with the model at several sizes; returns what was measured.
 
     Noise makes few detections or none, and so do random weights. So all but one comparison are made
-    by ``trial``, the same file but for a score threshold of 0.
+    by ``trial``, the same file but for a score threshold of 0. (Of a ``.pt2`` there is none: it is
+    read once, and its program gets that threshold.)
 
     Args:
         trained: boxes may differ by ``MAX_BOX_ERROR``; those of random weights, which may be far
@@ -83,20 +84,36 @@ def checked(
     lowered.postprocessor = copy.copy(model.postprocessor)
     lowered.postprocessor.score_thresh = 0.0
     allowed = None if not trained else MAX_BOX_ERROR
-    sizes: Sequence[Sequence[int]] = SIZES if path.suffix != ".pt2" else TORCH_SIZES
+    sizes: Sequence[Sequence[int]] = SIZES
+    if metadata.least_side is not None:  # the last size is the smallest that it takes
+        side = metadata.least_side
+        sizes = [(max(h, side), max(w, side)) for h, w in SIZES[:2]] + [(side, side + 40)]
     if metadata.static_size is not None:
         sizes = [metadata.static_size]
     generator = torch.Generator().manual_seed(0)
-    run = open_graph(trial, trusted=True)[0]
+    file, run = _graphs(path, trial)
     checks = [
         _checked(run, lowered, noise((batch, 3, *size), generator), metadata, allowed)
         for size in sizes
         for batch in BATCHES
     ]
     # The file itself.
-    run = open_graph(path, trusted=True)[0]
-    _checked(run, model, noise((1, 3, *sizes[0]), generator), metadata, allowed)
+    _checked(file, model, noise((1, 3, *sizes[0]), generator), metadata, allowed)
     return checks
+
+
+def _graphs(path: Path, trial: Path) -> tuple[Graph, Graph]:
+    """What runs a file, and the same at a score threshold of 0."""
+    if path.suffix != ".pt2":
+        return open_graph(path)[0], open_graph(trial)[0]
+    module, _ = load_program(path)  # which takes long, so once
+    own = float(module.score_thresh)
+
+    def run(threshold: float, images: np.ndarray) -> list[np.ndarray]:
+        module.score_thresh.fill_(threshold)
+        return run_program(module, images)
+
+    return partial(run, own), partial(run, 0.0)
 
 
 def _checked(

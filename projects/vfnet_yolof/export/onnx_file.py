@@ -37,8 +37,6 @@ def onnx_model(
         deform: how deformable convolutions are written: "gridsample", which all programs run, or
             "deformconv", ONNX's own operator.
     """
-    import onnxscript.optimizer
-
     with quiet(), deform_conv_implementation("torchvision"), torch.no_grad():
         program = torch.onnx.export(
             graph.eval(),
@@ -55,10 +53,33 @@ def onnx_model(
             verbose=False,
         )
         assert program is not None  # as it is with dynamo=True
-        # The exporter would take two rounds; the second removes 52 of VFNet R-50's 1,484 nodes.
-        onnxscript.optimizer.optimize_ir(program.model, num_iterations=1)
-    model = program.model_proto
-    return model
+        _simplify(program.model)
+    return program.model_proto
+
+
+def _simplify(model: Any) -> None:
+    """Fold constants and drop what is not used, in an ``onnx_ir.Model``.
+
+    ``onnxscript.optimizer.optimize_ir`` also matches patterns at every node, which takes as long as
+    all of this several times over; onnxruntime and OpenVINO do the like when they open the file.
+    """
+    from onnx_ir import passes
+    from onnx_ir.passes import common
+    from onnxscript.optimizer import fold_constants_ir
+
+    common.InlinePass()(model)
+    fold_constants_ir(model)
+    steps = (
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    )
+    passes.Sequential(*steps)(model)
 
 
 def save_onnx(model: Any, path: Path, metadata: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import json
 import os
@@ -111,13 +112,13 @@ def export_detector(
     model = model.eval()
     graph = DetectorGraph(model, onnx=options.format != "torch-export", nms=options.nms)
     metadata = _metadata(model, config, options, class_names, category_ids, config_text)
-    metadata = dataclasses.replace(metadata, license=license)
+    metadata = dataclasses.replace(metadata, license=license, identity=identity(model, config))
     if options.reduction is not None and options.reduction.calibration is not None:
         options.reduction.calibration.try_out(metadata)
     suffix = FORMATS[options.format]
     with tempfile.TemporaryDirectory(prefix="vfnet_yolof_export.") as folder:
         scratch, trial = (Path(folder) / f"{name}{suffix}" for name in ("model", "trial"))
-        proto = _write(graph, scratch, trial, metadata, options)
+        proto, metadata = _write(graph, scratch, trial, metadata, options)
         checks: list[Check | Agreement] = [
             *checked(model, scratch, trial, metadata, trained=trained)
         ]
@@ -142,18 +143,18 @@ def _place(file: Path, target: Path) -> None:
 
 def _write(
     graph: DetectorGraph, path: Path, trial: Path, metadata: Metadata, options: ExportOptions
-) -> Any:
+) -> tuple[Any, Metadata]:
     """Write the file, and beside it ``trial``, the same but for a score threshold of 0.
 
     Returns:
-        The ``onnx.ModelProto``, None of a ``.pt2``.
+        The ``onnx.ModelProto``, and what is in the file. Of a ``.pt2`` None, and there is no
+        ``trial``: :mod:`.check` sets the threshold of the program that it has read.
     """
     static = options.static_size is not None
     example = torch.rand(2, 3, *(options.static_size or _EXAMPLE)) * 255
-    text = metadata.to_json()
     if options.format == "torch-export":
-        _write_torch(graph, example, path, trial, text, static)
-        return None
+        return None, _write_torch(graph, example, path, metadata)
+    text = metadata.to_json()
     model = onnx_model(graph, example, static=static, deform=options.deform)
     for file, proto in ((path, model), (trial, with_threshold(model, 0.0))):
         onnx_path = file.with_suffix(".onnx")
@@ -164,19 +165,29 @@ def _write(
             converted = openvino.convert_model(onnx_path)
             converted.set_rt_info(text, [KEY])
             openvino.save_model(converted, file, compress_to_fp16=False)
-    return model
+    return model, metadata
 
 
-def _write_torch(
-    graph: DetectorGraph, example: Tensor, path: Path, trial: Path, text: str, static: bool
-) -> None:
+def _write_torch(graph: DetectorGraph, example: Tensor, path: Path, metadata: Metadata) -> Metadata:
+    static = metadata.static_size is not None
     with quiet(), torch.no_grad(), deform_conv_implementation("torchvision"):
         free = (0,) if static else (0, 2, 3)
         shapes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
         program = torch.export.export(graph, (example,), dynamic_shapes=(shapes,), strict=False)
-        torch.export.save(program, path, extra_files={KEY: text})
-        program.state_dict["score_thresh"].zero_()
-        torch.export.save(program, trial, extra_files={KEY: text})
+        if not static:
+            metadata = dataclasses.replace(metadata, least_side=_least_side(graph))
+        torch.export.save(program, path, extra_files={KEY: metadata.to_json()})
+    return metadata
+
+
+def _least_side(graph: DetectorGraph) -> int:
+    """Px that height and width of a dynamic ``.pt2`` need.
+
+    ``torch.export`` takes sizes for other than 1, those of the coarsest map among them.
+    """
+    model = graph.model
+    shapes = model.backbone.output_shape()
+    return 1 + max(int(shapes[name].stride) for name in model.head_in_features)
 
 
 def _metadata(
@@ -208,6 +219,24 @@ def _metadata(
         soft_nms=_soft_nms(post.nms),
         config=config_text,
     )
+
+
+def identity(model: Any, config: InferenceConfig) -> str:
+    """SHA-256 of what decides a detector's results: its settings, score threshold and weights.
+
+    How images are resized is not part of it, as that is done before the graph, nor are the names of
+    its classes.
+
+    Args:
+        model: not optimized. config: it was built from.
+    """
+    post = getattr(model, "postprocessor", None)
+    settings = [type(model).__name__, config.model, getattr(post, "score_thresh", None)]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _soft_nms(nms: Any) -> dict[str, Any] | None:

@@ -26,10 +26,13 @@ class ExportedModel(nn.Module):
         detector: what runs the file. num_classes: K.
     """
 
-    def __init__(self, path: str | os.PathLike[str], trusted: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], trusted: bool = False, threads: int | None = None
+    ) -> None:
+        """Open the file; arguments and errors as of :class:`.ExportedDetector`."""
         super().__init__()
-        self._trusted = trusted
-        self.detector = ExportedDetector(path, trusted=trusted)
+        self._options = trusted, threads
+        self.detector = ExportedDetector(path, trusted=trusted, threads=threads)
         self.num_classes = len(self.detector.metadata.class_names)
         self.eval()
 
@@ -54,11 +57,11 @@ class ExportedModel(nn.Module):
             outputs.append({"instances": detector_postprocess(instances, height, width)})
         return outputs
 
-    def __reduce__(self) -> tuple[type[ExportedModel], tuple[str, bool]]:
-        return ExportedModel, (self.detector.path, self._trusted)
+    def __reduce__(self) -> tuple[type[ExportedModel], tuple[str, bool, int | None]]:
+        return ExportedModel, (self.detector.path, *self._options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ExportedModel:
-        return ExportedModel(self.detector.path, self._trusted)
+        return ExportedModel(self.detector.path, *self._options)
 
 
 def exported_config(model: ExportedModel) -> InferenceConfig:

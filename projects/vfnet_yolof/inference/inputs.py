@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detectron2.data import MetadataCatalog
+from torch import nn
+
+from ..checkpoint import CheckpointMismatchError, find_class_names
 from ..data.annotations import load_annotations
 from ..data.coco_reader import ImageEntry, read_json_object
 from ..utils.class_names import Classes, differences, listed, order_in
 from ..utils.images import IMAGE_KINDS
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = tuple(suffix for kind in IMAGE_KINDS for suffix in kind.suffixes)
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -162,6 +169,42 @@ def class_thresholds(
             f"{owner}: the model has no class {listed(unknown)}; it has {listed(class_names)}"
         )
     return {name: float(value) for name, value in found.items()}
+
+
+def names_of_classes(
+    model: nn.Module, checkpoint: Mapping[str, Any], weights: object, dataset: str | None
+) -> list[str]:
+    """Names of a model's K classes: the checkpoint's, else the data set's, else numbers.
+
+    Args:
+        weights: names the checkpoint in messages. dataset: of the configuration's test set.
+
+    Raises:
+        CheckpointMismatchError: the checkpoint names another number of classes.
+    """
+    num_classes = getattr(model, "num_classes", None)
+    names = find_class_names(checkpoint)
+    if names is not None:
+        if num_classes is not None and len(names) != num_classes:
+            raise CheckpointMismatchError(
+                f"{weights}: names {len(names)} classes, the configuration builds {num_classes}"
+            )
+        return names
+    if dataset in MetadataCatalog.list():
+        names = list(MetadataCatalog.get(dataset).get("thing_classes", []))
+        if names and num_classes in (None, len(names)):
+            logger.warning(
+                "%s has no class names: its classes are taken to be those of data set %s, in "
+                "that order",
+                *(weights, dataset),
+            )
+            return names
+    logger.warning(
+        "%s has no class names and data set %s gives no fitting ones: classes are numbered",
+        weights,
+        dataset,
+    )
+    return [f"class {i}" for i in range(num_classes or 0)]
 
 
 def _parts(file_name: str) -> list[str]:

@@ -6,24 +6,19 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
 from PIL import Image
 from torch import nn
 
-from ..checkpoint import (
-    CheckpointMismatchError,
-    find_category_ids,
-    find_class_names,
-    load_into,
-    load_record,
-)
+from ..checkpoint import find_category_ids, load_into, load_record
 from ..config.inference import default_device, read_inference_config
+from ..config.options import ConfigError
 from ..config.read import ConfigSource
 from ..config.saved import require_tested_alike
 from ..config.yaml_files import Trust
@@ -36,8 +31,9 @@ from ..optimization import optimize
 from ..runtime import is_exported
 from ..utils.image_arrays import ImageLike, is_one_image, no_image, to_array
 from ..utils.processes import require_own_threads
+from .choice import FORMAT_OF, Choice, Request, choose
 from .exported import ExportedModel, exported_config
-from .inputs import class_thresholds
+from .inputs import class_thresholds, names_of_classes
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +65,7 @@ class Predictor:
         device: where the model runs.
         class_names: list of K strings, from the checkpoint, else from the configuration's test set.
         category_ids: of the data that the checkpoint was trained on, K of them, or None.
+        choice: what computes, and why; see :class:`vfnet_yolof.inference.choice.Choice`.
         metadata: the class names as Detectron2's ``Metadata``, for its ``Visualizer``.
     """
 
@@ -87,6 +84,8 @@ class Predictor:
         allow: Sequence[str] = (),
         trust_config: bool = False,
         other_test_settings: bool = False,
+        runtime: str = "native",
+        measure_runtimes: bool = False,
     ) -> None:
         """Build the model and load its weights.
 
@@ -114,15 +113,21 @@ class Predictor:
                 run any code.
             other_test_settings: resize and normalize images as ``config`` says, whatever the
                 configuration inside of ``weights`` says.
+            runtime: what computes: "native", "onnxruntime", "openvino", or "auto" for the one of
+                these that is fastest by the rule in docs/export.md; all in float32. Others than
+                "native" take an exported file beside the checkpoint, or export one, once.
+            measure_runtimes: with "auto", measure on this machine, once, instead of that rule.
 
         Raises:
             ValueError: no weights are given or named by the configuration, an invalid threshold
                 or batch size, or ``config`` tests otherwise than ``weights`` was trained for.
             FileNotFoundError, CheckpointError, CheckpointMismatchError: as of
                 :func:`vfnet_yolof.checkpoint.load_into`.
+            ConfigError: ``runtime`` is not known, or cannot run this detector.
             RuntimeError: see :func:`vfnet_yolof.utils.processes.require_own_threads`.
         """
         require_own_threads()
+        request = Request(runtime, measure_runtimes)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not 0.0 <= score_thresh <= 1.0:
@@ -132,6 +137,8 @@ class Predictor:
         self.score_thresh = score_thresh
         self.batch_size = batch_size
         if is_exported(config):
+            if runtime != "native":
+                raise ConfigError(f"{config} is an exported detector: its kind says what runs it.")
             held_back = self._open_exported(config, weights, device, overrides, trust_config)
             self._limits = self._class_limits(thresholds)
             self._tell_of_held_back(held_back)
@@ -145,20 +152,24 @@ class Predictor:
                 f"{self.cfg.name} names no weights; pass the checkpoint to use (those that are "
                 "published for a row of the model zoo: vfnet_yolof.from_zoo)"
             )
-        self.device = default_device(device)
+        self.device = default_device(device or ("cpu" if runtime in FORMAT_OF else None))
         if not other_test_settings:
             here, source = self.cfg.tested_as, self.cfg.name
             require_tested_alike(here, source, load_record(weights), weights)
         self.model = self.cfg.build_model()
         checkpoint, report = load_into(self.model, weights, averaged=use_ema)
         logger.info("%s: %s", weights, report.description or report.layout)
-        self.class_names = self._find_class_names(checkpoint, weights)
+        self.class_names = names_of_classes(self.model, checkpoint, weights, self.cfg.dataset_name)
         self._limits = self._class_limits(thresholds)
         _lower_threshold(self.model, self._lowest)
         self.model.to(self.device).eval()
-        if optimized:
-            self.model = optimize(self.model)
         self.category_ids = find_category_ids(checkpoint)
+        names = self.class_names, self.category_ids
+        self.choice = choose(request, self.model, self.cfg, *names, Path(weights).parent)
+        if self.choice.model is not None:
+            self.model = self.choice.model
+        elif optimized:
+            self.model = optimize(self.model)
         self.metadata = Metadata(name="predictor", thing_classes=self.class_names)
 
     def _open_exported(
@@ -174,6 +185,7 @@ class Predictor:
             raise ValueError(f"{path} runs on the CPU here, not on {device}")
         self.device = torch.device("cpu")
         self.model = model = ExportedModel(path, trusted)
+        self.choice = Choice(Path(path).suffix, "the file's kind", model)
         self.cfg = exported_config(model)
         self.class_names = list(model.metadata.class_names)
         self.category_ids = model.metadata.category_ids
@@ -374,32 +386,6 @@ class Predictor:
     def __getstate__(self) -> dict[str, Any]:
         # What builds the model may be code of a configuration file, which pickles cannot hold.
         return {**self.__dict__, "cfg": dataclasses.replace(self.cfg, build_model=_not_kept)}
-
-    def _find_class_names(self, checkpoint: Mapping[str, Any], weights: object) -> list[str]:
-        num_classes = getattr(self.model, "num_classes", None)
-        names = find_class_names(checkpoint)
-        if names is not None:
-            if num_classes is not None and len(names) != num_classes:
-                raise CheckpointMismatchError(
-                    f"{weights}: names {len(names)} classes, the configuration builds {num_classes}"
-                )
-            return names
-        dataset = self.cfg.dataset_name
-        if dataset in MetadataCatalog.list():
-            names = list(MetadataCatalog.get(dataset).get("thing_classes", []))
-            if names and num_classes in (None, len(names)):
-                logger.warning(
-                    "%s has no class names: its classes are taken to be those of data set %s, in "
-                    "that order",
-                    *(weights, dataset),
-                )
-                return names
-        logger.warning(
-            "%s has no class names and data set %s gives no fitting ones: classes are numbered",
-            weights,
-            dataset,
-        )
-        return [f"class {i}" for i in range(num_classes or 0)]
 
 
 def _lower_threshold(model: nn.Module, score_thresh: float) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..utils.image_arrays import ImageLike, to_array
 from .candidates import Found, detections
 from .metadata import KEY, SUFFIXES, ExportedFileError, Metadata
+from .processor import warn_of_int8
 
 # (N, 3, H, W) float32 -> the graph's outputs
 Graph = Callable[[np.ndarray], list[np.ndarray]]
@@ -33,6 +36,9 @@ class ExportedDetector:
     ) -> None:
         """Open the file.
 
+        Opening a file of 8 bits on a processor that is not known to be made for them logs a
+        warning, once.
+
         Args:
             path: an ONNX file, or the .xml of an OpenVINO IR.
             score_thresh: detections with lower scores are left out, in addition to the file's own
@@ -50,6 +56,8 @@ class ExportedDetector:
         self.path = str(path)
         self.score_thresh = score_thresh
         self._run, self.metadata = open_graph(path, threads, trusted=trusted)
+        if self.metadata.precision == "int8":
+            warn_of_int8()
 
     def run(self, images: np.ndarray) -> list[Found]:
         """Detections in images as :meth:`Metadata.prepared` gives them, in their pixels.
@@ -58,8 +66,12 @@ class ExportedDetector:
             images: (N, 3, H, W) float32. All detections above the file's own threshold come out.
 
         Raises:
-            ExportedFileError: the runtime fails.
+            ExportedFileError: the runtime fails, or the file does not take this size.
         """
+        try:
+            self.metadata.require_size(images.shape[2:])
+        except ExportedFileError as error:
+            raise ExportedFileError(f"{self.path}: {error}") from error
         try:
             outputs = self._run(images)
         except Exception as error:  # each runtime has its own types
@@ -83,10 +95,17 @@ class ExportedDetector:
         Args:
             image: (H, W, 3) uint8, a Pillow image, or a file, which is read as people see it.
             input_format: channel order of an array.
+
+        Raises:
+            ExportedFileError: the file does not take the size that this image is resized to.
+            ValueError, TypeError, FileNotFoundError, ImageReadError: of an image that is none.
         """
         array = to_array(image, self.metadata.channel_order, input_format)
         height, width = array.shape[:2]
-        prepared = self.metadata.prepared(array)
+        try:
+            prepared = self.metadata.prepared(array)
+        except ExportedFileError as error:
+            raise ExportedFileError(f"{self.path}: {error}") from error
         (found,) = self.run(prepared[None])
         scale = np.array([width / prepared.shape[2], height / prepared.shape[1]] * 2, np.float32)
         limit = np.array([width, height] * 2, np.float32)
@@ -152,14 +171,22 @@ def _open_openvino(path: Path, threads: int | None) -> tuple[Graph, str | None]:
 
 
 def _open_torch(path: Path, threads: int | None) -> tuple[Graph, str | None]:
+    module, text = load_program(path)
+    return partial(run_program, module), text
+
+
+def load_program(path: Path) -> tuple[Any, str | None]:
+    """The ``torch.nn.Module`` of a ``.pt2``, whose code this runs, and the text of its metadata."""
     import torch
     import torchvision  # noqa: F401  # registers its operators, which the file names
 
     extra = {KEY: ""}
-    module = torch.export.load(path, extra_files=extra).module()
+    return torch.export.load(path, extra_files=extra).module(), extra[KEY]
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        with torch.inference_mode():
-            return [x.numpy() for x in module(torch.from_numpy(images))]
 
-    return run, extra[KEY]
+def run_program(module: Any, images: np.ndarray) -> list[np.ndarray]:
+    """(N, 3, H, W) float32 -> the outputs of a module of :func:`load_program`."""
+    import torch
+
+    with torch.inference_mode():
+        return [x.numpy() for x in module(torch.from_numpy(images))]

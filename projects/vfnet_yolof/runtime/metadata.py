@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Metadata:
         pixel_mean, pixel_std: applied inside of the graph.
         divisor: to multiples of which the graph pads, px.
         static_size: (height, width) px if the file takes no other, else None.
+        least_side: px that height and width must have at least, or None where any will do.
         nms: "inside" or "outside" of the graph.
         score_thresh, iou_threshold, class_agnostic, max_detections: of the detections.
         soft_nms: ``{"method": ..., "sigma": ..., "min_score": ...}`` of :class:`.SoftNMS`, or None.
@@ -48,6 +49,8 @@ class Metadata:
         reduced: of fp16 and int8: ``parts`` of the network with fewer bits and ``exact``, those
             without; of int8 also ``method``, number of ``images`` and ``seed`` of the calibration.
         config: as YAML text, or None. license: of the weights, where known.
+        identity: of the detector that the file was made from, by which one that is looked for is
+            known: see :func:`vfnet_yolof.export.write.identity`.
     """
 
     detector: str
@@ -71,6 +74,8 @@ class Metadata:
     reduced: dict[str, Any] | None = None
     config: str | None = None
     license: str | None = None
+    identity: str | None = None
+    least_side: int | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -105,18 +110,35 @@ class Metadata:
         """(H, W, 3) uint8 in ``channel_order`` -> (3, H', W') float32 for the graph.
 
         Raises:
-            ExportedFileError: the file has a fixed size that this image does not come to.
+            ExportedFileError: the file does not take the size that this image comes to.
         """
         size = resized(self.resize, *image.shape[:2])
-        if self.static_size is not None and list(size) != list(self.static_size):
-            raise ExportedFileError(
-                f"this file takes images of {_size(self.static_size)} px only, and an image of "
-                f"{_size(image.shape[:2])} px is resized to {_size(size)}: export it without "
-                "--static, or give images of one shape"
-            )
+        given = f"an image of {_size(image.shape[:2])} px is resized to {_size(size)}"
+        self.require_size(size, given)
         if size != image.shape[:2]:
             image = _resize(image, size, self.interpolation)
         return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+
+    def require_size(self, size: Sequence[int], given: str = "") -> None:
+        """Refuse what the graph would fail on.
+
+        Args:
+            size: (H, W) of its input, px. given: says in the message where that comes from.
+
+        Raises:
+            ExportedFileError: the file takes another size only, or larger images.
+        """
+        given = given or f"this one has {_size(size)} px"
+        if self.static_size is not None and list(size) != list(self.static_size):
+            raise ExportedFileError(
+                f"this file takes images of {_size(self.static_size)} px only, and {given}: export "
+                "it without --static, or give images of one shape"
+            )
+        if self.least_side is not None and min(size) < self.least_side:
+            raise ExportedFileError(
+                f"this file takes images of at least {self.least_side} px on each side, and "
+                f"{given}: give larger images, or export it as ONNX, which takes any size"
+            )
 
 
 def _size(size: Any) -> str:

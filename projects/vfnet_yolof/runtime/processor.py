@@ -1,10 +1,14 @@
-"""Whether this processor is made for numbers of 8 bits."""
+"""Which processor this is, and whether it is made for numbers of 8 bits."""
 
 from __future__ import annotations
 
+import logging
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _CPUINFO = Path("/proc/cpuinfo")
 _KEYS = ("flags", "Features")  # on x86 and on Arm
@@ -42,6 +46,24 @@ def int8_warning() -> str | None:
         "This processor has no instructions for 8-bit numbers (VNNI, AMX, Arm's dot product): an "
         "int8 file may be slower than fp32 here, and less exact, as sums of 16 bits can overflow."
     )
+
+
+def name() -> str:
+    """What the processor calls itself, or else its kind."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    entries = (line.partition(":") for line in lines)
+    found = (text.strip() for key, _, text in entries if key.strip() == "model name")
+    return next(found, "") or platform.processor() or platform.machine()
+
+
+@cache
+def warn_of_int8() -> None:
+    """Log :func:`int8_warning` where there is one, once in a process."""
+    if warning := int8_warning():
+        logger.warning(warning)
 
 
 def _from_cpuinfo(path: Path) -> bool | None:
