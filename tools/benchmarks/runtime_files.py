@@ -78,7 +78,9 @@ def about(folder: Path) -> dict[str, Any]:
     """
     path = folder / _ABOUT
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {_ABOUT}: make the files first, --prepare {folder}")
+        raise FileNotFoundError(
+            f"{folder} has no {_ABOUT}: make the files first, --prepare {folder}"
+        )
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 

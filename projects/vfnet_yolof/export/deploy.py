@@ -27,6 +27,7 @@ RUNTIME_FILES = (
     "ort-wasm-simd-threaded.mjs",
     "ort-wasm-simd-threaded.wasm",
 )
+_LEAST = 32  # px, of the sides of images that an engine takes
 _PAGE = ("index.html", "detect.js")
 
 
@@ -216,7 +217,7 @@ def _sizes(file: OnnxFile, largest: Size | None) -> tuple[Size, Size, Size]:
         return ((height, width),) * 3
     if rule["kind"] == "fixed":
         return ((rule["height"], rule["width"]),) * 3
-    least = metadata.divisor
+    least = max(_LEAST, metadata.divisor)
     if rule["kind"] == "shortest_edge":
         short, long = rule["short_edge_length"], rule["max_size"]
         largest = largest or (long, long)
