@@ -37,7 +37,7 @@ DETECTORS = {
 }
 SIZE = (480, 640)  # px, of the measured image
 PHOTO = "image.jpg"
-CALIBRATED_ON = 4  # images of noise, where none are given
+CALIBRATED_ON = 2  # images of noise, where none are given
 _EXAMPLE = (224, 288)  # px; no size of it equals another, so that none is taken for a constant
 _OUTPUTS = "outputs of the head"
 _ABOUT = "about.json"

@@ -68,7 +68,8 @@ def measure_runtimes(
     """Measure all that can be measured here; ``json_path`` is written after each detector.
 
     Returns:
-        ``machine``, ``packages``, ``files``, and by detector ``rows``, ``reports`` and ``left_out``.
+        ``machine``, ``packages``, ``files``, ``rounds``, and ``detectors``: by name ``rows``,
+        ``reports`` and ``left_out``.
 
     Raises:
         FileNotFoundError: the folder was not prepared.

@@ -195,9 +195,9 @@ def trtexec_script(
         [
             "#!/bin/sh",
             f"# TensorRT's engine of {file.metadata.detector}, {precision}.",
-            "# Not run where it was written: that takes an NVIDIA GPU and TensorRT (10.12 or newer).",
-            "# The engine computes in the file's own types, since TensorRT 11 has no --fp16 any more;",
-            "# 11 takes --stronglyTyped for granted.",
+            "# Not run where it was written: it takes an NVIDIA GPU and TensorRT 10.12 or newer.",
+            "# The engine computes in the file's own types: TensorRT 11 has no --fp16 any more,",
+            "# and takes --stronglyTyped for granted.",
             "set -eu",
             'cd "$(dirname "$0")"',
             " \\\n    ".join(["trtexec", *flags]),
