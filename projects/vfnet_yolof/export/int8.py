@@ -92,6 +92,7 @@ class Ranges:
             quantizer.quantize_model()
         model = quantizer.model.model
         model.ir_version = self._model.ir_version
+        _read_sizes_of_quantized(model.graph)
         return model
 
     def _with_activations(self, nodes: list[str]) -> list[str]:
@@ -135,6 +136,17 @@ def quantized_openvino(
             subset_size=len(files),
             ignored_scope=nncf.IgnoredScope(names=outside, validate=False),
         )
+
+
+def _read_sizes_of_quantized(graph: Any) -> None:
+    """Shapes, which group norms ask for, are taken of the 8-bit tensors as they are.
+
+    Else onnxruntime turns each of these tensors to floating point once more for that.
+    """
+    sources = {x.output[0]: x.input[0] for x in graph.node if x.op_type == "DequantizeLinear"}
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] in sources:
+            node.input[0] = sources[node.input[0]]
 
 
 class _Reader:
