@@ -1,7 +1,8 @@
 # make demo         train and evaluate a small detector on generated images
 # make test         the test suite, without the tests marked slow
 # make test-slow    the tests marked slow
-# make test-extras  tests of optional packages (openvino, nncf) and of fresh environments
+# make test-extras  tests of optional packages (openvino, nncf, tritonclient), of a browser (chromium)
+#                   and of fresh environments
 # make test-gpu     the tests that need a CUDA device; without one they are skipped
 # make lint         ruff, mypy, and the contract of which room may import which
 # make release      build wheel and source distribution, and test the wheel (tools/release.sh)
@@ -43,7 +44,7 @@ test-slow: $(STAMP)
 	@$(TEST) -m "slow and not extra" --timeout 1200 tests/engine tests/faults  # one by one: each starts several processes
 
 test-extras: $(STAMP)
-	@$(BIN)/python -m pip install --quiet openvino nncf
+	@$(BIN)/python -m pip install --quiet openvino nncf playwright "tritonclient[grpc]"
 	@$(TEST) -m extra --timeout 1200
 
 test-gpu: $(STAMP)

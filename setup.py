@@ -15,5 +15,8 @@ setup(
         CONFIGS,
         *(f"{CONFIGS}.{name}" for name in find_namespace_packages("configs")),
     ],
-    package_data={"vfnet_yolof": ["py.typed", "model_zoo/*.csv"], CONFIGS: ["**/*.yaml"]},
+    package_data={
+        "vfnet_yolof": ["py.typed", "model_zoo/*.csv", "export/browser/*"],
+        CONFIGS: ["**/*.yaml"],
+    },
 )

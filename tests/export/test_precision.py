@@ -126,6 +126,17 @@ def test_int8_everywhere_but_in_the_heads_outputs(made: Made) -> None:
     assert scale.shape == (tower.dims[0],)  # one for each channel
 
 
+def test_int8_does_not_turn_to_floating_point_in_between(made: Made) -> None:
+    """A ReLU is the least value of what is before it, and a shape needs no numbers at all."""
+    nodes = onnx.load(made.file).graph.node
+    turned = {x.output[0] for x in nodes if x.op_type == "DequantizeLinear"}
+    assert len(turned) > 40
+    exact = {x.op_type for x in nodes if turned.intersection(x.input)}
+    assert not exact & {"Relu", "Shape"}
+    before = {x.op_type for x in made.graph.graph.node}
+    assert {"Relu", "Shape"} <= before
+
+
 def test_int8_says_what_it_lost(made: Made, folder: Path) -> None:
     file, said = made.file, made.said
     assert "calibrates on 4 of 4 images" in said

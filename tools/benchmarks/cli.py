@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ _EPILOG = """examples:
   %(prog)s costs yolof/yolof_r50_c5_1x.py baselines/retinanet_plus_r50_fpn_1x.py --batch 8 2
   %(prog)s gpu --json gpu.json
   %(prog)s table --json table.json --markdown docs/performance.md
+  %(prog)s runtimes --prepare exported --files exported --json runtimes.json
 """
 WITH_CONFIG = ("inference", "train", "losses", "dataload")
 WITH_SIZE = (*WITH_CONFIG, "costs", "gpu")
@@ -44,7 +46,25 @@ def argument_parser() -> argparse.ArgumentParser:
         ("gpu", "the R-50 detectors on a GPU: training and inference, float32, AMP and half"),
     ):
         _arguments(commands.add_parser(name, help=what, description=what), name)
+    what = "PyTorch, onnxruntime and OpenVINO, in 32, 16 and 8 bits, and MMDetection"
+    _runtimes_arguments(commands.add_parser("runtimes", help=what, description=what))
     return parser
+
+
+def _runtimes_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--prepare", metavar="DIR", help="write the files of all detectors there; takes minutes")
+    add(
+        "--calibration",
+        metavar="FOLDER",
+        help="with --prepare: images that the int8 files are calibrated on (images of noise)",
+    )
+    add("--files", metavar="DIR", help="measure the files that --prepare has written there")
+    add("--detectors", nargs="+", metavar="NAME", help="VFNet, GFL, YOLOF (all)")
+    add("--threads", type=int, default=2, help="of each runtime (2)")
+    add("--rounds", type=int, default=9, help="in which all variants take their turn (9)")
+    add("--json", metavar="FILE", help="write all figures here")
+    add("--markdown", metavar="FILE", help="put the tables between the marks in this document")
 
 
 def _arguments(command: argparse.ArgumentParser, name: str) -> None:
@@ -122,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.command == "runtimes":
+        return _run_runtimes(args)
     from .report import as_markdown, as_text, machine, replace_table, write_json
 
     try:
@@ -170,3 +192,40 @@ def _settings(args: argparse.Namespace) -> Settings:
     if args.command in WITH_CONFIG:
         given["batch"] = args.batch
     return Settings(device=str(device), **given)
+
+
+def _run_runtimes(args: argparse.Namespace) -> int:
+    from .report import as_markdown, as_text, replace_table, require_marks
+    from .runtime_files import DETECTORS, prepare, require_known
+    from .runtimes import MARKS, left_out_line, measure_runtimes, times_table
+
+    if not args.prepare and not args.files:
+        print("error: name a folder: --prepare DIR, --files DIR, or both", file=sys.stderr)
+        return 2
+    detectors = args.detectors or tuple(DETECTORS)
+    try:
+        if args.markdown:
+            require_marks(args.markdown, MARKS)
+        require_known(detectors)
+        if args.prepare:
+            prepare(Path(args.prepare), calibration=args.calibration, detectors=detectors)
+        if not args.files:
+            return 0
+        content = measure_runtimes(
+            Path(args.files),
+            rounds=args.rounds,
+            threads=args.threads,
+            detectors=detectors,
+            json_path=args.json,
+            tell=lambda report: print(as_text(report), flush=True),
+        )
+        rows = [row for one in content["detectors"].values() for row in one["rows"]]
+        parts = (as_markdown(rows), times_table(content), left_out_line(content))
+        tables = "\n\n".join(part for part in parts if part)
+        print(tables)
+        if args.markdown:
+            replace_table(args.markdown, tables, MARKS)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

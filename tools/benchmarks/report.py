@@ -80,16 +80,28 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def replace_table(path: str | os.PathLike[str], table: str) -> None:
+def replace_table(
+    path: str | os.PathLike[str], table: str, marks: tuple[str, str] = (BEGIN, END)
+) -> None:
     """Put ``table`` between the two marks in the document ``path``.
 
     Raises:
         ValueError: the document has no such marks.
     """
-    text = Path(path).read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{path} needs the lines {BEGIN} and {END} once each, around the table")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    data = f"{before}{BEGIN}\n\n{table}\n\n{END}{after}".encode()
+    before, after = _around(path, marks)
+    data = f"{before}{marks[0]}\n\n{table}\n\n{marks[1]}{after}".encode()
     write_atomically(path, lambda file: file.write(data))
+
+
+def require_marks(path: str | os.PathLike[str], marks: tuple[str, str]) -> None:
+    """Make sure, before anything takes long, that :func:`replace_table` can be used."""
+    _around(path, marks)
+
+
+def _around(path: str | os.PathLike[str], marks: tuple[str, str]) -> tuple[str, str]:
+    begin, end = marks
+    text = Path(path).read_text(encoding="utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"{path} needs the lines {begin} and {end} once each, around the table")
+    before, _, rest = text.partition(begin)
+    return before, rest.partition(end)[2]

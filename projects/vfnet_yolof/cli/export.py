@@ -22,7 +22,8 @@ from .arguments import (
 )
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str) -> tuple[int, int]:
+    """(H, W) of an argument such as 480x640."""
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is no HEIGHTxWIDTH such as 480x640")
@@ -35,7 +36,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "folder for the file", required=True)
     add = parser.add_argument
     add("--format", choices=("onnx", "openvino", "torch-export"), default="onnx")
-    add("--static", type=_size, metavar="HxW", help="px; a file for this size of input only")
+    add("--static", type=size_of, metavar="HxW", help="px; a file for this size of input only")
     add(
         "--nms",
         choices=("inside", "outside"),

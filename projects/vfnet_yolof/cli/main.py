@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": Entry("COCO's measures of a detector on a data set", "train", "EVALUATE"),
     "predict": Entry("detect in images, videos or from a camera", "predict", "PREDICT"),
     "export": Entry("ONNX, OpenVINO or torch.export, checked", "export", "EXPORT"),
+    "deploy": Entry("an exported file for Triton, TensorRT or a browser", "deploy", "DEPLOY"),
     "convert": Entry("another project's weights for a config of this one", "weights", "CONVERT"),
     "validate-data": Entry("faults in a data set", "data", "VALIDATE"),
     "convert-data": Entry("a data set of another format as COCO JSON", "data", "CONVERT"),

@@ -23,7 +23,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "mean": {"moving_average": True},  # the mean, of images that are collected at once
     "percentile": {"percentile": 99.9999},
 }
-_TYPES = ["Conv", "Add", "MaxPool", "Resize"]  # a Relu goes into the convolution before it
+_TYPES = ["Conv", "Add", "MaxPool", "Resize", "Relu", "LeakyRelu"]
+# Behind a convolution or a sum in 8 bits. A Relu becomes the least value of its result; without
+# that, each is a step back to floating point of its own.
+_ACTIVATIONS = ("Relu", "LeakyRelu")
 
 
 class Ranges:
@@ -81,7 +84,7 @@ class Ranges:
                 QuantType.QInt8,
                 QuantType.QUInt8,
                 self._ranges,
-                self.parts.named(parts),
+                self._with_activations(self.parts.named(parts)),
                 [],
                 _TYPES,
                 {},
@@ -89,7 +92,19 @@ class Ranges:
             quantizer.quantize_model()
         model = quantizer.model.model
         model.ir_version = self._model.ir_version
+        _read_sizes_of_quantized(model.graph)
         return model
+
+    def _with_activations(self, nodes: list[str]) -> list[str]:
+        """Names of nodes, and of the activations that come right behind them."""
+        chosen = set(nodes)
+        results = {x for node in self._model.graph.node if node.name in chosen for x in node.output}
+        behind = [
+            node.name
+            for node in self._model.graph.node
+            if node.op_type in _ACTIVATIONS and node.input[0] in results
+        ]
+        return [*nodes, *behind]
 
 
 def quantized_openvino(
@@ -121,6 +136,17 @@ def quantized_openvino(
             subset_size=len(files),
             ignored_scope=nncf.IgnoredScope(names=outside, validate=False),
         )
+
+
+def _read_sizes_of_quantized(graph: Any) -> None:
+    """Shapes, which group norms ask for, are taken of the 8-bit tensors as they are.
+
+    Else onnxruntime turns each of these tensors to floating point once more for that.
+    """
+    sources = {x.output[0]: x.input[0] for x in graph.node if x.op_type == "DequantizeLinear"}
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] in sources:
+            node.input[0] = sources[node.input[0]]
 
 
 class _Reader:

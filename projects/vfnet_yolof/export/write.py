@@ -111,7 +111,9 @@ def export_detector(
         importlib.import_module(name)  # before the work, not after it
     model = model.eval()
     graph = DetectorGraph(model, onnx=options.format != "torch-export", nms=options.nms)
-    metadata = _metadata(model, config, options, class_names, category_ids, config_text)
+    metadata = file_metadata(
+        model, config, options, class_names, category_ids=category_ids, config_text=config_text
+    )
     metadata = dataclasses.replace(metadata, license=license, identity=identity(model, config))
     if options.reduction is not None and options.reduction.calibration is not None:
         options.reduction.calibration.try_out(metadata)
@@ -190,14 +192,16 @@ def _least_side(graph: DetectorGraph) -> int:
     return 1 + max(int(shapes[name].stride) for name in model.head_in_features)
 
 
-def _metadata(
+def file_metadata(
     model: Any,
     config: InferenceConfig,
     options: ExportOptions,
     class_names: Sequence[str],
-    category_ids: Sequence[int] | None,
-    config_text: str | None,
+    *,
+    category_ids: Sequence[int] | None = None,
+    config_text: str | None = None,
 ) -> Metadata:
+    """What a file says about itself; arguments and errors as of :func:`export_detector`."""
     post = model.postprocessor
     return Metadata(
         detector=type(model).__name__,
