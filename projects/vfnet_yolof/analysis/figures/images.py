@@ -192,7 +192,7 @@ def detections(subjects: Sequence[Subject], options: Options) -> Drawn:
     shown = list(islice(subject.batches(), subject.images or _SHOWN))
     figure = new_figure(8.0, 2.9 * len(shown))
     axes = figure.subplots(len(shown), 2, squeeze=False)
-    told = []
+    told: list[dict[str, Any]] = []
     for row, (inputs,) in zip(axes, shown, strict=True):
         found = _detected(subject, inputs, (), options.score_threshold)
         names = list(subject.classes.names)
@@ -239,8 +239,7 @@ def background(subjects: Sequence[Subject], options: Options) -> Drawn:
         ConfigError: there is no such location, or ``--count`` is below 1.
     """
     (subject,) = subjects
-    if options.count < 1:
-        raise ConfigError(f"--count {options.count}: give 1 or more.")
+    _require_count(options)
     best: list[Patch] = []
     images = 0
     for seen in seen_images(subject):
@@ -327,6 +326,7 @@ def _found_with(
     if field not in subject.model.extra_fields:
         kind = type(subject.model).__name__
         raise ConfigError(f"{subject.name} is a {kind} without that: {wanted}, name one.")
+    _require_count(options)
     inputs = _image_number(subject, options.image)
     found = _detected(subject, inputs, (field,), options.score_threshold)
     if not len(found):
@@ -335,6 +335,11 @@ def _found_with(
             f"{_name(inputs)}: lower --score-threshold, or take another --image."
         )
     return inputs, found[: options.count], list(subject.classes.names)
+
+
+def _require_count(options: Options) -> None:
+    if options.count < 1:
+        raise ConfigError(f"--count {options.count}: give 1 or more.")
 
 
 @torch.no_grad()
