@@ -10,7 +10,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from studied import BOXES, write_studied
-from vfnet_yolof.analysis.figures.images import background_patches, level_maps
+from vfnet_yolof.analysis.figures.background import background_patches
+from vfnet_yolof.analysis.figures.images import level_maps
 from vfnet_yolof.analysis.positives import seen_images
 from vfnet_yolof.analysis.subject import Subject, open_subject
 from vfnet_yolof.cli.main import main
@@ -111,7 +112,7 @@ class TestBackground:
         patches = content["patches"]
         assert content["images"] == 4
         assert 1 <= len(patches) <= 5
-        assert [x["quality"] for x in patches] == sorted((x["quality"] for x in patches))[::-1]
+        assert [x["quality"] for x in patches] == sorted(x["quality"] for x in patches)[::-1]
         assert all(x["iou"] < 0.1 for x in patches)
 
     def test_of_one_image(self, studied) -> None:

@@ -51,8 +51,8 @@ def tradeoff(subjects: Sequence[Subject], options: Options) -> Drawn:
                      "multiply_adds": 228.1e9}]}
 
     A file is a series of its own, connected in the order of its costs. Published points are hollow
-    and named so; they were measured on other data and another device. The numbers have all points, and
-    of each series those to which no other is better and not dearer.
+    and named so; they were measured on other data and another device. The numbers have all points,
+    and of each series those to which no other is better and not dearer.
 
     Raises:
         ConfigError: there is nothing to draw, a file is not as above, or published points are asked
