@@ -92,7 +92,7 @@ def maps(subjects: Sequence[Subject], options: Options) -> Drawn:
     names = ["class score", "predicted quality", "product"] if separate else ["score"]
     figure = new_figure(2.4 * (len(names) + 1), 1.9 * len(levels))
     axes = figure.subplots(len(levels), len(names) + 1, squeeze=False)
-    show(axes[0, 0], draw_ground_truth(*_with_truth(subject, inputs)), "the image")
+    show(axes[0, 0], _drawn_truth(subject, inputs), "the image")
     for row in axes[1:]:
         row[0].set_axis_off()
     told: dict[str, Any] = {}
@@ -192,7 +192,7 @@ def detections(subjects: Sequence[Subject], options: Options) -> Drawn:
         names = list(subject.classes.names)
         image = draw_instances(rgb_of(subject, inputs), found, names, scale=_scale(inputs))
         show(row[0], image, f"{name_of(inputs)}: found, score ≥ {options.score_threshold:g}")
-        show(row[1], draw_ground_truth(*_with_truth(subject, inputs)), "ground truth")
+        show(row[1], _drawn_truth(subject, inputs), "ground truth")
         count = len(inputs["instances"])
         told.append({"image": name_of(inputs), "found": len(found), "ground_truth": count})
     totals = [sum(x[key] for x in told) for key in ("found", "ground_truth")]
@@ -259,10 +259,9 @@ def rgb_of(subject: Subject, inputs: dict[str, Any]) -> np.ndarray:
     return np.ascontiguousarray(image[:, :, ::-1] if reverse else image)
 
 
-def _with_truth(
-    subject: Subject, inputs: dict[str, Any]
-) -> tuple[np.ndarray, Instances, list[str]]:
-    return rgb_of(subject, inputs), inputs["instances"].to("cpu"), list(subject.classes.names)
+def _drawn_truth(subject: Subject, inputs: dict[str, Any]) -> np.ndarray:
+    truth, names = inputs["instances"].to("cpu"), list(subject.classes.names)
+    return draw_ground_truth(rgb_of(subject, inputs), truth, names, scale=_scale(inputs))
 
 
 def _scale(inputs: dict[str, Any]) -> int:
