@@ -259,7 +259,7 @@ def told(ranking: Ranking) -> list[str]:
     if best is not None and plain is not None:
         said.append(
             f"With the IoU as the score of the class, AP is {best.ap:.1f} instead of "
-            f"{plain.ap:.1f}: {best.ap - plain.ap:.1f} lie in the ranking of boxes that are there."
+            f"{plain.ap:.1f}: better scores of the same boxes could bring {best.ap - plain.ap:.1f}."
         )
     if without := ranking.of("original") if ranking.of("original", "predicted") else None:
         said.append(f"Without its quality branch the detector has AP {without.ap:.1f}.")

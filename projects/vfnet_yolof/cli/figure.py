@@ -72,7 +72,7 @@ FIGURES = {
     ),
     "background": Figure(
         "GFL 2a: background with the highest predicted quality",
-        *("images", "background", (1, 1), ("count",)),
+        *("background", "background", (1, 1), ("count",)),
     ),
     "sides": Figure(
         "GFL 3: the predicted distributions of the sides of boxes",

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Instances
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.ops import nms
 
 from ...config.options import ConfigError
 from ...drawing.canvas import display_scale
@@ -23,15 +22,10 @@ from ...drawing.visualization import (
     draw_instances,
     draw_star,
 )
-from ..positives import Seen, seen_images
 from ..subject import Subject
 from . import Drawn, Options
 
 _SHOWN = 4  # images of a figure, unless --images says another number
-_AWAY = 0.1  # IoU with every object below which a predicted box is background
-_CANDIDATES = 200  # of an image, of which those of high quality are told apart by NMS
-_APART = 0.3  # IoU above which two of them show the same patch
-_PATCH = 2.0  # side of a patch in sides of the predicted box
 
 
 class Maps(NamedTuple):
@@ -98,7 +92,7 @@ def maps(subjects: Sequence[Subject], options: Options) -> Drawn:
     names = ["class score", "predicted quality", "product"] if separate else ["score"]
     figure = new_figure(2.4 * (len(names) + 1), 1.9 * len(levels))
     axes = figure.subplots(len(levels), len(names) + 1, squeeze=False)
-    _show(axes[0, 0], draw_ground_truth(*_with_truth(subject, inputs)), "the image")
+    show(axes[0, 0], _drawn_truth(subject, inputs), "the image")
     for row in axes[1:]:
         row[0].set_axis_off()
     told: dict[str, Any] = {}
@@ -117,8 +111,8 @@ def maps(subjects: Sequence[Subject], options: Options) -> Drawn:
     highest = max(told, key=lambda name: told[name][names[-1]]["highest"])
     return Drawn(
         figure,
-        {"image": _name(inputs), "levels": told},
-        f"{_name(inputs)}: what ranks the boxes is highest on {highest}, "
+        {"image": name_of(inputs), "levels": told},
+        f"{name_of(inputs)}: what ranks the boxes is highest on {highest}, "
         f"{told[highest][names[-1]]['highest']:.2f}.",
     )
 
@@ -132,22 +126,22 @@ def star(subjects: Sequence[Subject], options: Options) -> Drawn:
         ConfigError: the model has no star points, or finds nothing above the threshold.
     """
     inputs, found, names = _found_with(subjects, options, "star", "VFNet has star points")
-    image = draw_star(_array(subjects[0], inputs), found, names, scale=_scale(inputs))
+    image = draw_star(rgb_of(subjects[0], inputs), found, names, scale=_scale(inputs))
     told = [
         {"first_box": first, "star_points": points, "refined_box": refined, "score": score}
         for first, points, refined, score in zip(
-            _rounded(found.init_boxes.tensor),
-            _rounded(found.star_points),
-            _rounded(found.pred_boxes.tensor),
-            _rounded(found.scores),
+            rounded(found.init_boxes.tensor),
+            rounded(found.star_points),
+            rounded(found.pred_boxes.tensor),
+            rounded(found.scores),
             strict=True,
         )
     ]
     moved = (found.init_boxes.tensor - found.pred_boxes.tensor).abs().mean()
     return Drawn(
         _single(image),
-        {"image": _name(inputs), "detections": told},
-        f"{_name(inputs)}: {len(found)} first boxes (red) with their star points (yellow) and "
+        {"image": name_of(inputs), "detections": told},
+        f"{name_of(inputs)}: {len(found)} first boxes (red) with their star points (yellow) and "
         f"refined boxes (blue); the refinement moves a side by {moved:.1f} px on average.",
     )
 
@@ -167,17 +161,17 @@ def sides(subjects: Sequence[Subject], options: Options) -> Drawn:
         raise ConfigError(
             f"{subjects[0].name} has no general distributions, whose bins could be drawn."
         )
-    image = draw_distributions(_array(subjects[0], inputs), found, names, scale=_scale(inputs))
+    image = draw_distributions(rgb_of(subjects[0], inputs), found, names, scale=_scale(inputs))
     fields = {"mean": found.side_mean, "std": found.side_std, "entropy": found.side_entropy}
     told = [
         dict(zip(fields, values, strict=True))
-        for values in zip(*(_rounded(x) for x in fields.values()), strict=True)
+        for values in zip(*(rounded(x) for x in fields.values()), strict=True)
     ]
     std = found.side_std
     return Drawn(
         _single(image),
-        {"image": _name(inputs), "detections": told},
-        f"{_name(inputs)}: {len(found)} boxes; the surest side has a standard deviation of "
+        {"image": name_of(inputs), "detections": told},
+        f"{name_of(inputs)}: {len(found)} boxes; the surest side has a standard deviation of "
         f"{std.min():.2f} px, the least sure one of {std.max():.2f} px.",
     )
 
@@ -192,15 +186,15 @@ def detections(subjects: Sequence[Subject], options: Options) -> Drawn:
     shown = list(islice(subject.batches(), subject.images or _SHOWN))
     figure = new_figure(8.0, 2.9 * len(shown))
     axes = figure.subplots(len(shown), 2, squeeze=False)
-    told = []
+    told: list[dict[str, Any]] = []
     for row, (inputs,) in zip(axes, shown, strict=True):
         found = _detected(subject, inputs, (), options.score_threshold)
         names = list(subject.classes.names)
-        image = draw_instances(_array(subject, inputs), found, names, scale=_scale(inputs))
-        _show(row[0], image, f"{_name(inputs)}: found, score ≥ {options.score_threshold:g}")
-        _show(row[1], draw_ground_truth(*_with_truth(subject, inputs)), "ground truth")
+        image = draw_instances(rgb_of(subject, inputs), found, names, scale=_scale(inputs))
+        show(row[0], image, f"{name_of(inputs)}: found, score ≥ {options.score_threshold:g}")
+        show(row[1], _drawn_truth(subject, inputs), "ground truth")
         count = len(inputs["instances"])
-        told.append({"image": _name(inputs), "found": len(found), "ground_truth": count})
+        told.append({"image": name_of(inputs), "found": len(found), "ground_truth": count})
     totals = [sum(x[key] for x in told) for key in ("found", "ground_truth")]
     return Drawn(
         figure,
@@ -208,115 +202,6 @@ def detections(subjects: Sequence[Subject], options: Options) -> Drawn:
         f"{totals[0]} detections that score {options.score_threshold:g} or more in {len(told)} "
         f"images with {totals[1]} objects.",
     )
-
-
-class Patch(NamedTuple):
-    """Background of high predicted quality.
-
-    Attributes:
-        inputs: of the image. box: (4,) predicted there, xyxy px of the network's input.
-        quality, score: in [0, 1]. iou: the largest with an object of the image.
-    """
-
-    inputs: dict[str, Any]
-    box: Tensor
-    quality: float
-    score: float
-    iou: float
-
-
-def background(subjects: Sequence[Subject], options: Options) -> Drawn:
-    """Figure 2a of GFL: patches of background whose predicted quality is highest.
-
-    They are of locations that learn no object, and whose predicted box has an IoU below 0.1 with
-    every object. A separate quality branch, which is trained with positives alone, may say
-    anything there; in a joint representation the class score is the quality, and learns 0.
-
-    The numbers have image, box (xyxy px of the network's input), quality, class score and IoU of
-    each patch.
-
-    Raises:
-        ConfigError: there is no such location, or ``--count`` is below 1.
-    """
-    (subject,) = subjects
-    if options.count < 1:
-        raise ConfigError(f"--count {options.count}: give 1 or more.")
-    best: list[Patch] = []
-    images = 0
-    for seen in seen_images(subject):
-        best = [*best, *background_patches(seen, options.count)]
-        best = sorted(best, key=lambda x: -x.quality)[: options.count]
-        images += 1
-    if not best:
-        raise ConfigError(
-            f"{subject.name}: all boxes that it predicts in {images} images touch an object: "
-            "take images with more background."
-        )
-    columns = min(4, len(best))
-    figure = new_figure(2.3 * columns, 2.6 * -(-len(best) // columns))
-    axes = figure.subplots(-(-len(best) // columns), columns, squeeze=False).flatten()
-    for axis in axes[len(best) :]:
-        axis.set_axis_off()
-    for axis, patch in zip(axes, best, strict=False):
-        title = f"quality {patch.quality:.2f}\nclass score {patch.score:.2f}"
-        _show_patch(axis, _array(subject, patch.inputs), patch.box.tolist(), title)
-    told = [
-        {
-            "image": _name(patch.inputs),
-            "box": _rounded(patch.box),
-            **{k: round(v, 6) for k, v in zip(patch._fields[2:], patch[2:], strict=True)},
-        }
-        for patch in best
-    ]
-    return Drawn(
-        figure,
-        {"images": images, "patches": told},
-        f"background with the highest predicted quality in {images} images: "
-        f"{best[0].quality:.2f}, where the class score is {best[0].score:.2f}.",
-    )
-
-
-def _show_patch(axes: Axes, image: np.ndarray, box: list[float], title: str) -> None:
-    """The image around a box, which is dashed."""
-    x0, y0, x1, y1 = box
-    half = _PATCH / 2 * max(x1 - x0, y1 - y0, 8.0)
-    height, width = image.shape[:2]
-    left, right = (int(np.clip((x0 + x1) / 2 + side, 0, width)) for side in (-half, half))
-    top, bottom = (int(np.clip((y0 + y1) / 2 + side, 0, height)) for side in (-half, half))
-    crop = image[top : max(bottom, top + 1), left : max(right, left + 1)]
-    _show(axes, crop, title)
-    x, y = np.array([x0, x1, x1, x0, x0]) - left, np.array([y0, y0, y1, y1, y0]) - top
-    axes.plot(x, y, color="white", linewidth=3)
-    axes.plot(x, y, "k--", linewidth=1.2)
-    axes.set_xlim(-0.5, crop.shape[1] - 0.5)
-    axes.set_ylim(crop.shape[0] - 0.5, -0.5)
-
-
-@torch.no_grad()
-def background_patches(seen: Seen, count: int) -> list[Patch]:
-    """At most ``count`` patches of one image, apart from each other, highest quality first."""
-    outputs = seen.outputs
-    score = torch.cat([x.float().sigmoid().amax(1) for x in outputs.logits])
-    quality = score if outputs.factors is None else torch.cat(outputs.factors).float()
-    negative = torch.ones_like(quality, dtype=torch.bool)
-    negative[seen.positives.rows] = False
-    rows = negative.nonzero()[:, 0]
-    rows = rows[quality[rows].topk(min(_CANDIDATES, len(rows))).indices]
-    starts = np.cumsum([0, *(len(x) for x in outputs.logits)])
-    boxes = quality.new_zeros(len(rows), 4)
-    for level, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
-        here = (rows >= int(start)) & (rows < int(end))
-        boxes[here] = outputs.decode(level, rows[here] - int(start)).float()
-    truth = seen.inputs["instances"].gt_boxes.tensor.float()
-    none = boxes.new_zeros(len(boxes))
-    iou = pairwise_iou(Boxes(boxes), Boxes(truth)).amax(1) if len(truth) else none
-    height, width = outputs.image_size
-    center = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = (center >= 0).all(1) & (center < center.new_tensor([width, height])).all(1)
-    away = ((iou < _AWAY) & inside).nonzero()[:, 0]
-    kept = away[nms(boxes[away], quality[rows[away]], _APART)[:count]]
-    values = torch.stack([quality[rows[kept]], score[rows[kept]], iou[kept]], dim=1).tolist()
-    return [Patch(seen.inputs, x, *y) for x, y in zip(boxes[kept].cpu(), values, strict=True)]
 
 
 def _found_with(
@@ -327,14 +212,21 @@ def _found_with(
     if field not in subject.model.extra_fields:
         kind = type(subject.model).__name__
         raise ConfigError(f"{subject.name} is a {kind} without that: {wanted}, name one.")
+    require_count(options)
     inputs = _image_number(subject, options.image)
     found = _detected(subject, inputs, (field,), options.score_threshold)
     if not len(found):
         raise ConfigError(
             f"{subject.name} finds nothing that scores {options.score_threshold:g} in "
-            f"{_name(inputs)}: lower --score-threshold, or take another --image."
+            f"{name_of(inputs)}: lower --score-threshold, or take another --image."
         )
     return inputs, found[: options.count], list(subject.classes.names)
+
+
+def require_count(options: Options) -> None:
+    """Raises ConfigError where nothing would be drawn."""
+    if options.count < 1:
+        raise ConfigError(f"--count {options.count}: give 1 or more.")
 
 
 @torch.no_grad()
@@ -360,17 +252,16 @@ def _image_number(subject: Subject, number: int) -> dict[str, Any]:
     return inputs
 
 
-def _array(subject: Subject, inputs: dict[str, Any]) -> np.ndarray:
+def rgb_of(subject: Subject, inputs: dict[str, Any]) -> np.ndarray:
     """(H, W, 3) uint8, R, G, B, of the network's input before normalisation."""
     image = inputs["image"].float().round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     reverse = subject.model.input_format == "BGR"
     return np.ascontiguousarray(image[:, :, ::-1] if reverse else image)
 
 
-def _with_truth(
-    subject: Subject, inputs: dict[str, Any]
-) -> tuple[np.ndarray, Instances, list[str]]:
-    return _array(subject, inputs), inputs["instances"].to("cpu"), list(subject.classes.names)
+def _drawn_truth(subject: Subject, inputs: dict[str, Any]) -> np.ndarray:
+    truth, names = inputs["instances"].to("cpu"), list(subject.classes.names)
+    return draw_ground_truth(rgb_of(subject, inputs), truth, names, scale=_scale(inputs))
 
 
 def _scale(inputs: dict[str, Any]) -> int:
@@ -378,15 +269,18 @@ def _scale(inputs: dict[str, Any]) -> int:
     return display_scale(height, width)
 
 
-def _name(inputs: dict[str, Any]) -> str:
+def name_of(inputs: dict[str, Any]) -> str:
+    """The image's file, without its folder."""
     return str(inputs.get("file_name", inputs.get("image_id", "image"))).rpartition("/")[2]
 
 
-def _rounded(values: Tensor) -> Any:
+def rounded(values: Tensor) -> Any:
+    """Nested lists of a tensor on the CPU, to four decimals."""
     return np.round(values.double().numpy(), 4).tolist()
 
 
-def _show(axes: Axes, image: np.ndarray, title: str) -> None:
+def show(axes: Axes, image: np.ndarray, title: str) -> None:
+    """Draw an image without axes."""
     axes.imshow(image)
     axes.set_title(plain(title), fontsize=8)
     axes.set_axis_off()

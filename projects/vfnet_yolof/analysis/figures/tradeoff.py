@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib.ticker import LogLocator, NullFormatter
+
 from ...config.options import ConfigError
 from ...drawing.charts import MARKERS, label_axes, new_axes, plain
 from ...drawing.curves import COLORS
@@ -20,6 +22,7 @@ _AXES = {
     "time": ("milliseconds", 1.0, "time of an image (ms)"),
     "multiply-adds": ("multiply_adds", 1e9, "multiply-adds of an image (10^9)"),
 }
+_WIDE = 8  # times the least cost: with dearer points the axis is logarithmic
 _EVALUATED = {"vfnet": TEST_DEV, "gfl": TEST_DEV, "yolof": VAL}  # as in the papers' figures
 
 
@@ -48,7 +51,8 @@ def tradeoff(subjects: Sequence[Subject], options: Options) -> Drawn:
                      "multiply_adds": 228.1e9}]}
 
     A file is a series of its own, connected in the order of its costs. Published points are hollow
-    and named so; they were measured on other data and another device. The numbers have all points.
+    and named so; they were measured on other data and another device. The numbers have all points,
+    and of each series those to which no other is better and not dearer.
 
     Raises:
         ConfigError: there is nothing to draw, a file is not as above, or published points are asked
@@ -64,6 +68,7 @@ def tradeoff(subjects: Sequence[Subject], options: Options) -> Drawn:
     points = [point for file in options.points for point in read_points(file, options.against)]
     points += [point for paper in options.published for point in published_points(paper)]
     figure, axes = new_axes(6.6, 4.6)
+    best: dict[str, list[Point]] = {}
     for number, name in enumerate(dict.fromkeys(point.series for point in points)):
         series = sorted((x for x in points if x.series == name), key=lambda x: (x.cost, x.ap))
         hollow = series[0].published
@@ -77,20 +82,33 @@ def tradeoff(subjects: Sequence[Subject], options: Options) -> Drawn:
             linestyle="none" if hollow else "-",
             linewidth=1.2,
         )
-        for point in series:
-            text = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 6}
-            axes.annotate(plain(point.name), (point.cost, point.ap), **text)
+        # Of a paper's many points those are named to which none of it is better and cheaper.
+        best[name] = front(series)
+        for point in best[name] if hollow else series:
+            axes.annotate(
+                plain(point.name),
+                (point.cost, point.ap),
+                xytext=(4, 3),
+                textcoords="offset points",
+                fontsize=6,
+            )
+    costs = [point.cost for point in points]
+    if max(costs) > _WIDE * min(costs):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     label_axes(axes, _AXES[options.against][2], "AP (%)")
-    best = front(points)
     measured = sum(not point.published for point in points)
-    sentence = f"{measured} measured and {len(points) - measured} published points; no other is "
-    sentence += f"both better and cheaper than {', '.join(x.name for x in best)}."
+    first, names = next(iter(best.items()))
+    sentence = f"{measured} measured and {len(points) - measured} published points; of those "
+    sentence += f"{first}, none is both better and cheaper than {', '.join(x.name for x in names)}."
     if 0 < measured < len(points):
         sentence += " Published points are of other images and another device than measured ones."
     numbers = {
         "against": options.against,
         "points": [point._asdict() for point in points],
-        "front": [point.name for point in best],
+        "front": {name: [point.name for point in its] for name, its in best.items()},
     }
     return Drawn(figure, numbers, sentence)
 
