@@ -8,12 +8,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+from benchmarks.cli import argument_parser as benchmark_parser
 from docs_pages import DOCS
 from vfnet_yolof.cli.main import COMMANDS
 from vfnet_yolof.cli.training import argument_parser
 
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 TRAIN_NET = "python tools/train_net.py"
+BENCHMARK = "python tools/benchmark.py"
 
 
 def command_lines(text: str, program: str) -> list[list[str]]:
@@ -45,7 +47,17 @@ def test_options_of_train_net_are_known(page: Path) -> None:
             pytest.fail(f"{page.name}: {TRAIN_NET} {shlex.join(arguments)}")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_options_of_the_benchmark_are_known(page: Path) -> None:
+    for arguments in command_lines(page.read_text(encoding="utf-8"), BENCHMARK):
+        try:
+            benchmark_parser().parse_args(arguments)
+        except SystemExit:
+            pytest.fail(f"{page.name}: {BENCHMARK} {shlex.join(arguments)}")
+
+
 def test_there_are_commands_to_look_at() -> None:
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
     assert sum(len(command_lines(text, "vfnet-yolof")) for text in texts) > 30
     assert sum(len(command_lines(text, TRAIN_NET)) for text in texts) > 5
+    assert sum(len(command_lines(text, BENCHMARK)) for text in texts) > 4

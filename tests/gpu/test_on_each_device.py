@@ -11,7 +11,7 @@ import pytest
 import torch
 import vfnet_yolof
 from benchmarks.measures import agreement
-from benchmarks.models import settle_norms, settle_threshold
+from benchmarks.models import pictures, settle_norms, settle_threshold
 from benchmarks.timing import peak_memory
 from detectron2.utils.events import EventStorage
 from devices import on_each_device
@@ -28,6 +28,10 @@ DETECTORS = {"vfnet": tiny_vfnet, "gfl": tiny_gfl, "yolof": tiny_yolof}
 AUTOCAST = {"cpu": ["bfloat16"], "cuda": ["float16", "bfloat16"]}
 HALF = {"cpu": torch.bfloat16, "cuda": torch.float16}
 
+# On a map of 1 x 1, as P6 is of smaller images, torch 2.14's convolutions of stride 2 have wrong
+# gradients in bfloat16 on the CPU.
+SIZE = (160, 160)
+
 each_detector = pytest.mark.parametrize("make", DETECTORS.values(), ids=DETECTORS)
 
 
@@ -42,7 +46,11 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 def alive(make: Callable[[], nn.Module], device: str) -> tuple[nn.Module, list[dict]]:
     """A tiny detector that finds something in its images; these have no ground truth."""
     model = make().eval()
-    inputs = [{k: v for k, v in picture(seed=i).items() if k != "instances"} for i in range(2)]
+    inputs = pictures(2, (96, 128))
+    generator = torch.Generator().manual_seed(3)
+    for module in model.modules():  # zero biases and equal weights would hide a lost one
+        if hasattr(module, "running_mean"):
+            module.weight.data = 0.5 + torch.rand(module.weight.shape, generator=generator)
     settle_norms(model, inputs)
     model.postprocessor.topk_candidates = 30
     settle_threshold(model, inputs)
@@ -62,7 +70,7 @@ def test_losses_in_mixed_precision_are_float32_and_finite(
     """Also of an image without boxes; the step changes weights, which stay in float32."""
     for dtype in AUTOCAST[device]:
         model = make().to(device).train()
-        batch = [picture(), empty_picture()]
+        batch = [picture(size=SIZE), empty_picture(size=SIZE)]
         with EventStorage(), torch.autocast(device, getattr(torch, dtype)):
             losses = model(batch)
         assert {x.dtype for x in losses.values()} == {torch.float32}
@@ -88,8 +96,7 @@ def test_deformable_convolution_in_half_precision(device: str) -> None:
     results = []
     for dtype in (torch.float32, HALF[device]):
         leaves = [t.to(dtype).requires_grad_() for t in (x, weight)]
-        moved = offset.to(dtype).float() if dtype is torch.float32 else offset.to(dtype)
-        out = deform_conv2d(leaves[0], moved, leaves[1], padding=1)
+        out = deform_conv2d(leaves[0], offset.to(dtype), leaves[1], padding=1)
         assert out.dtype == dtype
         results.append([out, *torch.autograd.grad(out.float().square().mean(), leaves)])
     for want, got in zip(*results, strict=True):
@@ -121,7 +128,7 @@ def test_optimised_yolof_in_half_precision(device: str, exact: None) -> None:
 
 @on_each_device
 def test_thousands_of_boxes_in_bounded_memory(device: str) -> None:
-    """All pairs of 5,000 boxes and 16,000 locations would be 305 MiB of float32 each time."""
+    """All pairs of 5,000 boxes and 16,368 locations would be 312 MiB of float32."""
     generator = torch.Generator().manual_seed(0)
     points = PointGenerator()
     sizes = [(-(-768 // s), -(-1024 // s)) for s in points.strides]

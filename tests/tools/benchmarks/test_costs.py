@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import memory, table
+from benchmarks import costs, memory, table
 from benchmarks.cli import argument_parser, main
-from benchmarks.costs import Trained, cost_table, costs, detectors
+from benchmarks.costs import Trained, cost_table, detectors
 from benchmarks.measures import Settings
 from vfnet_yolof.analysis.cost_report import analyze
 from vfnet_yolof.config.packaged import load_config
@@ -37,9 +37,9 @@ def test_other_numbers_are_refused(configs, batches, message: str) -> None:
         detectors(configs, batches)
 
 
-@pytest.mark.slow
-def test_costs_side_by_side(tmp_path: Path, capsys) -> None:
+def test_costs_side_by_side(tmp_path: Path, monkeypatch, capsys) -> None:
     """Each measure has all rounds of each detector, and the table a line for each."""
+    monkeypatch.setattr(costs, "training_memory", lambda one, settings: 100.0 * one.batch)
     path = tmp_path / "costs.json"
     options = ["--batch", "1", "2", "--size", "64", "96", "--repeats", "2", "--warmup", "0"]
     assert main(["costs", SMALL, OTHER, *options, "--json", str(path)]) == 0
@@ -63,8 +63,15 @@ def test_costs_side_by_side(tmp_path: Path, capsys) -> None:
     cfg = load_config(SMALL)
     wanted = cfg.train.max_iter * cfg.dataloader.train.total_batch_size
     assert once["schedule_images"] == wanted > 0
-    # Weights, gradients and momentum of these parameters, at least.
-    assert once["training_mib"] > 3 * 4 * once["parameters"] / 2**20
+    assert once["training_mib"] == 100.0
+
+
+@pytest.mark.slow
+def test_training_memory_of_a_process_of_its_own() -> None:
+    """At least the trained weights, their gradients and their momentum; not what is imported."""
+    mib = costs.training_memory(Trained(SMALL, 1), QUICK)
+    parameters = analyze(SMALL, (64, 96)).parameters
+    assert 3 * 4 * parameters / 2**20 < mib < 1000
 
 
 def test_table_of_costs() -> None:
@@ -142,4 +149,4 @@ def test_costs_of_a_config_that_does_not_exist(capsys) -> None:
     assert main(["costs", "gfl/absent.py"]) == 2
     assert capsys.readouterr().err.startswith("error: config file 'gfl/absent.py' not found")
     with pytest.raises(ValueError, match="named twice"):
-        costs([SMALL, SMALL], [1], QUICK)
+        costs.costs([SMALL, SMALL], [1], QUICK)
