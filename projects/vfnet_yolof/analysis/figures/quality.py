@@ -247,7 +247,10 @@ def labels(subjects: Sequence[Subject], options: Options) -> Drawn:
     grid = figure.add_gridspec(2, _CASES, height_ratios=(3, 2))
     numbers = _draw_labels(figure.add_subplot(grid[0, :]), values)
     for number, case in enumerate(cases):
-        _draw_case(figure.add_subplot(grid[1, number]), case)
+        axes = figure.add_subplot(grid[1, number])
+        _draw_case(axes, case)
+        if number == 0:
+            axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0.0, 0.0), ncols=2)
     numbers["cases"] = [
         {k: v if isinstance(v, float) else v.tolist() for k, v in case._asdict().items()}
         for case in cases
@@ -312,7 +315,6 @@ def _draw_case(axes: Axes, case: _Case) -> None:
     axes.invert_yaxis()
     axes.set_axis_off()
     axes.set_title(f"centerness {case.centerness:.2f}\nIoU {case.iou:.2f}", fontsize=8)
-    axes.legend(fontsize=6, loc="lower right")
 
 
 def _names(subjects: Sequence[Subject]) -> dict[str, Subject]:
