@@ -278,21 +278,23 @@ class Chooser:
             return None
 
     def _export(self, runtime: str) -> Path:
+        options = ExportOptions(FORMAT_OF[runtime])
+        for name in options.needed:
+            importlib.import_module(name)  # before it is announced
         logger.warning(
             "Exporting %s for %s, once; a large detector takes a minute or more. The file is kept "
             "in %s.",
             *(self.config.name, runtime, self.folder),
         )
-        kind = FORMAT_OF[runtime]
         export_detector(
             self.model,
             self.config,
             self.folder / runtime,
-            ExportOptions(kind),
+            options,
             class_names=self.class_names,
             category_ids=self.category_ids,
         )
-        return self.folder / f"{runtime}{FORMATS[kind]}"
+        return self.folder / f"{runtime}{FORMATS[options.format]}"
 
     def measured(self) -> dict[str, list[float]] | None:
         """Seconds of each round by runtime, if they were measured before under this very key."""
