@@ -172,20 +172,18 @@ def mean_count(model: nn.Module, sizes: Mapping[tuple[int, int], int]) -> MeanCo
     images = padded.total()
     if images < 1:
         raise ValueError("there are no images to take the mean over")
-    counted = [(count(model, size), number) for size, number in padded.items()]
+    counted = [count(model, size) for size in padded]
 
-    def mean(value: Callable[[Cost], int]) -> int:
-        return round(sum(number * value(cost) for cost, number in counted) / images)
+    def mean(values: Sequence[int]) -> int:
+        weighted = zip(values, padded.values(), strict=True)
+        return round(sum(value * number for value, number in weighted) / images)
 
-    first = counted[0][0]
-    parts = [
-        PartCost(part.parameters, mean(lambda cost, name=name: cost.parts[name].multiply_adds))
-        for name, part in first.parts.items()
-    ]
-    anchors = tuple(
-        mean(lambda cost, level=level: cost.anchors[level]) for level in range(len(first.anchors))
+    backbone, neck, head = (
+        PartCost(part.parameters, mean([cost.parts[name].multiply_adds for cost in counted]))
+        for name, part in counted[0].parts.items()
     )
-    return MeanCost(images, len(padded), Cost(*parts, anchors))
+    anchors = tuple(map(mean, zip(*(cost.anchors for cost in counted), strict=True)))
+    return MeanCost(images, len(padded), Cost(backbone, neck, head, anchors))
 
 
 def _padded(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
