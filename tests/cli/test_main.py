@@ -58,6 +58,13 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no command 'trian'. There are: train, evaluate" in capsys.readouterr().err
 
 
+def test_the_ranking_study_is_found_among_the_studies(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["study", "ranking", "--help"])
+    assert ended.value.code == 0
+    assert "vfnet-yolof ranking" in capsys.readouterr().out
+
+
 def test_only_what_is_missing_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["train"])
