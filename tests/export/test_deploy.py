@@ -325,7 +325,7 @@ def onnxruntime_web(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def partners(found: list[dict[str, Any]], expected: Found, box: float, score: float) -> int:
-    """How many expected detections the page has, too: within so many px, and of nearly the score."""
+    """How many expected detections the page has, too, but for so many px and that of the score."""
     rows = zip(expected.boxes, expected.scores, expected.classes, strict=True)
     return sum(
         any(
