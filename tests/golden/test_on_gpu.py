@@ -28,7 +28,6 @@ pytestmark = [
 def on_gpu(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[nn.Module]:
     """A copy there; its convolutions compute in full float32, not in TF32."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     moved = copy.deepcopy(model).cuda()
     yield moved
     del moved
