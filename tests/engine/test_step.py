@@ -4,6 +4,7 @@ import pytest
 import torch
 from engine_toy import ToyDetector, toy_mapper, toy_records
 from torch import nn
+from vfnet_yolof.engine.failures import StepFailed
 from vfnet_yolof.engine.step import GradientClipping, TrainStep
 from vfnet_yolof.modeling.losses.normalizer import synced_mean
 
@@ -142,6 +143,37 @@ def test_bfloat16_on_the_cpu_trains_float32_weights():
     assert all(p.dtype == torch.float32 for p in step.model.parameters())
     assert low != full
     assert low == pytest.approx(full, rel=0.05)
+
+
+class Strided(nn.Module):
+    """A convolution with a stride, as of the coarser levels of a feature pyramid."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.width = width
+
+    def forward(self, batch):
+        return {"loss": self.conv(torch.ones(len(batch), 8, 2, self.width)).square().mean()}
+
+
+def step_of(model, **options):
+    return TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+def test_bfloat16_on_the_cpu_refuses_maps_that_pytorch_differentiates_wrongly():
+    """Its weight gradients are wrong there, and mostly finite: nobody would notice."""
+    with pytest.raises(StepFailed, match=r"map one cell wide.*images of the batch: .*toy_0\.png"):
+        step_of(Strided(1), amp_dtype="bfloat16")(batch(), 0)
+    step_of(Strided(2), amp_dtype="bfloat16")(batch(), 0)
+    step_of(Strided(1))(batch(), 0)  # float32 is right
+    assert not nn.modules.module._global_forward_pre_hooks  # nothing stays behind
+    frozen = Strided(1)
+    frozen.conv.requires_grad_(False)
+    frozen.scale = nn.Parameter(torch.ones(()))
+    hook = frozen.conv.register_forward_hook(lambda module, inputs, out: out * frozen.scale)
+    step_of(frozen, amp_dtype="bfloat16")(batch(), 0)  # no weight gradient is computed
+    hook.remove()
 
 
 def test_float16_on_the_cpu_is_refused():

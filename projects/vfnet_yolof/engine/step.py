@@ -219,10 +219,21 @@ class TrainStep:
     ) -> tuple[list[str], Tensor]:
         """Names, in the same order on every process, and values."""
         whole = contextlib.nullcontext() if normalizers is None else fixed_normalizers(normalizers)
-        with self._autocast(), whole:
+        with self._autocast(), whole, self._narrow_maps_refused():
             losses = self.model(part)
         names = sorted(losses)
         return names, torch.stack([losses[name].float() for name in names])
+
+    @contextlib.contextmanager
+    def _narrow_maps_refused(self) -> Iterator[None]:
+        if self.amp_dtype is not torch.bfloat16 or self.device.type != "cpu":
+            yield
+            return
+        hook = nn.modules.module.register_module_forward_pre_hook(_refuse_narrow_map)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     @contextlib.contextmanager
     def _gradients_exchanged(self, exchange: bool) -> Iterator[None]:
@@ -251,6 +262,24 @@ class TrainStep:
             scaler.step(self.optimizer)
             scaler.update()
         self.updating = False
+
+
+def _refuse_narrow_map(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Before a module's forward pass in bfloat16 on a CPU.
+
+    PyTorch 2.14 then gives wrong, mostly finite, weight gradients of convolutions with a horizontal
+    stride on maps that are one cell wide.
+
+    Raises:
+        ValueError: the module is such a convolution, the map so narrow.
+    """
+    if not isinstance(module, nn.Conv2d) or not module.weight.requires_grad:
+        return
+    if module.stride[1] > 1 and module.kernel_size[1] > 1 and inputs[0].shape[-1] == 1:
+        raise ValueError(
+            "in bfloat16 on a CPU PyTorch gives wrong gradients of a strided convolution on a map "
+            "one cell wide: give wider images, or set train.amp.enabled=False"
+        )
 
 
 def _local_and_mean(losses: Tensor, stop: bool) -> Tensor:
