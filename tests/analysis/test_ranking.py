@@ -225,6 +225,13 @@ class TestCommand:
         assert page.splitlines()[0] in said
         assert "| 74.7" in page and content["weights"].endswith("tiny.pth")
 
+    def test_without_output_it_only_prints(self, tmp_path: Path, capsys: Output) -> None:
+        model, *data = write_studied(tmp_path, "yolof")
+        before = sorted(tmp_path.rglob("*"))
+        assert main(["study", "ranking", model, *data]) == 0
+        assert "| gt_cls_iou |" in capsys.readouterr().out
+        assert sorted(tmp_path.rglob("*")) == before
+
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [

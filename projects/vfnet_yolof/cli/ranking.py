@@ -21,7 +21,7 @@ from .figure import add_images, command_line, open_subjects
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_weights(parser, "checkpoint; by default the run's best or last one")
-    add_output(parser, "folder for ranking.md and ranking.json", required=True)
+    add_output(parser, "folder for ranking.md and ranking.json")
     add_images(parser)
     add_data(parser, ["val"])
     add_other_test_settings(parser)
@@ -34,7 +34,8 @@ def _run(args: argparse.Namespace) -> int:
     from ..engine.ending import require_writable
 
     (subject,) = open_subjects(args, [args.model])
-    require_writable(args.output)
+    if args.output is not None:
+        require_writable(args.output)
     ranking = study_ranking(subject)
     facts = {
         "command": command_line(),
@@ -42,8 +43,9 @@ def _run(args: argparse.Namespace) -> int:
         "weights": subject.weights,
         "data": subject.dataset,
     }
-    path = write_ranking(ranking, Path(args.output), facts)
-    print("\n".join([table(ranking), *told(ranking), f"table: {path}"]))
+    print("\n".join([table(ranking), *told(ranking)]))
+    if args.output is not None:
+        print(f"table: {write_ranking(ranking, Path(args.output), facts)}")
     return 0
 
 

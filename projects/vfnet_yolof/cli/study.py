@@ -76,7 +76,8 @@ STUDY = Command(
     "  %(prog)s --list\n"
     "  %(prog)s vfnet-table3 --small --output output/table3\n"
     "  %(prog)s gfl-table1a --small --data datasets/birds --output output/birds --seeds 0\n"
-    "  %(prog)s vfnet-table5 --rows atss retinanet --small --shard 1/2 --output /shared/table5",
+    "  %(prog)s vfnet-table5 --rows atss retinanet --small --shard 1/2 --output /shared/table5\n"
+    "  %(prog)s ranking output/first     VFNet's table 1: another command, of a trained detector",
     _add_arguments,
     _run,
 )
