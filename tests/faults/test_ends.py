@@ -218,8 +218,12 @@ class TestSignals:
     @pytest.mark.parametrize("name", ["TERM", "HUP", "USR1"])
     def test_they_do_what_ctrl_c_does(self, make_toy, name):
         whole, stopped = make_toy("whole"), make_toy("stopped")
-        process = stopped.start(**{f"TOY_{name}_AT": "6"})
         number = getattr(signal, f"SIG{name}")
+        before = signal.signal(number, signal.SIG_DFL)  # under nohup a new process ignores SIGHUP
+        try:
+            process = stopped.start(**{f"TOY_{name}_AT": "6"})
+        finally:
+            signal.signal(number, before)
         assert process.returncode == 128 + number, process.stderr[-2000:]
         assert "Traceback" not in process.stderr
         assert f"Interrupted at iteration 6; continue with --resume (SIG{name})" in process.stdout
