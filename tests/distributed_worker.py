@@ -14,6 +14,7 @@ import torch.distributed as dist
 from tiny import tiny_atss, tiny_gfl, tiny_vfnet, tiny_yolof
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from vfnet_yolof.engine.launch import leave
 from vfnet_yolof.engine.step import TrainStep
 from vfnet_yolof.modeling.backbones import CSPDarkNet
 
@@ -77,7 +78,10 @@ def step(model: nn.Module, batch: list[dict[str, Any]]) -> dict[str, Any]:
 
 @contextmanager
 def together(folder: Path, rank: int, world_size: int) -> Iterator[None]:
-    """A process group that meets in ``folder``; one thread for each process."""
+    """A process group that meets in ``folder``; one thread for each process, which ends with it.
+
+    As the engine's own processes it leaves at once: gloo's threads may abort Python's tear-down.
+    """
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -86,10 +90,9 @@ def together(folder: Path, rank: int, world_size: int) -> Iterator[None]:
         world_size=world_size,
         timeout=datetime.timedelta(seconds=60),
     )
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    dist.barrier()  # nobody leaves while others still talk to it
+    leave(0)
 
 
 def run_rank(rank: int, world_size: int, folder: str, cases: list[tuple[str, str]]) -> None:

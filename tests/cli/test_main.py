@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +114,27 @@ def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str]) -
     capsys.readouterr()
     assert told(lambda: needs("detectron2.layers")) == EXIT_REFUSED
     assert "vfnet-yolof install-detectron2" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_told_as_such_whatever_it_falls_into(capsys: pytest.CaptureFixture[str]) -> None:
+    """A compiled module that is being imported makes a TypeError or another error of it."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def falls_into(error: type[Exception]) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            raise error("expected a message argument") from None
+        return 0
+
+    for error in (TypeError, ImportError, OSError, ConfigError):
+        assert told(lambda error=error: falls_into(error)) == EXIT_SIGNAL + signal.SIGINT
+        assert capsys.readouterr().err == "error: stopped at once by Ctrl-C\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+    def fails() -> int:
+        raise TypeError("a bug")
+
+    with pytest.raises(TypeError):  # a Ctrl-C of before excuses nothing
+        told(fails)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from distributed_worker import together
 from engine_toy import ToyDetector, toy_mapper, toy_records
 from torch import nn
 from vfnet_yolof.engine.failures import StepFailed
@@ -109,18 +110,15 @@ def test_overflow_of_scaled_gradients_is_left_to_the_scaler():
 
 def train_one_of_two(rank, folder):
     """Only the first process's loss has the infinite slope."""
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    model = SquareRoot(value=float(rank))
-    ddp = nn.parallel.DistributedDataParallel(model)
-    with torch.no_grad():
-        model.odd[1] = float(rank)
-    step = TrainStep(ddp, torch.optim.SGD(model.parameters(), lr=0.1))
-    try:
-        step([{"file_name": f"of_process_{rank}.png"}], 5)
-    except FloatingPointError as error:
-        (folder / f"{rank}.txt").write_text(str(error))
+    with together(folder, rank, 2):
+        model = SquareRoot(value=float(rank))
+        ddp = nn.parallel.DistributedDataParallel(model)
+        with torch.no_grad():
+            model.odd[1] = float(rank)
+        step = TrainStep(ddp, torch.optim.SGD(model.parameters(), lr=0.1))
+        with pytest.raises(FloatingPointError) as error:
+            step([{"file_name": f"of_process_{rank}.png"}], 5)
+        (folder / f"{rank}.txt").write_text(str(error.value))
 
 
 @pytest.mark.slow

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.structures import Boxes, BoxMode, Instances
+from distributed_worker import together
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from vfnet_yolof.data import get_dataset_dicts, register_coco_json, register_user_datasets
@@ -251,15 +251,12 @@ def test_data_set_that_is_not_in_coco_format(tmp_path):
 
 
 def run_rank(rank: int, folder: Path, name: str) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2
-    )
-    evaluator = CocoEvaluator(name, output_dir=folder / "out")
-    evaluator.reset()
-    found = [(0, 0.9, A), (0, 0.8, B)] if rank == 0 else [(0, 0.7, A)]
-    evaluator.process([{"image_id": rank + 1}], [{"instances": instances(found)}])
-    (folder / f"rank{rank}.json").write_text(json.dumps(evaluator.evaluate()))
-    dist.destroy_process_group()
+    with together(folder, rank, 2):
+        evaluator = CocoEvaluator(name, output_dir=folder / "out")
+        evaluator.reset()
+        found = [(0, 0.9, A), (0, 0.8, B)] if rank == 0 else [(0, 0.7, A)]
+        evaluator.process([{"image_id": rank + 1}], [{"instances": instances(found)}])
+        (folder / f"rank{rank}.json").write_text(json.dumps(evaluator.evaluate()))
 
 
 def test_ranks_are_gathered(register, tmp_path):
@@ -373,15 +370,12 @@ def test_an_annotation_with_id_0_can_be_found(register):
 
 
 def run_same_image(rank: int, folder: Path, name: str) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2
-    )
-    evaluator = CocoEvaluator(name)
-    evaluator.process([{"image_id": 1}], [{"instances": instances([(0, 0.9, A)])}])
-    with pytest.raises(ValueError, match="Image id 1 of .* twice"):
-        evaluator.evaluate()
-    (folder / f"refused{rank}").touch()
-    dist.destroy_process_group()
+    with together(folder, rank, 2):
+        evaluator = CocoEvaluator(name)
+        evaluator.process([{"image_id": 1}], [{"instances": instances([(0, 0.9, A)])}])
+        with pytest.raises(ValueError, match="Image id 1 of .* twice"):
+            evaluator.evaluate()
+        (folder / f"refused{rank}").touch()
 
 
 def test_an_image_counts_once_among_ranks(register, tmp_path):

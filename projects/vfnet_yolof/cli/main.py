@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-from ..engine.ending import EXIT_REFUSED, EXIT_SIGNAL
+from ..engine.ending import EXIT_REFUSED, EXIT_SIGNAL, ctrl_c_kept
 from ..utils import __version__, threads
 from ..utils.quiet import keep_warnings_off_console
 
@@ -109,7 +109,8 @@ def told(action: Callable[[], int], refused: int = EXIT_REFUSED) -> int:
     """
     keep_warnings_off_console()
     try:
-        return action()
+        with ctrl_c_kept():
+            return action()
     except KeyboardInterrupt:
         print("error: stopped at once by Ctrl-C", file=sys.stderr)
         return EXIT_SIGNAL + signal.SIGINT

@@ -38,6 +38,7 @@ from ..engine.ending import (
     EvaluationFailed,
     OutputError,
     cause,
+    ctrl_c_kept,
     writing,
 )
 from ..engine.failures import ProcessFailed, StepFailed, is_agreed, together
@@ -145,7 +146,8 @@ def _require_evaluation_alone(args: argparse.Namespace) -> None:
 def run_process(args: argparse.Namespace) -> int:
     """What each process does. One that :func:`launch` has started tells of mistakes itself."""
     try:
-        return _run(args)
+        with ctrl_c_kept():
+            return _run(args)
     except EXPECTED as error:
         if multiprocessing.parent_process() is None and comm.get_world_size() == 1:
             raise
@@ -320,7 +322,8 @@ def run_told(args: argparse.Namespace) -> int:
     keep_warnings_off_console()
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     try:
-        return main(args)
+        with ctrl_c_kept():
+            return main(args)
     except EXPECTED as error:
         return report(error)
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 EXIT_FAILED = 1  # training came upon a broken image, a NaN, or an error nobody foresaw
 EXIT_REFUSED = 2  # arguments, config, data or checkpoint cannot be right; nothing was trained
@@ -112,8 +112,45 @@ class StopRequest:
             os.write(2, text.encode())  # logging and print may be in use below this handler
             self._stop()
         elif signum == signal.SIGINT and time.monotonic() - self._at > 1.0:
+            signal.signal(signal.SIGINT, _stop_at_once)
+            _stop_at_once(signum, frame)
+
+
+_stopped_at_once = False  # by Ctrl-C, in this process
+
+
+def _stop_at_once(signum: int, frame: Any) -> NoReturn:
+    global _stopped_at_once
+    _stopped_at_once = True
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def ctrl_c_kept() -> Iterator[None]:
+    """Let Ctrl-C end what is inside as such, whatever it falls into.
+
+    Compiled modules that are being imported turn KeyboardInterrupt into errors of their own, such
+    as a TypeError without a reason; the user would read of a fault where there is none.
+
+    Raises:
+        KeyboardInterrupt: also in the place of an error that came after Ctrl-C.
+    """
+    global _stopped_at_once
+    mine = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if mine:
+        _stopped_at_once = False
+        signal.signal(signal.SIGINT, _stop_at_once)
+    try:
+        yield
+    except Exception as error:
+        if _stopped_at_once:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if mine:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt
 
 
 def signal_name(signum: int) -> str:
