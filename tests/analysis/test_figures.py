@@ -1,22 +1,28 @@
 """The figures of the papers: what they show, by hand, and the command that writes them."""
 
+import itertools
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import Backbone
 from PIL import Image
 from studied import write_studied
 from vfnet_yolof.analysis.figures import Options
 from vfnet_yolof.analysis.figures.quality import labels, scores, targets
+from vfnet_yolof.analysis.figures.scales import receptive_fields
 from vfnet_yolof.analysis.positives import Seen, seen_images
 from vfnet_yolof.analysis.subject import Subject, open_subject
 from vfnet_yolof.cli.figure import FIGURES
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.read import RunFlags
+from vfnet_yolof.modeling.necks.dilated_encoder import DilatedEncoder
 
 Output = pytest.CaptureFixture[str]
 
@@ -193,6 +199,45 @@ def test_each_command(
     assert output.read_text().startswith("<?xml")
     content = json.loads(output.with_suffix(".json").read_text())
     assert content["models"][0]["weights"].endswith("tiny.pth")
+
+
+class NoBackbone(Backbone):
+    def forward(self, x: torch.Tensor) -> None:
+        raise NotImplementedError
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {"res5": ShapeSpec(channels=3, stride=32)}
+
+
+class TestScales:
+    def test_receptive_fields_by_hand(self) -> None:
+        """The paper's dilations: each of the sixteen paths widens 3 cells by 2 (2, 4, 6, 8)."""
+        encoder = DilatedEncoder(NoBackbone(), channels=4, mid_channels=2)
+        stride, projector, paths = receptive_fields(encoder)
+        assert (stride, projector) == (32, 3)
+        sums = [2 * sum(x) for n in range(5) for x in itertools.combinations((2, 4, 6, 8), n)]
+        assert paths == Counter(3 + x for x in sums)
+        assert [*paths] == sorted(paths) and max(paths) == 43
+
+    def test_without_shortcuts_one_path_is_left(self) -> None:
+        encoder = DilatedEncoder(
+            NoBackbone(), channels=4, mid_channels=2, dilations=(2, 3), shortcut=False
+        )
+        assert receptive_fields(encoder)[2] == {13: 1}
+
+    def test_the_command(
+        self, arguments: dict[str, list[str]], tmp_path: Path, capsys: Output
+    ) -> None:
+        output = tmp_path / "scales.svg"
+        command = ["figure", "scales", *arguments["yolof"], "--output", str(output)]
+        assert main(command) == 0
+        content = json.loads(output.with_suffix(".json").read_text())
+        assert sum(content["counts"]) == content["boxes"] > 0
+        assert sum(content["share"]["this encoder"].values()) == pytest.approx(1)
+        (only,) = content["sizes"]["projector alone"]
+        assert min(content["sizes"]["this encoder"]) == only == 3 * content["stride"]
+        assert main(["figure", "scales", *arguments["atss"], "--output", str(output)]) == 2
+        assert "no dilated encoder" in capsys.readouterr().err
 
 
 def test_figures_of_locations_refuse_anchors(

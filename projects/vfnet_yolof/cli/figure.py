@@ -78,6 +78,10 @@ FIGURES = {
         "GFL 3: the predicted distributions of the sides of boxes",
         *("images", "sides", (1, 1), ("image", "score_threshold", "count")),
     ),
+    "scales": Figure(
+        "YOLOF 4: the scales of objects, and those that a dilated encoder covers",
+        *("scales", "scales"),
+    ),
     "qfl": Figure(
         "GFL 5a: the quality focal loss for several beta",
         *("losses", "qfl", (0, 0), ("betas", "quality")),
