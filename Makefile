@@ -40,8 +40,7 @@ test: $(STAMP)
 	@$(TEST) -n 2 -m "not slow" $(if $(CI),--require-golden)
 
 test-slow: $(STAMP)
-	@$(TEST) -n 2 -m "slow and not extra" --timeout 1200 --ignore tests/engine --ignore tests/faults
-	@$(TEST) -m "slow and not extra" --timeout 1200 tests/engine tests/faults  # one by one: each starts several processes
+	@$(TEST) -n 2 -m "slow and not extra" --timeout 1200
 
 test-extras: $(STAMP)
 	@$(BIN)/python -m pip install --quiet openvino nncf playwright "tritonclient[grpc]"

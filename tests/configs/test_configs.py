@@ -2,7 +2,7 @@
 
 import ast
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -34,10 +34,21 @@ def shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {k: v.shape for k, v in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", LAZY)
-def test_loads_builds_saves_and_reloads(name: str, tmp_path: Path) -> None:
-    config = load_config(name)
-    model = build(config)
+class Experiment(NamedTuple):
+    name: str
+    config: DictConfig
+    model: nn.Module
+
+
+@pytest.fixture(scope="module", params=LAZY)
+def experiment(request: pytest.FixtureRequest) -> Experiment:
+    """Loaded and built once for its tests, which leave it as it was."""
+    config = load_config(request.param)
+    return Experiment(request.param, config, build(config))
+
+
+def test_loads_builds_saves_and_reloads(experiment: Experiment, tmp_path: Path) -> None:
+    _, config, model = experiment
     assert model.num_classes == config.model.num_classes
     path = str(tmp_path / "saved.yaml")
     LazyConfig.save(config, path)
@@ -47,11 +58,9 @@ def test_loads_builds_saves_and_reloads(name: str, tmp_path: Path) -> None:
     assert shapes(build(reloaded)) == shapes(model)
 
 
-@pytest.mark.parametrize("name", LAZY)
-def test_recipe_builds(name: str) -> None:
-    config = load_config(name)
-    model = build(config)
-    config.optimizer.params.model = model
+def test_recipe_builds(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, config, model = experiment
+    monkeypatch.setitem(config.optimizer.params, "model", model)
     optimizer = instantiate(config.optimizer)
     trained = {p for group in optimizer.param_groups for p in group["params"]}
     assert trained == {p for p in model.parameters() if p.requires_grad}
@@ -71,11 +80,11 @@ def test_recipe_builds(name: str) -> None:
         assert mapper.is_train == (loader is config.dataloader.train)
 
 
-@pytest.mark.parametrize("name", LAZY)
-def test_the_number_of_classes_is_said_in_one_place(name: str) -> None:
-    config = load_config(name)
-    config.model.num_classes = 7
-    model = build(config)
+def test_the_number_of_classes_is_said_in_one_place(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(experiment.config.model, "num_classes", 7)
+    model = build(experiment.config)
     heads = [m for k, m in model.named_modules() if k.endswith(("cls_logits", "cls_score"))]
     anchors = getattr(model.head, "num_anchors", 1)
     classes = 7 + getattr(model.head, "has_background", False)
@@ -83,24 +92,29 @@ def test_the_number_of_classes_is_said_in_one_place(name: str) -> None:
     assert [m.out_channels for m in heads] == [classes * n for n in of_levels]
 
 
-@pytest.mark.parametrize("name", LAZY)
-def test_the_channel_order_is_said_in_one_place(name: str) -> None:
-    config = load_config(name)
-    config.dataloader.train.mapper.image_format = "BGR"
+def test_the_channel_order_is_said_in_one_place(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = experiment.config
+    monkeypatch.setitem(config.dataloader.train.mapper, "image_format", "BGR")
     assert config.dataloader.test.mapper.image_format == "BGR"
     if "input_format" in config.model:
         assert config.model.input_format == "BGR"
 
 
-def test_outputs_do_not_overwrite_each_other() -> None:
-    """An experiment's runs are numbered below its name, which no other experiment has."""
+def test_no_two_experiments_have_one_name() -> None:
     names = [Path(name).stem for name in LAZY]
     assert len(set(names)) == len(names) > 10
-    for name in LAZY:
-        config = load_config(name)
-        assert config.train.output_dir == TRAIN_DEFAULTS["output_dir"], name
-        config.train.output_dir = "/elsewhere"
-        assert config.dataloader.evaluator.output_dir == "/elsewhere/inference"
+
+
+def test_outputs_do_not_overwrite_each_other(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An experiment's runs are numbered below its name, which no other experiment has."""
+    config = experiment.config
+    assert config.train.output_dir == TRAIN_DEFAULTS["output_dir"]
+    monkeypatch.setitem(config.train, "output_dir", "/elsewhere")
+    assert config.dataloader.evaluator.output_dir == "/elsewhere/inference"
 
 
 ALL_FILES = sorted(
