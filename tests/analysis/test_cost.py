@@ -6,8 +6,10 @@ from collections import Counter
 
 import pytest
 import torch
+from detecting import CLASS_NAMES
 from detectron2.config import instantiate
 from detectron2.layers import CNNBlockBase
+from studied import SIZES, write_data
 from tiny import tiny_model, tiny_yolof
 from torch import nn
 from vfnet_yolof.analysis import Cost, PartCost, build_without_memory, cost_report, count
@@ -178,6 +180,20 @@ def test_mean_by_command(tmp_path, capsys) -> None:
     assert 0.01 < ratio < 0.1, "shapes have some 160 px, the default is 800 x 1344"
     assert main(["analyze", name, "--images", "-1"]) == 2
     assert "--images -1" in capsys.readouterr().err
+
+
+def test_mean_over_own_data(tmp_path, capsys) -> None:
+    """Each image at its own size: that of the second is 64 x 80, of the last 70 x 64."""
+    name, output = "yolof/yolof_small_shapes.py", tmp_path / "cost.json"
+    data = write_data(tmp_path)
+    assert main(["analyze", name, *data, "--json", str(output)]) == 0
+    assert f"{name}, 4 images (" in capsys.readouterr().out
+    mean = json.loads(output.read_text())["test_images"][name]
+    assert mean["images"] == len(SIZES)
+    classes = [f"model.num_classes={len(CLASS_NAMES)}"]
+    each = [analyze(name, size, classes).multiply_adds for size in SIZES]
+    assert len(set(each)) > 1
+    assert mean["multiply_adds"]["total"] == pytest.approx(sum(each) / len(each))
 
 
 def test_mean_needs_a_test_set() -> None:
