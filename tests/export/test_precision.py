@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -164,6 +165,33 @@ def test_chosen_parts_only(made: Made) -> None:
     assert neck and {name for name, lowered in found.items() if lowered} == neck
     with pytest.raises(ValueError, match="method 'least' is none of mean, minmax"):
         Ranges(made.graph, images, "least")
+
+
+def test_a_bias_of_several_convolutions_is_copied_under_a_name_of_its_own(made: Made) -> None:
+    """onnxruntime numbers its copies, and GFL's group norms had tensors of those names."""
+    graph = onnx.ModelProto()
+    graph.CopyFrom(made.graph)
+    values = {x.name: x for x in graph.graph.initializer}
+    convs = [x for x in graph.graph.node if x.op_type == "Conv" and len(x.input) > 2]
+    length = values[convs[0].input[2]].dims[0]
+    shared = [x for x in convs if values[x.input[2]].dims[0] == length]
+    assert len(shared) > 1
+    graph.graph.initializer.append(numpy_helper.from_array(np.zeros(length, np.float32), "zeros"))
+    for conv in shared:
+        conv.input[2] = "zeros"
+    other = next(x for x in graph.graph.node if x.op_type == "Shape").output[0]
+    for info in graph.graph.value_info:
+        info.name = "zeros0" if info.name == other else info.name
+    for node in graph.graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = "zeros0" if name == other else name
+    ranges = Ranges(graph, [np.full((3, 64, 64), 100.0, np.float32)], "minmax")
+    made_by = Counter(
+        x for node in ranges.quantized(ranges.parts.nodes).graph.node for x in node.output
+    )
+    assert made_by["zeros0"] == 1
+    assert max(made_by.values()) == 1
 
 
 def test_half_keeps_positions_in_single_precision(made: Made, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class Ranges:
             raise ValueError(f"calibration method {method!r} is none of {', '.join(METHODS)}")
         self.parts = Parts(model)
         with quiet(), tempfile.TemporaryDirectory(prefix="vfnet_yolof_int8.") as folder:
-            self._model = save_and_reload_model_with_shape_infer(_with_plain_weights(model))
+            self._model = save_and_reload_model_with_shape_infer(_prepared(model))
             source, augmented = Path(folder) / "model.onnx", Path(folder) / "augmented.onnx"
             onnx.save(self._model, str(source))
             kind = CalibrationMethod.MinMax if method in ("mean", "minmax") else None
@@ -160,8 +160,13 @@ class _Reader:
         return None if image is None else {"images": image[None]}
 
 
-def _with_plain_weights(model: Any) -> Any:
-    """A copy of a graph in which no weight is reshaped: only weights as they are get 8 bits."""
+def _prepared(model: Any) -> Any:
+    """A copy of a graph whose weights are plain and whose biases are each of one convolution.
+
+    Only weights that are not reshaped get 8 bits. A bias that several convolutions have, such as
+    the zeros of those before a norm, has a scale of its own in each: onnxruntime copies it, but may
+    give the copy a name that the graph has already.
+    """
     from onnx import ModelProto, numpy_helper
 
     copied = ModelProto()
@@ -175,4 +180,12 @@ def _with_plain_weights(model: Any) -> Any:
             reshaped[node.output[0]] = weight.reshape(shape)
             graph.node.remove(node)
     graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in reshaped.items())
+    values = {entry.name: entry for entry in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv" and len(node.input) > 2 and node.input[2] in values:
+            bias = values[node.input[2]]
+            node.input[2] = f"{node.name}.bias"
+            own = graph.initializer.add()
+            own.CopyFrom(bias)
+            own.name = node.input[2]
     return copied
