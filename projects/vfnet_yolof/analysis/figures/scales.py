@@ -11,7 +11,7 @@ import torch
 from ...config.options import ConfigError
 from ...drawing.charts import MARKERS, bare, label_axes, new_figure
 from ...drawing.curves import COLORS
-from ...modeling.necks.dilated_encoder import DilatedEncoder
+from ...modeling.necks.dilated_encoder import DilatedBlock, DilatedEncoder
 from ..subject import Subject
 from . import Drawn, Options
 
@@ -84,6 +84,7 @@ def receptive_fields(encoder: DilatedEncoder) -> tuple[int, int, Counter[int]]:
     projector = 1 + _widening(encoder.lateral) + _widening(encoder.output)
     paths = Counter({projector: 1})
     for block in encoder.blocks:
+        assert isinstance(block, DilatedBlock)
         wider = sum(_widening(conv) for conv in (block.conv1, block.conv2, block.conv3))
         taken = Counter({size + wider: count for size, count in paths.items()})
         paths = paths + taken if block.shortcut else taken
