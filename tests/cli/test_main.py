@@ -7,13 +7,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vfnet_yolof.cli.main import COMMANDS, main, told
 from vfnet_yolof.config.options import ConfigError
 from vfnet_yolof.data.loader import DataLoadingError
-from vfnet_yolof.engine.ending import EXIT_FAILED, EXIT_REFUSED, EXIT_SIGNAL, OutputError
+from vfnet_yolof.engine.ending import (
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    EXIT_SIGNAL,
+    OutputError,
+    StopRequest,
+)
 from vfnet_yolof.utils import __version__
 
 
@@ -116,11 +124,22 @@ def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str]) -
     assert "vfnet-yolof install-detectron2" in capsys.readouterr().err
 
 
-def test_ctrl_c_is_told_as_such_whatever_it_falls_into(capsys: pytest.CaptureFixture[str]) -> None:
-    """A compiled module that is being imported makes a TypeError or another error of it."""
-    before = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def pythons_ctrl_c() -> Iterator[None]:
+    """Python's own handler, which worker processes of the suite do not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
-    def falls_into(error: type[Exception]) -> int:
+
+@pytest.mark.usefixtures("pythons_ctrl_c")
+@pytest.mark.parametrize("error", [TypeError, ImportError, OSError, ConfigError])
+def test_ctrl_c_is_told_as_such_whatever_it_falls_into(
+    error: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A compiled module that is being imported makes a TypeError or another error of it."""
+
+    def interrupted() -> int:
         try:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
@@ -128,13 +147,24 @@ def test_ctrl_c_is_told_as_such_whatever_it_falls_into(capsys: pytest.CaptureFix
             raise error("expected a message argument") from None
         return 0
 
-    for error in (TypeError, ImportError, OSError, ConfigError):
-        assert told(lambda error=error: falls_into(error)) == EXIT_SIGNAL + signal.SIGINT
-        assert capsys.readouterr().err == "error: stopped at once by Ctrl-C\n"
-    assert signal.getsignal(signal.SIGINT) is before
+    assert told(interrupted) == EXIT_SIGNAL + signal.SIGINT
+    assert capsys.readouterr().err == "error: stopped at once by Ctrl-C\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_ctrl_c_of_before_excuses_nothing(
+    handler: Any, pythons_ctrl_c: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fails() -> int:
-        raise TypeError("a bug")
+        raise ConfigError("wrong")
 
-    with pytest.raises(TypeError):  # a Ctrl-C of before excuses nothing
-        told(fails)
+    request = StopRequest(lambda: None)
+    request(signal.SIGINT, None)
+    request._at -= 2.0
+    with pytest.raises(KeyboardInterrupt):
+        request(signal.SIGINT, None)
+    signal.signal(signal.SIGINT, handler)
+    capsys.readouterr()
+    assert told(fails) == EXIT_REFUSED
+    assert capsys.readouterr().err == "error: wrong\n"

@@ -139,8 +139,8 @@ def ctrl_c_kept() -> Iterator[None]:
     mine = threading.current_thread() is threading.main_thread() and (
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
+    _stopped_at_once = False  # one of before says nothing of what comes now
     if mine:
-        _stopped_at_once = False
         signal.signal(signal.SIGINT, _stop_at_once)
     try:
         yield
