@@ -21,6 +21,7 @@ from vfnet_yolof.engine.ending import (
     EXIT_SIGNAL,
     OutputError,
     StopRequest,
+    ctrl_c_answered,
 )
 from vfnet_yolof.utils import __version__
 
@@ -167,4 +168,22 @@ def test_a_ctrl_c_of_before_excuses_nothing(
     signal.signal(signal.SIGINT, handler)
     capsys.readouterr()
     assert told(fails) == EXIT_REFUSED
+    assert capsys.readouterr().err == "error: wrong\n"
+
+
+@pytest.mark.usefixtures("pythons_ctrl_c")
+def test_an_error_after_an_answered_ctrl_c_is_told_as_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the recording of a camera ends: what cannot be written after that is no Ctrl-C."""
+
+    def recorded() -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            ctrl_c_answered()
+        raise OutputError("wrong")
+
+    assert told(recorded) == 4
     assert capsys.readouterr().err == "error: wrong\n"

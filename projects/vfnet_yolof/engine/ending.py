@@ -133,7 +133,8 @@ def ctrl_c_kept() -> Iterator[None]:
     as a TypeError without a reason; the user would read of a fault where there is none.
 
     Raises:
-        KeyboardInterrupt: also in the place of an error that came after Ctrl-C.
+        KeyboardInterrupt: also in the place of an error that came after Ctrl-C, unless
+            :func:`ctrl_c_answered`.
     """
     global _stopped_at_once
     mine = threading.current_thread() is threading.main_thread() and (
@@ -151,6 +152,12 @@ def ctrl_c_kept() -> Iterator[None]:
     finally:
         if mine:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def ctrl_c_answered() -> None:
+    """A KeyboardInterrupt was caught and all is as meant: later errors are told as they are."""
+    global _stopped_at_once
+    _stopped_at_once = False
 
 
 def signal_name(signum: int) -> str:

@@ -20,6 +20,7 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from ..drawing.canvas import display_scale, save_image
+from ..engine.ending import ctrl_c_answered
 from ..utils.class_names import order_in
 from ..utils.files import replacing
 from ..utils.image_arrays import to_array
@@ -266,6 +267,7 @@ class _Run:
                     writer.write(drawn[:, :, ::-1])
                     bar.update()
             except KeyboardInterrupt:
+                ctrl_c_answered()
                 # how a camera recording ends; what is there so far is kept
                 logging.getLogger(__name__).info("%s: stopped by the user", name)
             finally:
