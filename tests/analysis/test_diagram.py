@@ -19,6 +19,7 @@ from tiny import (
 )
 from vfnet_yolof.analysis.architecture import Architecture, Block, architecture_of
 from vfnet_yolof.analysis.diagram import diagram, draw, layered
+from vfnet_yolof.analysis.uses import predictions_of, uses_of
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.drawing.charts import file_bytes
 
@@ -83,6 +84,43 @@ def test_a_quality_branch_is_beside_the_box() -> None:
     assert [x[0] for x in joint.outputs] == ["logits", "sides"]
 
 
+def used(model) -> dict[str, tuple[list[str], list[str]]]:
+    """Lines and sources of each use of a model's predictions."""
+    predictions = predictions_of(model, architecture_of(model, SIZE))
+    return {name: (x.lines, [*x.sources]) for name, x in uses_of(model, predictions).items()}
+
+
+def test_a_joint_representation_learns_from_the_box_and_is_tested_as_it_is() -> None:
+    """Generalized Focal Loss, figures 1b and 4."""
+    assert used(tiny_gfl()) == {
+        "training logits": (["QualityFocalLoss", "target: IoU"], ["logits", "sides"]),
+        "training sides": (["GIoU loss × PredictedScore", "with DFL"], ["sides"]),
+        "testing": (["in tests", "HardNMS"], ["logits", "sides"]),
+    }
+
+
+def test_a_separate_quality_meets_the_scores_in_tests_only() -> None:
+    """Generalized Focal Loss, figures 1a and 6."""
+    assert used(tiny_atss()) == {
+        "training logits": (["FocalLoss"], ["logits"]),
+        "training sides": (["GIoU loss × CenternessTarget"], ["sides"]),
+        "training quality_logits": (
+            ["cross entropy", "target: CenternessTarget"],
+            ["quality_logits"],
+        ),
+        "testing product": (["×"], ["logits", "quality_logits"]),
+        "testing": (["in tests", "HardNMS"], ["testing product", "sides"]),
+    }
+
+
+def test_vfnet_learns_the_quality_of_its_refined_box() -> None:
+    """VarifocalNet, figure 3 and equation 3."""
+    uses = used(tiny_vfnet())
+    assert uses["training logits"] == (["VarifocalLoss", "target: IoU"], ["logits", "sides"])
+    assert uses["training ltrb_init"] == (["IoU × GIoU loss"], ["ltrb_init"])
+    assert "testing product" not in uses
+
+
 def test_levels_with_weights_of_their_own_stay_apart() -> None:
     graph = architecture_of(tiny_ssd(), (320, 320))
     for number, (name, _, _) in enumerate(graph.levels):
@@ -107,7 +145,9 @@ def test_every_detector_is_drawn_and_not_changed(build, size: tuple[int, int]) -
     figure, graph = draw(model, size, "a detector")
     texts = [text.get_text() for text in figure.axes[0].texts]
     drawn = len(graph.blocks) + len(graph.levels) + len(graph.outputs)
-    assert len(texts) == drawn + 3  # with the headings of the three parts
+    uses = len(uses_of(model, predictions_of(model, graph)))
+    assert len(texts) == drawn + uses + 3  # with the headings of the three parts
+    assert {*graph.blocks} == {*architecture_of(model, size).blocks}
     used = {x for block in graph.blocks.values() for x in block.sources}
     used |= {x[1] for x in graph.levels} | {y for x in graph.outputs for y in x[1]}
     assert used == {*graph.blocks}  # nothing is left without an arrow from it
@@ -153,13 +193,20 @@ def test_refused(arguments: list[str], says: str, tmp_path: Path, monkeypatch, c
 
 
 @pytest.mark.parametrize(
-    "config", ["vfnet/vfnet_r50_fpn_1x.py", "gfl/gfl_r50_fpn_1x.py", "yolof/yolof_r50_c5_1x.py"]
+    ("page", "config", "image"),
+    [
+        ("vfnet", "vfnet/vfnet_r50_fpn_1x.py", "vfnet_diagram.svg"),
+        ("gfl", "gfl/gfl_r50_fpn_1x.py", "gfl_diagram.svg"),
+        ("gfl", "ablations/gfl_t1a_iou.py", "gfl_t1a_diagram.svg"),
+        ("yolof", "yolof/yolof_r50_c5_1x.py", "yolof_diagram.svg"),
+    ],
 )
-def test_the_detectors_pages_show_what_is_built_now(config: str, repository: Path) -> None:
-    page = config.partition("/")[0]
-    command = f"vfnet-yolof diagram {config} --output {page}_diagram.svg"
+def test_the_detectors_pages_show_what_is_built_now(
+    page: str, config: str, image: str, repository: Path
+) -> None:
+    command = f"vfnet-yolof diagram {config} --output {image}"
     assert command in (repository / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    shown = (repository / "docs" / f"{page}_diagram.svg").read_bytes()
+    shown = (repository / "docs" / image).read_bytes()
     assert texts_of(file_bytes(diagram(config, (800, 1344)).figure, "svg")) == texts_of(shown)
 
 

@@ -86,6 +86,17 @@ class TestTradeoff:
         assert [x["cost"] for x in content["points"]] == [2, 1, 3]
         assert Image.open(output).size[0] > 500
 
+    def test_published_multiply_adds(self, tmp_path: Path) -> None:
+        """YOLOF, table 1: 86 and 201 for AP 37.7 of both."""
+        file, output = self.write(tmp_path, self.MEASURED), tmp_path / "tradeoff.png"
+        options = ["--points", file, "--published", "yolof", "--against", "multiply-adds"]
+        assert main(["figure", "tradeoff", *options, "--output", str(output)]) == 0
+        points = json.loads(output.with_suffix(".json").read_text())["points"]
+        published = {x["name"]: (x["ap"], x["cost"]) for x in points if x["published"]}
+        assert published["YOLOF"] == (37.7, 86)
+        assert published["RetinaNet+"] == (37.7, 201)
+        assert len(published) == 12
+
     def test_the_front(self) -> None:
         cheap, alike, worse, dear = (
             Point(name, ap, cost, "")
@@ -126,7 +137,7 @@ class TestTradeoff:
         [
             ([], "name files with --points"),
             (["--points", "no.json"], "no.json cannot be read"),
-            (["--published", "gfl", "--against", "multiply-adds"], "--published gfl goes with"),
+            (["--published", "gfl", "--against", "multiply-adds"], "that paper prints none"),
         ],
     )
     def test_refused(self, options: list[str], says: str, tmp_path: Path, capsys) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from vfnet_yolof.layers.deform_conv import IMPLEMENTATIONS, deform_conv_implementation
-from vfnet_yolof.layers.star_conv import StarConv2d, star_offsets, star_points
+from vfnet_yolof.layers.star_conv import StarConv2d, StarOffsets, star_points
 
 CPU_FORMS = [name for name in IMPLEMENTATIONS if name != "detectron2"]
 
@@ -38,22 +38,22 @@ def test_nine_points_are_centre_sides_and_corners():
 def test_offsets_move_the_taps_onto_those_points():
     stride, row, column = 8, 2, 3
     ltrb = torch.rand(1, 4, 4, 5) * 60
-    got = sampled_points(star_offsets(ltrb, stride), row, column, stride)
+    got = sampled_points(StarOffsets()(ltrb, stride), row, column, stride)
     center = torch.tensor([[column * stride, row * stride]], dtype=torch.float32)
     want = star_points(center, ltrb[:, :, row, column])[0]
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
 
 
 def test_box_of_zero_size_reads_its_location_nine_times():
-    got = sampled_points(star_offsets(torch.zeros(1, 4, 3, 3), 16), 1, 2, 16)
+    got = sampled_points(StarOffsets()(torch.zeros(1, 4, 3, 3), 16), 1, 2, 16)
     assert got.tolist() == [[32.0, 16.0]] * 9
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
 def test_gradient_is_scaled_and_the_value_is_not(share: float):
     ltrb = (torch.rand(2, 4, 3, 3, dtype=torch.float64) * 40).requires_grad_()
-    offsets = star_offsets(ltrb, 8, share)
-    torch.testing.assert_close(offsets, star_offsets(ltrb, 8, 1.0))
+    offsets = StarOffsets(share)(ltrb, 8)
+    torch.testing.assert_close(offsets, StarOffsets(1.0)(ltrb, 8))
     offsets[:, 14].sum().backward()  # y of the middle tap of the last row: bottom - 1
     want = torch.zeros_like(ltrb)
     want[:, 3] = share / 8
@@ -62,7 +62,7 @@ def test_gradient_is_scaled_and_the_value_is_not(share: float):
 
 def test_distances_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(N, 4, H, W\)"):
-        star_offsets(torch.zeros(1, 5, 2, 2), 8)
+        StarOffsets()(torch.zeros(1, 5, 2, 2), 8)
 
 
 def test_star_convolution_has_a_weight_and_nothing_else():
@@ -74,7 +74,7 @@ def test_backward_reaches_features_boxes_and_weight():
     conv = StarConv2d(3, 5)
     features = torch.randn(2, 3, 6, 7, requires_grad=True)
     ltrb = (torch.rand(2, 4, 6, 7) * 30).requires_grad_()
-    conv(features, star_offsets(ltrb, 8)).square().sum().backward()
+    conv(features, StarOffsets()(ltrb, 8)).square().sum().backward()
     for tensor in (features, ltrb, conv.weight):
         assert tensor.grad.abs().sum() > 0
 
@@ -85,7 +85,7 @@ def test_backward_reaches_features_boxes_and_weight():
 def test_golden_offsets(golden: dict[str, Tensor], stride: int, share: str):
     case = f"stride{stride}_gm{share}"
     ltrb = golden[f"{case}/bbox_pred"].requires_grad_()
-    offsets = star_offsets(ltrb, int(golden[f"{case}/stride"]), float(share))
+    offsets = StarOffsets(float(share))(ltrb, int(golden[f"{case}/stride"]))
     torch.testing.assert_close(offsets, golden[f"{case}/offsets"], rtol=1e-6, atol=1e-5)
     (offsets * golden[f"{case}/loss_weights"]).sum().backward()
     want = torch.zeros_like(ltrb) if share == "0.0" else golden[f"{case}/grad_bbox_pred"]
@@ -110,7 +110,7 @@ def test_golden_star_convolution(golden: dict[str, Tensor], case: str, form: str
     weight = golden[f"{case}/weight"]
     conv = StarConv2d(weight.shape[1], weight.shape[0])
     conv.load_state_dict({"weight": weight})
-    offsets = star_offsets(ltrb, int(golden[f"{case}/stride"]), 0.1)
+    offsets = StarOffsets(0.1)(ltrb, int(golden[f"{case}/stride"]))
     with deform_conv_implementation(form):
         output = conv(features, offsets)
     torch.testing.assert_close(output, golden[f"{case}/output"], rtol=1e-5, atol=2e-5)

@@ -14,7 +14,7 @@ from vfnet_yolof.config.packaged import config_dir, config_names
 from vfnet_yolof.model_zoo.published import all_rows, published_ap, rows, tables
 from vfnet_yolof.model_zoo.table import ROWS
 
-FIGURES = ("AP", "AP50", "AP75", "APS", "APM", "APL", "FPS")
+FIGURES = ("AP", "AP50", "AP75", "APS", "APM", "APL", "FPS", "GFLOPs")
 PRINTED: dict[tuple[str, str], list[dict[str, str]]] = {}
 with (Path(__file__).parents[1] / "data" / "printed_results.csv").open(encoding="utf-8") as _file:
     for _line in csv.DictReader(_file):

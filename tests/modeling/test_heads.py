@@ -7,7 +7,7 @@ from tiny import empty_picture, picture, tiny_atss, tiny_gfl, tiny_vfnet
 from vfnet_yolof.config.overrides import parameters_of
 from vfnet_yolof.layers.conv import ConvNormAct, Scale, bias_for_prior, conv_tower
 from vfnet_yolof.layers.deform_conv import ModulatedDeformConvPack
-from vfnet_yolof.layers.star_conv import star_offsets
+from vfnet_yolof.layers.star_conv import StarOffsets
 from vfnet_yolof.modeling.heads import GFLHead, PointHead, PointPredictions, VFNetHead
 from vfnet_yolof.modeling.meta_arch import IoUTarget
 from vfnet_yolof.modeling.representations import (
@@ -153,7 +153,7 @@ def test_gradient_mul_scales_what_the_star_passes_back() -> None:
 
 def test_star_offsets_are_in_cells_of_the_level() -> None:
     """A box of one stride to each side has its star on the regular grid."""
-    assert star_offsets(torch.full((1, 4, 1, 1), 16.0), 16).abs().max() == 0
+    assert StarOffsets()(torch.full((1, 4, 1, 1), 16.0), 16).abs().max() == 0
 
 
 def test_without_refinement_the_initial_box_is_the_final_one() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
-from vfnet_yolof.layers.star_conv import StarConv2d, star_offsets
+from vfnet_yolof.layers.star_conv import StarConv2d, StarOffsets
 from vfnet_yolof.modeling.postprocess import PostProcessor
 from vfnet_yolof.optimization import optimize
 
@@ -283,7 +283,7 @@ def star_convolution(settings: Settings) -> Report:
     layer = StarConv2d(256, 256).to(device)
     x = torch.randn(1, 256, 60, 80, generator=generator).to(device)
     ltrb = (torch.rand(1, 4, 60, 80, generator=generator) * 64).to(device)
-    offsets = star_offsets(ltrb, 8)
+    offsets = StarOffsets()(ltrb, 8)
 
     def forward(name: str, x: Tensor) -> Run:
         def run() -> None:

@@ -2,7 +2,8 @@
 and 6 of GFL's, figures 2, 5, 8 and 9 of YOLOF's).
 
 Above, the backbone and the neck, a row for each of their sizes; below, the head, from its input to
-its predictions, with the losses that these learn from.
+its predictions, and what becomes of these: solid arrows to the losses in training, dashed ones to
+what is done in tests.
 """
 
 from __future__ import annotations
@@ -23,14 +24,23 @@ from ..drawing.curves import COLORS
 from .architecture import BACKBONE, HEAD, NECK, Architecture, Block, architecture_of
 from .cost import build_without_memory
 from .figures import Drawn
+from .uses import OUTPUT, TESTING, TRAINING, predictions_of, uses_of
 
 _COLUMN, _ROW = 1.5, 0.72  # inches between the middles of neighbouring boxes
 _BOX = (1.24, 0.54)
 _FONT = 7.0  # points
-_COLORS = {BACKBONE: "#E0E0E0", NECK: "#CFE6F5", HEAD: "#FBE3CC"}
-_LEVEL, _OUTPUT = "#FFFFFF", "#D5EFE5"
+_COLORS = {
+    BACKBONE: "#E0E0E0",
+    NECK: "#CFE6F5",
+    HEAD: "#FBE3CC",
+    "level": "#FFFFFF",
+    OUTPUT: "#D5EFE5",
+    TRAINING: "#F4D9E6",
+    TESTING: "#FFFFFF",
+}
 _MARGIN = 0.75  # rows from a heading to the first box's middle
 
+_USES = (TRAINING, TESTING)
 _SWEEPS = 7
 Places = dict[str, tuple[float, float]]  # column, row (from the top)
 
@@ -67,7 +77,8 @@ def draw(model: nn.Module, size: tuple[int, int], title: str) -> tuple[Figure, A
     """
     graph = architecture_of(model, size)
     above, above_places = _body(graph)
-    below = {**graph.part(HEAD), **_predictions(model, graph)}
+    predictions = predictions_of(model, graph)
+    below = {**graph.part(HEAD), **predictions, **uses_of(model, predictions)}
     below_places = layered(below)
     columns = max(x for x, _ in [*above_places.values(), *below_places.values()])
     rows = [max(y for _, y in places.values()) + 1 for places in (above_places, below_places)]
@@ -176,13 +187,19 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _columns(blocks: Mapping[str, Block]) -> dict[str, int]:
-    """The length of the longest way to each block; what is used last stands far right."""
+    """The length of the longest way to each block; predictions stand right of all that is before.
+
+    Sources come before what they go to, and predictions before their uses.
+    """
     column: dict[str, int] = {}
+    outputs = [name for name, block in blocks.items() if block.part == OUTPUT]
     for name, block in blocks.items():
+        if block.part in _USES and outputs:
+            column.update(dict.fromkeys(outputs, max(column[x] for x in outputs)))
+            outputs = []
         column[name] = 1 + max((column[x] for x in block.sources), default=-1)
-    outputs = [name for name, block in blocks.items() if block.part == "output"]
-    last = max(column.values())
-    return {**column, **dict.fromkeys(outputs, last)}
+    column.update(dict.fromkeys(outputs, max(column.values())))
+    return column
 
 
 def _spread(
@@ -242,7 +259,8 @@ def _arrow(axes: Axes, source: Block, block: Block, way: list[tuple[float, float
         way = [(x0, y0 + down * start[1]), (x1, y1 - down * end[1])]
     else:
         way = [(x0 + start[0], y0), *way[1:-1], (x1 - end[0], y1)]
-    style: dict[str, Any] = {"color": "#444444", "linewidth": 0.8}
+    dashes = "--" if block.part == TESTING else "-"
+    style: dict[str, Any] = {"color": "#444444", "linewidth": 0.8, "linestyle": dashes}
     for first, second in zip(way[:-2], way[1:-1], strict=True):
         axes.plot(*zip(first, second, strict=True), zorder=1, solid_capstyle="round", **style)
     axes.add_patch(
@@ -261,7 +279,6 @@ def _arrow(axes: Axes, source: Block, block: Block, way: list[tuple[float, float
 
 def _box(axes: Axes, block: Block, x: float, y: float) -> None:
     half = _half(block)
-    color = {"level": _LEVEL, "output": _OUTPUT}.get(block.part) or _COLORS[block.part]
     rounding = 0.0 if block.part == "level" else 0.04
     axes.add_patch(
         FancyBboxPatch(
@@ -269,9 +286,9 @@ def _box(axes: Axes, block: Block, x: float, y: float) -> None:
             2 * half[0],
             2 * half[1],
             boxstyle=f"round,pad=0,rounding_size={rounding}",
-            facecolor=color,
-            edgecolor=COLORS[0] if block.part == "output" else "#444444",
-            linewidth=1.2 if block.part == "output" else 0.8,
+            facecolor=_COLORS[block.part],
+            edgecolor=COLORS[0] if block.part == OUTPUT else "#444444",
+            linewidth=1.2 if block.part == OUTPUT else 0.8,
             zorder=2,
         )
     )
@@ -283,59 +300,3 @@ def _box(axes: Axes, block: Block, x: float, y: float) -> None:
     size = _FONT + 2 if block.is_join else min(_FONT, _FONT * 22 / max(map(len, lines)))
     text = "\n".join(lines)
     axes.text(x, y, text, fontsize=size, ha="center", va="center", linespacing=1.15, zorder=3)
-
-
-_MEANINGS = {
-    "logits": "class scores",
-    "sides": "box",
-    "ltrb_init": "first box",
-    "sides_init": "first box",
-    "deltas": "box",
-    "quality_logits": "quality",
-}
-
-
-def _predictions(model: nn.Module, graph: Architecture) -> dict[str, Block]:
-    """What the head predicts, with its form, and the losses and measures that the model names."""
-    box_loss = _kind(model, "box_loss")
-    notes = {
-        "logits": [_classes(model), _kind(model, "cls_loss")],
-        "sides": [_sides(model), box_loss + _side_loss(model)],
-        "ltrb_init": ["4 distances", box_loss],
-        "sides_init": [_sides(model), box_loss],
-        "deltas": ["4 numbers an anchor", box_loss],
-        "quality_logits": ["× scores in tests", _kind(model, "quality")],
-    }
-    blocks = {}
-    for name, sources, channels in graph.outputs:
-        kept = dict.fromkeys(x for x in sources if x in graph.blocks)
-        lines = [_MEANINGS.get(name, name), *notes.get(name, [f"{channels} channels"])]
-        blocks[f"output {name}"] = Block(name, "output", [x for x in lines if x], sources=kept)
-    return blocks
-
-
-def _classes(model: nn.Module) -> str:
-    anchors = getattr(model.head, "num_anchors", None)
-    classes = f"{getattr(model, 'num_classes', 'of')} classes"
-    return f"{anchors} anchors × {classes}" if isinstance(anchors, int) else classes
-
-
-def _sides(model: nn.Module) -> str:
-    representation = getattr(model.head, "representation", None)
-    if representation is None:
-        return "4 distances"
-    channels = getattr(representation, "channels", 1)
-    name = type(representation).__name__
-    return f"4 × {channels} {name}" if channels > 1 else name
-
-
-def _side_loss(model: nn.Module) -> str:
-    """The loss of a distribution's shape, where it has a weight."""
-    name = getattr(getattr(model.head, "representation", None), "loss_name", None)
-    weight = getattr(model, "dfl_weight", 0.0)
-    return f"with {name.removeprefix('loss_').upper()}" if name and weight else ""
-
-
-def _kind(model: nn.Module, name: str) -> str:
-    part = getattr(model, name, None)
-    return "" if part is None else type(part).__name__

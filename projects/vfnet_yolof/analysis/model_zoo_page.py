@@ -102,7 +102,8 @@ _PRINTED_HEAD = f"""# Published results, row by row
 
 Made by `python tools/make_model_zoo.py`; do not edit. AP is as printed, in percent, on val2017
 ("val") or test-dev; nothing of it was measured here. "quoted" marks others' work that the paper
-cites. FPS are the authors', on the GPU named. M, millions of parameters, and G, 10^9 multiply-adds
+cites. FPS are the authors', on the GPU named, GFLOPs their count: one for a multiply-add, of the
+first 100 images of val2017. M, millions of parameters, and G, 10^9 multiply-adds
 at {SIZE[0]} x {SIZE[1]}, are those of the config here, counted as in the [model zoo](MODEL_ZOO.md).
 How to get weights is in [docs/weights.md](../docs/weights.md). Not listed: YOLOF's table 6, of
 training memory and time, which has no AP.
@@ -207,6 +208,7 @@ def _printed_table(printed: Sequence[PublishedRow], figures: Mapping[str, Figure
         columns[name] = [_number(getattr(row, name.lower())) for row in printed]
     columns |= {
         "FPS": ["" if row.fps is None else f"{row.fps:g}" for row in printed],
+        "GFLOPs": ["" if row.gflops is None else f"{row.gflops:g}" for row in printed],
         "GPU": [row.gpu for row in printed],
         "weights": [_weights(row) for row in printed],
         "remark": [_remark(row) for row in printed],

@@ -18,6 +18,7 @@ from torchvision.ops import nms
 from ..layers.nms import HardNMS
 from ..modeling.meta_arch.base import OneStageDetector
 from ..modeling.meta_arch.gfocal import GFocal
+from ..modeling.postprocess import FixedCandidates
 from ..optimization.folding import fold_batch_norms
 
 
@@ -78,7 +79,7 @@ class DetectorGraph(nn.Module):
             and then 0, classes (N, D) int64, and how many there are, (N,) int64. Without NMS:
             boxes (N, L, 4) and scores (N, L, K), 0 where a candidate does not count.
         """
-        model, post = self.model, copy.copy(self.model.postprocessor)
+        model, post = self.model, FixedCandidates.like(self.model.postprocessor)
         post.score_thresh = self.score_thresh
         height, width = images.shape[-2:]
         unpadded = ImageList(images, [(height, width)])  # the images of a batch have one size

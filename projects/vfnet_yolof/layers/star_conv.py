@@ -7,8 +7,12 @@ right}, in the order of the taps of a 3x3 kernel, so a deformable convolution re
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .deform_conv import DeformConv2d
+
+# Of each tap its (y, x), among left, top, right, bottom and what does not move.
+_TAPS = [side for y in (1, 4, 3) for x in (0, 4, 2) for side in (y, x)]
 
 
 def star_points(centers: Tensor, ltrb: Tensor) -> Tensor:
@@ -28,27 +32,44 @@ def star_points(centers: Tensor, ltrb: Tensor) -> Tensor:
     return torch.stack((columns, rows), dim=-1).flatten(1, 2)
 
 
-def star_offsets(ltrb_px: Tensor, stride: float, gradient_mul: float = 0.1) -> Tensor:
+class StarOffsets(nn.Module):
     """Offsets from the regular 3x3 grid to the nine points of the box at each location.
 
     Args:
-        ltrb_px: (N, 4, H, W) distances to the left, top, right and bottom side in pixels.
-        stride: pixels per cell of the feature map.
-        gradient_mul: share of the gradient that reaches ``ltrb_px``, in [0, 1].
-
-    Returns:
-        (N, 18, H, W) offsets in cells, (y, x) for each tap, in ``ltrb_px``'s dtype. A box of
-        zero size has all nine points on its location.
+        gradient_mul: share of the gradient that reaches the distances, in [0, 1].
     """
-    if ltrb_px.dim() != 4 or ltrb_px.shape[1] != 4:
-        raise ValueError(f"distances must be (N, 4, H, W), got {tuple(ltrb_px.shape)}")
-    distances = (1 - gradient_mul) * ltrb_px.detach() + gradient_mul * ltrb_px
-    left, top, right, bottom = (distances / stride).unbind(1)
-    # The regular grid has its first row at -1 and its last at +1; the middle one does not move.
-    middle = torch.zeros_like(left)
-    y = torch.stack((1 - top, middle, bottom - 1), dim=1)[:, :, None].expand(-1, 3, 3, -1, -1)
-    x = torch.stack((1 - left, middle, right - 1), dim=1)[:, None].expand(-1, 3, 3, -1, -1)
-    return torch.stack((y, x), dim=3).flatten(1, 3)
+
+    outwards: Tensor
+    taps: Tensor
+
+    def __init__(self, gradient_mul: float = 0.1) -> None:
+        super().__init__()
+        self.gradient_mul = gradient_mul
+        # Constants on the model's device, which are not part of checkpoints.
+        outwards = torch.tensor([-1.0, -1.0, 1.0, 1.0]).view(1, 4, 1, 1)
+        self.register_buffer("outwards", outwards, persistent=False)
+        self.register_buffer("taps", torch.tensor(_TAPS), persistent=False)
+
+    def forward(self, ltrb_px: Tensor, stride: float) -> Tensor:
+        """Offsets (N, 18, H, W) in cells, (y, x) for each tap, in ``ltrb_px``'s dtype.
+
+        A box of zero size has all nine points on its location.
+
+        Args:
+            ltrb_px: (N, 4, H, W) distances to the left, top, right and bottom side in pixels.
+            stride: pixels per cell of the feature map.
+
+        Raises:
+            ValueError: the distances have another shape.
+        """
+        if ltrb_px.dim() != 4 or ltrb_px.shape[1] != 4:
+            raise ValueError(f"distances must be (N, 4, H, W), got {tuple(ltrb_px.shape)}")
+        distances = (1 - self.gradient_mul) * ltrb_px.detach() + self.gradient_mul * ltrb_px
+        # The grid has its first row at -1 and its last at +1; the middle one does not move. Few
+        # operators, since while exporting each of them costs time on every level.
+        outwards = self.outwards.to(distances.dtype)
+        moved = F.pad(distances / stride * outwards - outwards, (0, 0, 0, 0, 0, 1))
+        return moved.index_select(1, self.taps)
 
 
 class StarConv2d(DeformConv2d):
@@ -58,7 +79,7 @@ class StarConv2d(DeformConv2d):
     std 0.01).
 
     ``forward(features, offsets)`` takes (N, ``in_channels``, H, W) and the (N, 18, H, W) of
-    :func:`star_offsets`; the only parameter is ``weight``.
+    :class:`StarOffsets`; the only parameter is ``weight``.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

@@ -26,6 +26,8 @@ class PublishedRow(NamedTuple):
         evaluated_on: "val" (val2017) or "test-dev".
         ap, ap50, ap75, aps, apm, apl: COCO's measures.
         fps: images a second on :attr:`gpu`, as printed. gpu: "" where it is not known.
+        gflops: of an image, in 10^9; YOLOF's paper counts one for each multiply-add, on the first
+            100 images of val2017.
         quoted: whether the table quotes AP of others' work.
         weights: page where the authors publish this very row's file, or "".
         note: what has to be known of the row, or "".
@@ -44,6 +46,7 @@ class PublishedRow(NamedTuple):
     apm: float | None
     apl: float | None
     fps: float | None
+    gflops: float | None
     gpu: str
     quoted: bool
     weights: str

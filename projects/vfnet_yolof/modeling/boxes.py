@@ -12,16 +12,12 @@ SCALE_CLAMP = math.log(1000.0 / 16)  # boxes grow to 62.5 anchors at most, as in
 def distances_to_boxes(points: Tensor, ltrb: Tensor) -> Tensor:
     """Boxes (..., 4) xyxy from points (..., 2) and distances (..., 4) to the left, top, right
     and bottom side, all in pixels (FCOS, section 3.1)."""
-    x, y = points.unbind(-1)
-    left, top, right, bottom = ltrb.unbind(-1)
-    return torch.stack([x - left, y - top, x + right, y + bottom], dim=-1)
+    return torch.cat([points - ltrb[..., :2], points + ltrb[..., 2:]], dim=-1)
 
 
 def boxes_to_distances(points: Tensor, boxes: Tensor) -> Tensor:
     """The inverse of :func:`distances_to_boxes`; negative where a point lies outside its box."""
-    x, y = points.unbind(-1)
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack([x - x1, y - y1, x2 - x, y2 - y], dim=-1)
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -1,5 +1,6 @@
 """From raw predictions to detections: the only top-k in the project."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..layers.nms import NMS, HardNMS
 from .boxes import clip_boxes
@@ -173,11 +175,11 @@ class PostProcessor:
             return self._best_pairs(logits)
         return self._best_locations(logits)
 
-    # `sym_min` and shapes instead of `min` and `len`: sizes are symbols in exported graphs.
+    # Shapes instead of `len`: sizes are symbols in exported graphs.
 
     def _best_pairs(self, logits: Tensor) -> _LevelCandidates:
         num_locations, num_classes = logits.shape[-2:]
-        count = torch.sym_min(self.topk_candidates, num_locations * num_classes)
+        count = min(self.topk_candidates, num_locations * num_classes)
         top, flat = logits.flatten(-2).topk(count)
         scores = top.float().sigmoid()
         return _LevelCandidates(
@@ -190,7 +192,7 @@ class PostProcessor:
 
     def _best_locations(self, logits: Tensor) -> _LevelCandidates:
         num_locations, num_classes = logits.shape[-2:]
-        count = torch.sym_min(self.topk_candidates, num_locations)
+        count = min(self.topk_candidates, num_locations)
         _, best = logits.amax(-1).topk(count)
         index = best[..., None].expand(*best.shape, num_classes)
         scores = logits.gather(-2, index).float().sigmoid()
@@ -205,3 +207,26 @@ class PostProcessor:
             classes=classes.expand_as(scores).flatten(-2),
             passes=(scores > self.score_thresh).flatten(-2),
         )
+
+
+class FixedCandidates(PostProcessor):
+    """Of images of any size as many candidates as there may be at most, so that a graph can tell.
+
+    Where a level has too few locations, candidates with the score 0 fill up, which do not pass.
+    """
+
+    @classmethod
+    def like(cls, other: PostProcessor) -> "FixedCandidates":
+        """With the same settings."""
+        made = cls.__new__(cls)
+        made.__dict__.update(other.__dict__)
+        return made
+
+    def _level_candidates(self, logits: Tensor) -> _LevelCandidates:
+        num_locations, num_classes = logits.shape[-2:]
+        missing = self.topk_candidates
+        if self.candidates == "pair":
+            missing = math.ceil(missing / num_classes)
+        room = F.pad(logits, (0, 0, 0, missing), value=-math.inf)
+        found = super()._level_candidates(room)
+        return found._replace(locations=found.locations.clamp(max=num_locations - 1))

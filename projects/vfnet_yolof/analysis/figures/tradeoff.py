@@ -18,9 +18,10 @@ from ..subject import Subject
 from . import Drawn, Options
 
 # What AP is drawn against: the key of a point, what a drawn unit of it is, and the axis's name.
+_TIME, _ADDS = "time", "multiply-adds"
 _AXES = {
-    "time": ("milliseconds", 1.0, "time of an image (ms)"),
-    "multiply-adds": ("multiply_adds", 1e9, "multiply-adds of an image (10^9)"),
+    _TIME: ("milliseconds", 1.0, "time of an image (ms)"),
+    _ADDS: ("multiply_adds", 1e9, "multiply-adds of an image (10^9)"),
 }
 _WIDE = 8  # times the least cost: with dearer points the axis is logarithmic
 _EVALUATED = {"vfnet": TEST_DEV, "gfl": TEST_DEV, "yolof": VAL}  # as in the papers' figures
@@ -60,13 +61,9 @@ def tradeoff(subjects: Sequence[Subject], options: Options) -> Drawn:
     """
     if not options.points and not options.published:
         raise ConfigError("figure tradeoff draws measurements: name files with --points.")
-    if options.published and options.against != "time":
-        raise ConfigError(
-            f"--published {options.published[0]} goes with --against time: the tables that are "
-            "kept here have no multiply-adds. Leave it out, or put them into a file of --points."
-        )
     points = [point for file in options.points for point in read_points(file, options.against)]
-    points += [point for paper in options.published for point in published_points(paper)]
+    for paper in options.published:
+        points += published_points(paper, options.against)
     figure, axes = new_axes(6.6, 4.6)
     best: dict[str, list[Point]] = {}
     for number, name in enumerate(dict.fromkeys(point.series for point in points)):
@@ -160,19 +157,29 @@ def _number(entry: Mapping[str, Any], key: str, where: str, least: float, most: 
     return float(value)
 
 
-def published_points(paper: str) -> list[Point]:
-    """The rows of a paper with AP and speed, one of each detector and GPU.
+def published_points(paper: str, against: str = _TIME) -> list[Point]:
+    """The rows of a paper with AP and cost, one of each detector and GPU.
 
     Times are 1000 over the printed images a second. VFNet and GFL were evaluated on test-dev,
-    YOLOF on val2017.
+    YOLOF on val2017. Multiply-adds are printed by YOLOF's paper only, which calls them FLOPs.
+
+    Raises:
+        ConfigError: the paper prints no such cost.
     """
     found: dict[tuple[str, str], Point] = {}
     for row in all_rows():
         alike = row.paper == paper and row.evaluated_on == _EVALUATED[paper]
-        if not alike or row.ap is None or not row.fps or row.table.startswith("readme"):
+        cost, on = row.gflops, "mean of 100 images"
+        if against == _TIME:
+            cost = 1000 / row.fps if row.fps else None
+            on = row.gpu or "a GPU that is not named"
+        if not alike or row.ap is None or cost is None or row.table.startswith("readme"):
             continue
-        device = row.gpu or "a GPU that is not named"
-        series = f"published, {paper}, COCO {row.evaluated_on}, {device}"
-        point = Point(row.label, row.ap, 1000 / row.fps, series, True)
-        found.setdefault((row.label, device), point)
+        series = f"published, {paper}, COCO {row.evaluated_on}, {on}"
+        found.setdefault((row.label, on), Point(row.label, row.ap, cost, series, True))
+    if not found:
+        raise ConfigError(
+            f"--published {paper} --against {against}: that paper prints none. Leave it out, or "
+            "put your own into a file of --points."
+        )
     return [*found.values()]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...layers.conv import ConvNormAct, Scale, bias_for_prior, prediction_conv
-from ...layers.star_conv import StarConv2d, star_offsets
+from ...layers.star_conv import StarConv2d, StarOffsets
 from .gfl_head import PointPredictions, TwoTowers
 
 REG_DENOM = (64.0, 128.0, 256.0, 512.0, 1024.0)
@@ -47,7 +47,7 @@ class VFNetHead(TwoTowers):
         if len(self.strides) != len(reg_denom):
             raise ValueError(f"strides {self.strides} and reg_denom {reg_denom} differ in length")
         self.reg_denom = tuple(float(x) for x in reg_denom)
-        self.gradient_mul = gradient_mul
+        self.star_offsets = StarOffsets(gradient_mul)
         width = self.conv_channels
 
         self.reg_conv = ConvNormAct(width, width, norm=norm)
@@ -77,7 +77,7 @@ class VFNetHead(TwoTowers):
         # Distances leave half precision before exp: 65504 is not a large box.
         raw = self.scales_init[level](self.reg_init(self.reg_conv(reg_feature)))
         ltrb_init = raw.float().exp() * self.reg_denom[level]
-        offsets = star_offsets(ltrb_init, self.strides[level], self.gradient_mul)
+        offsets = self.star_offsets(ltrb_init, self.strides[level])
 
         ltrb = None
         if self.refine:

@@ -204,7 +204,12 @@ class PointDetector(OneStageDetector):
         min_positives: ``num_pos`` is the sum over images of max(positives, ``min_positives``), and
             at least 1 for a batch. ATSS and GFL have ``min_positives`` 1, VFNet 0.
         **kwargs: see :class:`OneStageDetector`.
+
+    Attributes:
+        box_loss_name: of the class: what the loss of its boxes is called, for its diagram.
     """
+
+    box_loss_name = ""
 
     def __init__(self, *, points: PointGenerator, min_positives: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -43,6 +43,7 @@ class FoveaBox(PointDetector):
     """
 
     box_geometry = "fovea"
+    box_loss_name = "smooth L1 loss"
 
     def __init__(
         self,

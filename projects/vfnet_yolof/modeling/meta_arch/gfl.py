@@ -120,6 +120,8 @@ class GFL(PointDetector):
             ``min_quality_sum`` is not in [0, 1].
     """
 
+    box_loss_name = "GIoU loss"
+
     def __init__(
         self,
         *,

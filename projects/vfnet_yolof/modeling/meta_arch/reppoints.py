@@ -77,6 +77,8 @@ class RepPoints(PointDetector):
         ValueError: a number is negative, or ``base_scale`` is 0.
     """
 
+    box_loss_name = "smooth L1 loss"
+
     def __init__(
         self,
         *,

@@ -39,6 +39,8 @@ class VFNet(PointDetector):
         ValueError: a weight is negative.
     """
 
+    box_loss_name = "IoU × GIoU loss"
+
     def __init__(
         self,
         *,
