@@ -146,15 +146,15 @@ class TestResumingWithAnotherBatch:
         assert "nothing is left to train" in capsys.readouterr().err
 
     @pytest.mark.parametrize("total", [1, 2, 3, 6, 12])
-    def test_no_cycle_is_averaged_twice_or_left_out(self, stopped, total):
+    def test_no_cycle_is_averaged_twice_or_left_out(self, toy, total):
         """Nor where the ends of cycles of one batch fall between iterations of the other."""
         swa = ["train.swa.enabled=True", "train.swa.cycles=4", "train.eval_period=0"]
-        assert stopped.run("--overwrite", *swa) == 0
-        assert stopped.load("model_0000007")["iteration"] == 7  # two of four parts
-        (stopped.output_dir / "last_checkpoint").write_text("model_0000007.pth")
+        assert toy.run(*swa) == 0
+        assert toy.load("model_0000007")["iteration"] == 7  # two of four parts
+        (toy.output_dir / "last_checkpoint").write_text("model_0000007.pth")
         batch = f"dataloader.train.total_batch_size={total}"
-        assert stopped.run("--resume", "--auto-scale", batch, *swa) == 0
-        assert stopped.load("model_swa")["swa_parts"] == 4
+        assert toy.run("--resume", "--auto-scale", batch, *swa) == 0
+        assert toy.load("model_swa")["swa_parts"] == 4
 
 
 def test_a_resume_below_the_iterations_done_is_refused(toy, capsys):

@@ -6,6 +6,7 @@ Of the built detector, for its diagram (as figures 1, 4 and 6 of GFL's paper sho
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -118,6 +119,6 @@ def _side_loss(model: nn.Module) -> str:
     return f"with {name.removeprefix('loss_').upper()}" if name and weight else ""
 
 
-def _kind(model: nn.Module, name: str) -> str:
+def _kind(model: Any, name: str) -> str:
     part = getattr(model, name, None)
     return "" if part is None else type(part).__name__

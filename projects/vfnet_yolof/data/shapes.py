@@ -36,6 +36,8 @@ _SUBPIXELS = 4  # samples per pixel side; box corners are therefore multiples of
 _ATTEMPTS = 30  # tries to place one object before it is left out
 _SPLIT_KEYS = {"train": 0, "val": 1}
 
+Window = tuple[slice, slice]  # rows and columns of an image
+_WHOLE: Window = (slice(None), slice(None))
 Inside = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -131,11 +133,11 @@ def _rasterise(
     return _Stamp(alpha, box, float(cover.sum()))
 
 
-def _smooth(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(g, g, C) values -> (H, W, C), bilinear."""
+def _smooth(grid: np.ndarray, size: tuple[int, int], window: Window = _WHOLE) -> np.ndarray:
+    """(g, g, C) values -> (H, W, C), bilinear; of that the window only."""
     height, width = size
-    ys = np.linspace(0, grid.shape[0] - 1.001, height)
-    xs = np.linspace(0, grid.shape[1] - 1.001, width)
+    ys = np.linspace(0, grid.shape[0] - 1.001, height)[window[0]]
+    xs = np.linspace(0, grid.shape[1] - 1.001, width)[window[1]]
     y0, x0 = ys.astype(int), xs.astype(int)
     fy, fx = (ys - y0)[:, None, None], (xs - x0)[None, :, None]
     top = grid[y0][:, x0] * (1 - fx) + grid[y0][:, x0 + 1] * fx
@@ -143,11 +145,13 @@ def _smooth(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return top * (1 - fy) + bottom * fy
 
 
-def _stripes(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 1) waves between 0 and 1, of random direction and period."""
-    height, width = size
+def _stripes(
+    rng: np.random.Generator, size: tuple[int, int], window: Window = _WHOLE
+) -> np.ndarray:
+    """(H, W, 1) waves between 0 and 1, of random direction and period; of that the window only."""
+    ys, xs = np.arange(size[0])[window[0]], np.arange(size[1])[window[1]]
     angle, period = rng.uniform(0, np.pi), rng.uniform(4, 14)
-    along = np.cos(angle) * np.arange(width)[None] + np.sin(angle) * np.arange(height)[:, None]
+    along = np.cos(angle) * xs[None] + np.sin(angle) * ys[:, None]
     return (0.5 + 0.5 * np.sin(2 * np.pi * along / period))[..., None]
 
 
@@ -162,22 +166,33 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 def _paint(rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """`canvas` with `alpha` filled in, in a colour that can be told from what is below."""
-    below = (canvas * alpha[..., None]).sum(axis=(0, 1)) / max(float(alpha.sum()), 1e-6)
+    size, window = canvas.shape[:2], _window(alpha)
+    weight, covered = alpha[window][..., None], canvas[window]
+    below = (covered * weight).sum(axis=(0, 1)) / max(float(weight.sum()), 1e-6)
     color = rng.uniform(0, 255, 3)
     for _ in range(20):
         if np.abs(color - below).max() >= 70:
             break
         color = rng.uniform(0, 255, 3)
-    fill = np.broadcast_to(color, canvas.shape)
+    fill = np.broadcast_to(color, covered.shape)
     style = rng.integers(0, 4)
     if style == 1:
-        fill = fill + _smooth(rng.uniform(-40, 40, (2, 2, 3)), canvas.shape[:2])
+        fill = fill + _smooth(rng.uniform(-40, 40, (2, 2, 3)), size, window)
     elif style == 2:
-        fill = fill + rng.uniform(-60, 60, 3) * _stripes(rng, canvas.shape[:2])
+        fill = fill + rng.uniform(-60, 60, 3) * _stripes(rng, size, window)
     elif style == 3:
-        fill = fill + rng.integers(-25, 26, canvas.shape)
-    weight = alpha[..., None]
-    return canvas * (1 - weight) + fill * weight
+        fill = fill + rng.integers(-25, 26, canvas.shape)[window]
+    painted = canvas.copy()
+    painted[window] = covered * (1 - weight) + fill * weight
+    return painted
+
+
+def _window(alpha: np.ndarray) -> Window:
+    """The rows and columns outside of which nothing is covered."""
+    ys, xs = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
+    if len(ys) == 0:  # all of it lies beyond the border
+        return slice(0, 0), slice(0, 0)
+    return slice(ys[0], ys[-1] + 1), slice(xs[0], xs[-1] + 1)
 
 
 def _line(rng: np.random.Generator, size: tuple[int, int], half_width: float) -> _Stamp | None:

@@ -7,7 +7,7 @@ Everything in it has a size that follows from the input's: candidates that do no
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.structures import ImageList
@@ -79,7 +79,8 @@ class DetectorGraph(nn.Module):
             and then 0, classes (N, D) int64, and how many there are, (N,) int64. Without NMS:
             boxes (N, L, 4) and scores (N, L, K), 0 where a candidate does not count.
         """
-        model, post = self.model, FixedCandidates.like(self.model.postprocessor)
+        model = self.model
+        post: Any = FixedCandidates.like(model.postprocessor)
         post.score_thresh = self.score_thresh
         height, width = images.shape[-2:]
         unpadded = ImageList(images, [(height, width)])  # the images of a batch have one size

@@ -175,11 +175,15 @@ class PostProcessor:
             return self._best_pairs(logits)
         return self._best_locations(logits)
 
+    def _count(self, available: int) -> int:
+        """How many of a level's logits are kept."""
+        return min(self.topk_candidates, available)
+
     # Shapes instead of `len`: sizes are symbols in exported graphs.
 
     def _best_pairs(self, logits: Tensor) -> _LevelCandidates:
         num_locations, num_classes = logits.shape[-2:]
-        count = min(self.topk_candidates, num_locations * num_classes)
+        count = self._count(num_locations * num_classes)
         top, flat = logits.flatten(-2).topk(count)
         scores = top.float().sigmoid()
         return _LevelCandidates(
@@ -192,7 +196,7 @@ class PostProcessor:
 
     def _best_locations(self, logits: Tensor) -> _LevelCandidates:
         num_locations, num_classes = logits.shape[-2:]
-        count = min(self.topk_candidates, num_locations)
+        count = self._count(num_locations)
         _, best = logits.amax(-1).topk(count)
         index = best[..., None].expand(*best.shape, num_classes)
         scores = logits.gather(-2, index).float().sigmoid()
@@ -221,6 +225,9 @@ class FixedCandidates(PostProcessor):
         made = cls.__new__(cls)
         made.__dict__.update(other.__dict__)
         return made
+
+    def _count(self, available: int) -> int:
+        return self.topk_candidates
 
     def _level_candidates(self, logits: Tensor) -> _LevelCandidates:
         num_locations, num_classes = logits.shape[-2:]
