@@ -138,6 +138,13 @@ def test_int8_does_not_turn_to_floating_point_in_between(made: Made) -> None:
     assert {"Relu", "Shape"} <= before
 
 
+def test_int8_has_no_weights_that_nothing_reads(made: Made) -> None:
+    """onnxruntime would warn of each."""
+    graph = onnx.load(made.file).graph
+    read = {name for node in graph.node for name in node.input}
+    assert [x.name for x in graph.initializer if x.name not in read] == []
+
+
 def test_int8_says_what_it_lost(made: Made, folder: Path) -> None:
     file, said = made.file, made.said
     assert "calibrates on 4 of 4 images" in said

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from vfnet_yolof.layers.nms import HardNMS
-from vfnet_yolof.modeling.postprocess import PostProcessor
+from vfnet_yolof.modeling.postprocess import FixedCandidates, PostProcessor
 
 SIZE = (60, 80)  # (H, W) px
 LEVELS = (30, 8)  # locations
@@ -101,9 +101,19 @@ def check(logits, boxes, quality, processor: PostProcessor) -> int:
     class_agnostic=st.booleans(),
     max_detections=st.sampled_from([3, 100]),
     clip=st.sampled_from(["before_nms", "after_nms"]),
+    fixed=st.booleans(),
 )
 def test_equals_brute_force(
-    seed, mode, num_classes, topk, score_thresh, with_quality, class_agnostic, max_detections, clip
+    seed,
+    mode,
+    num_classes,
+    topk,
+    score_thresh,
+    with_quality,
+    class_agnostic,
+    max_detections,
+    clip,
+    fixed,
 ) -> None:
     logits, boxes, quality = predictions(num_classes, seed)
     processor = PostProcessor(
@@ -114,7 +124,24 @@ def test_equals_brute_force(
         candidates=mode,
         clip=clip,
     )
+    if fixed:
+        processor = FixedCandidates.like(processor)
     check(logits, boxes, quality if with_quality else None, processor)
+
+
+@pytest.mark.parametrize("mode", ["pair", "location"])
+@pytest.mark.parametrize("factors", [False, True])
+def test_their_number_can_be_fixed(mode: str, factors: bool) -> None:
+    """As exported graphs need it: 50 a level, though the second has 8 locations of 3 classes."""
+    logits, boxes, quality = predictions(3, 1)
+    fixed = FixedCandidates.like(PostProcessor(topk_candidates=50, candidates=mode))
+    found = fixed.candidate_boxes(
+        logits, lambda level, index: boxes[level][index], SIZE, quality if factors else None
+    )
+    assert len(found.boxes) == 2 * 50
+    assert len(found.scores) == 2 * 50 * (1 if mode == "pair" else 3)
+    filled = found.scores.view(2, -1)[1, 8 * 3 :]
+    assert len(filled) > 0 and filled.max() == 0
 
 
 def test_every_option_changes_the_result() -> None:

@@ -188,4 +188,9 @@ def _prepared(model: Any) -> Any:
             own = graph.initializer.add()
             own.CopyFrom(bias)
             own.name = node.input[2]
+    # What nothing reads any more would be in the file, and onnxruntime would warn of it.
+    used = {name for node in graph.node for name in node.input}
+    kept = [entry for entry in graph.initializer if entry.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
     return copied
