@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 # Okabe and Ito's colours, which differ for colour-blind eyes as well.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -25,6 +22,10 @@ def draw_curves(
         y_label: what the values are, with their unit.
         marked: names of curves with a dot at each value; those of a single value have one anyway.
     """
+    # Here, since each process of a training imports this module, and few draw.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8.0, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)  # no display and no state that other figures share
     axes = figure.add_subplot()
