@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.layers import CNNBlockBase
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from tiny import (
     tiny_atss,
     tiny_foveabox,
@@ -22,6 +23,8 @@ from vfnet_yolof.analysis.diagram import diagram, draw, layered
 from vfnet_yolof.analysis.uses import predictions_of, uses_of
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.drawing.charts import file_bytes
+from vfnet_yolof.modeling.losses import GuidedFocalLoss
+from vfnet_yolof.modeling.meta_arch.gfl import CenternessTarget, IoUTarget
 
 SIZE = (64, 96)
 
@@ -94,7 +97,10 @@ def test_a_joint_representation_learns_from_the_box_and_is_tested_as_it_is() -> 
     """Generalized Focal Loss, figures 1b and 4."""
     assert used(tiny_gfl()) == {
         "training logits": (["QualityFocalLoss", "target: IoU"], ["logits", "sides"]),
-        "training sides": (["GIoU loss × PredictedScore", "with DFL"], ["sides"]),
+        "training sides": (
+            ["GIoU loss", "weight: PredictedScore", "with DFL"],
+            ["sides", "logits"],
+        ),
         "testing": (["in tests", "HardNMS"], ["logits", "sides"]),
     }
 
@@ -103,14 +109,52 @@ def test_a_separate_quality_meets_the_scores_in_tests_only() -> None:
     """Generalized Focal Loss, figures 1a and 6."""
     assert used(tiny_atss()) == {
         "training logits": (["FocalLoss"], ["logits"]),
-        "training sides": (["GIoU loss × CenternessTarget"], ["sides"]),
-        "training quality_logits": (
-            ["cross entropy", "target: CenternessTarget"],
-            ["quality_logits"],
-        ),
+        "training sides": (["GIoU loss", "weight: Centerness"], ["sides"]),
+        "training quality_logits": (["cross entropy", "target: Centerness"], ["quality_logits"]),
         "testing product": (["×"], ["logits", "quality_logits"]),
         "testing": (["in tests", "HardNMS"], ["testing product", "sides"]),
     }
+
+
+def test_what_is_measured_has_an_arrow() -> None:
+    """Generalized Focal Loss, figure 6: an IoU is that of the predicted box, centerness is not."""
+    model = tiny_atss()
+    model.quality = model.cls_quality = IoUTarget()
+    model.cls_loss = GuidedFocalLoss()
+    uses = used(model)
+    assert uses["training logits"] == (["GuidedFocalLoss", "weight: IoU"], ["logits", "sides"])
+    assert uses["training quality_logits"] == (
+        ["cross entropy", "target: IoU"],
+        ["quality_logits", "sides"],
+    )
+    model.cls_quality = CenternessTarget()
+    assert used(model)["training logits"] == (["GuidedFocalLoss", "weight: Centerness"], ["logits"])
+
+
+def test_a_loss_of_ones_own_takes_the_quality_as_the_detector_does() -> None:
+    class Own:
+        """Without the attributes of this project's losses."""
+
+    model = tiny_yolof()
+    model.cls_loss = Own()
+    assert used(model)["training logits"] == (["Own", "quality: IoU"], ["logits", "deltas"])
+
+
+def test_detectron2s_fcos_is_drawn_without_losses(tmp_path: Path) -> None:
+    drawn = diagram("baselines/fcos_small.py", (64, 96))
+    assert "in tests" not in texts_of(file_bytes(drawn.figure, "svg"))
+
+
+def test_no_arrow_crosses_a_box_that_it_does_not_belong_to() -> None:
+    for build in (tiny_atss, tiny_gfl, tiny_vfnet):
+        axes = draw(build(), SIZE, "")[0].axes[0]
+        boxes = [patch.get_bbox() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
+        ways = [zip(*line.get_data(), strict=True) for line in axes.lines]
+        ways += [x._posA_posB for x in axes.patches if isinstance(x, FancyArrowPatch)]
+        for (x0, y0), (x1, y1) in ways:
+            for share in (0.25, 0.5, 0.75):
+                x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
+                assert not any(box.x0 < x < box.x1 and box.y0 < y < box.y1 for box in boxes)
 
 
 def test_vfnet_learns_the_quality_of_its_refined_box() -> None:
@@ -174,6 +218,11 @@ def test_command(tmp_path: Path, capsys) -> None:
     assert ">4 × 8 GeneralDistribution</text>" in output.read_text(encoding="utf-8")
     content = json.loads(output.with_suffix(".json").read_text())
     assert content["image"] == [96, 128]
+    assert content["uses"][-1] == {
+        "part": "testing",
+        "lines": ["in tests", "HardNMS"],
+        "sources": ["logits", "sides"],
+    }
     assert {x["part"] for x in content["blocks"]} == {"backbone", "neck", "head"}
 
 

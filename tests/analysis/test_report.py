@@ -121,7 +121,9 @@ def test_results_that_overlap_nothing_are_told() -> None:
     report = analyse(ground, detections([(0, 0, [500.0, 500.0, 10.0, 10.0], 0.5)]))
     assert any("No detection overlaps any box" in note for note in report.notes)
     assert any("1 of 2 images have no detection" in note for note in report.notes)
-    assert any("1 classes have no boxes here and no AP: class1" in note for note in report.notes)
+    assert any(
+        "Classes without boxes here, and without AP: 1 (class1)." in note for note in report.notes
+    )
 
 
 def test_names_that_are_markup(tmp_path: Path) -> None:

@@ -53,19 +53,27 @@ def diagram(
 ) -> Drawn:
     """The diagram of a config's detector; its numbers are :meth:`.Architecture.as_dict`.
 
+    With them ``uses``: the losses and what tests do, with the predictions that each takes.
+
     Raises:
         OSError, ValueError: no such config, a wrong change, or a size that is not positive.
         ConfigError: the config has no detector whose parts can be told apart.
     """
     build = read_inference_config(config, changes, trust).build_model
     try:
-        figure, graph = draw(build_without_memory(build), size, config)
+        model = build_without_memory(build)
+        figure, graph = draw(model, size, config)
     except TypeError as error:
         raise ConfigError(f"{config}: {error}") from error
     names = ", ".join(name for name, _, _ in graph.levels)
     blocks = sum(block.repeats for block in graph.blocks.values())
     sentence = f"{config}: {blocks} blocks; the head takes {names}."
-    return Drawn(figure, graph.as_dict(), sentence)
+    uses = uses_of(model, predictions_of(model, graph)).values()
+    numbers = {
+        **graph.as_dict(),
+        "uses": [{"part": x.part, "lines": x.lines, "sources": [*x.sources]} for x in uses],
+    }
+    return Drawn(figure, numbers, sentence)
 
 
 def draw(model: nn.Module, size: tuple[int, int], title: str) -> tuple[Figure, Architecture]:
@@ -235,10 +243,11 @@ def _draw_blocks(axes: Axes, blocks: Mapping[str, Block], places: Places) -> Non
 
 
 def _way(places: Places, source: str, name: str) -> list[tuple[float, float]]:
-    """The places that an arrow passes; above a box that would lie on it."""
+    """The places that an arrow passes: level across a column, or above a box that lies on it."""
     (x0, y0), (x1, y1) = places[source], places[name]
     between = [places.get(f"{source} > {step}") for step in range(int(x0) + 1, int(x1))]
-    way = [x for x in between if x is not None]
+    half = _BOX[0] / 2 / _COLUMN
+    way = [(x + side, y) for x, y in filter(None, between) for side in (-half, half)]
     if y0 == y1 and any(x0 < x < x1 and y == y0 for x, y in places.values()):
         way = way or [(x0 + 0.5, y0 - 0.48), (x1 - 0.5, y0 - 0.48)]
     return [places[source], *way, places[name]]

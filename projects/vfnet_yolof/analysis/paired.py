@@ -25,6 +25,7 @@ from .report_images import drawn_image
 from .report_page import cards, document, figures, heading, legend, paragraph, table
 
 RESAMPLES = 1000
+FEWEST_IMAGES = 10  # resamples of fewer say little of other images
 _COVERED = 95  # per cent of the resampled differences, between the ends of an interval
 _SHOWN = 15  # classes in the chart, images on the page
 
@@ -47,7 +48,7 @@ class Comparison:
         difference: of AP, B minus A. classes: by position, None for those without boxes.
         disagreement: (N,) int64, boxes of an image that one of them alone found, and how many more
             wrong detections one of them made.
-        resamples: how many.
+        resamples: how many. images: of the data.
     """
 
     names: tuple[str, str]
@@ -56,6 +57,7 @@ class Comparison:
     classes: list[Interval | None]
     disagreement: np.ndarray
     resamples: int
+    images: int
 
     @property
     def verdict(self) -> str:
@@ -66,6 +68,11 @@ class Comparison:
             f"AP {self.ap[1]:.1f} against {self.ap[0]:.1f}, difference {change.value:+.1f} "
             f"(95 % interval {change.low:+.1f} to {change.high:+.1f})"
         )
+        if self.images < FEWEST_IMAGES:
+            return (
+                f"{b} and {a} are not told apart: {self.images} images are too few, at least "
+                f"{FEWEST_IMAGES} are needed for an interval. {figures[0].upper()}{figures[1:]}."
+            )
         if change.low > 0:
             return f"{b} is better than {a}: {figures}."
         if change.high < 0:
@@ -110,6 +117,7 @@ def compared(
         ],
         _disagreement(*reports),
         resamples,
+        count,
     )
 
 

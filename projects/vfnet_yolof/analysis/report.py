@@ -215,8 +215,8 @@ def _notes(report: Report) -> list[str]:
     ]
     if absent:
         notes.append(
-            f"{len(absent)} classes have no boxes here and no AP: {', '.join(absent[:8])}"
-            + (", ..." if len(absent) > 8 else ".")
+            f"Classes without boxes here, and without AP: {len(absent)} ({', '.join(absent[:8])}"
+            + (", ...)." if len(absent) > 8 else ").")
         )
     return notes
 

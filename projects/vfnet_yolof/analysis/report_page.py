@@ -187,7 +187,7 @@ def _errors(report: Report) -> str:
         "Both": "wrong class and poor place",
         "Dupe": "a box that another detection has",
         "Bkg": "nothing there",
-        "Miss": "box that no detection comes near",
+        "Miss": "box not found, and no Loc or Cls detection on it",
     }
     rows = [[f"{x}: {meaning[x]}", errors.counts[x], _figure(errors.lost[x], 2)] for x in KINDS]
     rows += [

@@ -46,32 +46,28 @@ def predictions_of(model: nn.Module, graph: Architecture) -> dict[str, Block]:
 def uses_of(model: nn.Module, predictions: Mapping[str, Block]) -> dict[str, Block]:
     """The losses that predictions learn from, and what tests do with them.
 
-    A classification loss whose targets are the quality of the predicted box has an arrow from the
-    box as well: the joint representation. A quality branch has a loss of its own, and only in tests
-    meets the scores.
+    A loss whose targets or weights are a measured quality has an arrow from what is measured, too:
+    in a joint representation from the box to the loss of the scores. A quality branch has a loss of
+    its own, and only in tests meets the scores.
 
     Args:
         predictions: of :func:`predictions_of`.
 
     Returns:
-        Blocks of the parts "training" and "testing", each after its sources.
+        Blocks of the parts "training" and "testing", each after its sources. None for a detector
+        that is not this project's, whose losses are not known.
     """
-    losses = {
-        "logits": [_kind(model, "cls_loss")],
-        **dict.fromkeys(("sides", "deltas", "ltrb_init", "sides_init"), [_box_loss(model)]),
-        "quality_logits": ["cross entropy", f"target: {_kind(model, 'quality')}"],
-    }
-    if "sides" in predictions:
-        losses["sides"] = [*losses["sides"], _side_loss(model)]
+    if not hasattr(model, "postprocessor"):
+        return {}
     box = next((name for name in _BOXES if name in predictions), None)
     blocks = {}
     for name in predictions:
-        lines = [x for x in losses.get(name, []) if x]
-        sources = [name]
-        if name == "logits" and box and getattr(model.cls_loss, "uses_quality", False):
-            lines.append(f"target: {_class_quality(model)}")
-            sources.append(box)
+        lines, measured = _loss(model, name)
+        if name == box and (shape := _side_loss(model)):
+            lines.append(shape)
         if lines:
+            own = (box if x in _BOXES else x for x in measured)
+            sources = [name, *(x for x in own if x in predictions)]
             blocks[f"training {name}"] = _block(name, TRAINING, lines, sources)
     scores = "logits"
     if "quality_logits" in predictions:
@@ -80,6 +76,34 @@ def uses_of(model: nn.Module, predictions: Mapping[str, Block]) -> dict[str, Blo
     lines = ["in tests", _kind(model.postprocessor, "nms")]
     blocks["testing"] = _block("testing", TESTING, lines, [x for x in (scores, box) if x])
     return blocks
+
+
+def _loss(model: nn.Module, name: str) -> tuple[list[str], tuple[str, ...]]:
+    """What the loss of one kind of predictions is called, and which predictions it measures."""
+    if name == "logits":
+        loss = getattr(model, "cls_loss", None)
+        lines = [_kind(model, "cls_loss")]
+        if loss is None or not getattr(loss, "uses_quality", True):
+            return [x for x in lines if x], ()
+        # Detectors without a choice hand over the IoU of the predicted box.
+        role = getattr(loss, "quality_role", "quality")
+        lines.append(f"{role}: {_measure(model, 'cls_quality') or 'IoU'}")
+        return lines, _reads(model, "cls_quality")
+    if name == "quality_logits":
+        return ["cross entropy", f"target: {_measure(model, 'quality')}"], _reads(model, "quality")
+    lines = [_kind(model, "box_loss") or str(getattr(model, "box_loss_name", ""))]
+    if weight := _measure(model, "box_quality"):
+        return [*lines, f"weight: {weight}"], _reads(model, "box_quality")
+    return [x for x in lines if x], ()
+
+
+def _measure(model: nn.Module, name: str) -> str:
+    return _kind(model, name).removesuffix("Target")
+
+
+def _reads(model: nn.Module, name: str) -> tuple[str, ...]:
+    """What a measure looks at; of one that does not say so, and without a choice, the box."""
+    return tuple(getattr(getattr(model, name, None), "reads", ("sides",)))
 
 
 def _block(name: str, part: str, lines: list[str], sources: Iterable[str]) -> Block:
@@ -99,17 +123,6 @@ def _sides(model: nn.Module) -> str:
     channels = getattr(representation, "channels", 1)
     name = type(representation).__name__
     return f"4 × {channels} {name}" if channels > 1 else name
-
-
-def _class_quality(model: nn.Module) -> str:
-    """The measure that the scores of positives learn; the IoU where the detector has no choice."""
-    return _kind(model, "cls_quality").removesuffix("Target") or "IoU"
-
-
-def _box_loss(model: nn.Module) -> str:
-    """Its name, and the measure that weights it, where there is one to choose."""
-    name = _kind(model, "box_loss") or str(getattr(model, "box_loss_name", ""))
-    return " × ".join(x for x in (name, _kind(model, "box_quality")) if x)
 
 
 def _side_loss(model: nn.Module) -> str:

@@ -45,5 +45,5 @@ def qfl(subjects: Sequence[Subject], options: Options) -> Drawn:
         figure,
         numbers,
         f"The loss of {len(curves)} beta is least where the score is the quality, "
-        f"{options.quality:g}; beta 0 is the cross entropy.",
+        f"{options.quality:g}" + ("; beta 0 is the cross entropy." if 0 in options.betas else "."),
     )

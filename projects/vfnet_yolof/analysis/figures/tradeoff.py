@@ -23,6 +23,7 @@ _AXES = {
     _TIME: ("milliseconds", 1.0, "time of an image (ms)"),
     _ADDS: ("multiply_adds", 1e9, "multiply-adds of an image (10^9)"),
 }
+_NAMED = 15  # published points at most of a series, so that all have their names
 _WIDE = 8  # times the least cost: with dearer points the axis is logarithmic
 _EVALUATED = {"vfnet": TEST_DEV, "gfl": TEST_DEV, "yolof": VAL}  # as in the papers' figures
 
@@ -81,7 +82,7 @@ def tradeoff(subjects: Sequence[Subject], options: Options) -> Drawn:
         )
         # Of a paper's many points those are named to which none of it is better and cheaper.
         best[name] = front(series)
-        for point in best[name] if hollow else series:
+        for point in best[name] if hollow and len(series) > _NAMED else series:
             axes.annotate(
                 plain(point.name),
                 (point.cost, point.ap),

@@ -62,10 +62,12 @@ class ClassificationLoss:
 
     Attributes:
         uses_quality: whether the positives' quality has an influence.
+        quality_role: which, in one word; for diagrams.
         has_background: whether the logits have one more class, the last, for background.
     """
 
     uses_quality = True
+    quality_role = "target"
     has_background = False
 
     def __call__(

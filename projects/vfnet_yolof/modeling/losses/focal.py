@@ -91,6 +91,8 @@ class GuidedFocalLoss(ClassificationLoss):
         ValueError: one of them is out of range.
     """
 
+    quality_role = "weight"
+
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, eta: float = 1.5) -> None:
         check_share(alpha=alpha)
         check_nonnegative(gamma=gamma, eta=eta)

@@ -42,7 +42,13 @@ class Positives(NamedTuple):
 
 
 class CenternessTarget:
-    """Centerness of the location in the ground truth (FCOS)."""
+    """Centerness of the location in the ground truth (FCOS).
+
+    Attributes:
+        reads: of every measure: which of the head's predictions it looks at.
+    """
+
+    reads: tuple[str, ...] = ()
 
     def __call__(self, positives: Positives) -> Tensor:
         """(P,) in [0, 1]."""
@@ -52,6 +58,8 @@ class CenternessTarget:
 class IoUTarget:
     """IoU of the predicted box with the ground truth."""
 
+    reads: tuple[str, ...] = ("sides",)
+
     def __call__(self, positives: Positives) -> Tensor:
         """(P,) in [0, 1]."""
         return aligned_iou(positives.pred_boxes, positives.boxes)
@@ -60,6 +68,8 @@ class IoUTarget:
 class PredictedScore:
     """The best class score: what a joint representation itself says about the quality."""
 
+    reads: tuple[str, ...] = ("logits",)
+
     def __call__(self, positives: Positives) -> Tensor:
         """(P,) in [0, 1]."""
         return positives.logits.sigmoid().amax(1)
@@ -67,6 +77,8 @@ class PredictedScore:
 
 class EqualQuality:
     """1 for every positive."""
+
+    reads: tuple[str, ...] = ()
 
     def __call__(self, positives: Positives) -> Tensor:
         """(P,) ones."""
