@@ -66,7 +66,7 @@ def uses_of(model: nn.Module, predictions: Mapping[str, Block]) -> dict[str, Blo
         if name == box and (shape := _side_loss(model)):
             lines.append(shape)
         if lines:
-            own = (box if x in _BOXES else x for x in measured)
+            own = (box if box and x in _BOXES else x for x in measured)
             sources = [name, *(x for x in own if x in predictions)]
             blocks[f"training {name}"] = _block(name, TRAINING, lines, sources)
     scores = "logits"
