@@ -132,6 +132,20 @@ def test_two_of_them_are_compared(run: Path, data: Path, tmp_path: Path, capsys:
         assert message in capsys.readouterr().err
 
 
+def test_different_data_are_seen_before_the_evaluations(
+    run: Path, data: Path, tmp_path: Path, capsys: Output
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    text = (run / "config.yaml").read_text()
+    data_of_other = write_data(tmp_path / "circles", images=3)
+    (other / "config.yaml").write_text(text.replace(str(data), str(data_of_other)))
+    output = tmp_path / "compared"
+    assert main(["compare", str(run), str(other), "--device", "cpu", "--output", str(output)]) == 2
+    assert "The models are evaluated on different data, " in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_a_run_resumes_by_its_folder(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "moved"
     shutil.copytree(run, folder)

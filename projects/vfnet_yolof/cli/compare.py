@@ -170,6 +170,7 @@ def _compare_models(args: argparse.Namespace, models: Sequence[str]) -> int:
 
     if not args.output:
         raise ConfigError("--output is missing, the folder for both evaluations.")
+    _require_one_data_set([_test_data(args, model) for model in models])
     folders = [Path(args.output) / which for which in ("a", "b")]
     for model, folder in zip(models, folders, strict=True):
         command = [model, *training_options(args), "--output", str(folder)]
@@ -180,13 +181,33 @@ def _compare_models(args: argparse.Namespace, models: Sequence[str]) -> int:
         if not file.is_file():
             raise ConfigError(f"The evaluation has not written {file}, which is compared.")
     metrics = [json.loads((file.parent / "metrics.json").read_text()) for file in results]
-    names = {content["dataset"] for content in metrics}
-    if len(names) > 1:
+    names = [content["dataset"] for content in metrics]
+    _require_one_data_set(names)
+    return _compare_pair(args, truth_of_dataset(names[0]), models, list(map(str, results)))
+
+
+def _test_data(args: argparse.Namespace, model: str) -> str | None:
+    """Name of the data that a model is going to be evaluated on; None of an exported file."""
+    from ..engine.classes import dataset_names
+    from ..engine.named_model import named_model
+    from ..runtime import is_exported
+    from .train import argument_parser
+    from .training import read_arguments
+
+    if is_exported(model):
+        return None
+    command = ["--config-file", named_model(model).config, "--eval-only", *training_options(args)]
+    config = read_arguments(argument_parser().parse_intermixed_args(command))
+    return ", ".join(dataset_names(config.cfg, "test"))
+
+
+def _require_one_data_set(names: Sequence[str | None]) -> None:
+    known = list(dict.fromkeys(x for x in names if x is not None))
+    if len(known) > 1:
         raise ConfigError(
-            f"The models were evaluated on different data, {' and '.join(sorted(names))}: name "
-            "what both are to be evaluated on with --data."
+            f"The models are evaluated on different data, {' and '.join(known)}: name what both "
+            "are to be evaluated on with --data."
         )
-    return _compare_pair(args, truth_of_dataset(names.pop()), models, list(map(str, results)))
 
 
 def _compare_pair(
