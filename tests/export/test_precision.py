@@ -246,7 +246,7 @@ def test_options_that_do_not_go_together(folder: Path, tmp_path: Path, capsys: O
 def test_calibration_that_cannot_be_used(folder: Path, tmp_path: Path, capsys: Output) -> None:
     with pytest.raises(CalibrationError, match="folder .* has no images"):
         Calibration.of(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+    with pytest.raises(CalibrationError, match=r"neither a folder nor a file .*none\.json"):
         Calibration.of(tmp_path / "none.json")
     with pytest.raises(CalibrationError, match="neither a folder of images nor an annotation file"):
         Calibration.of(folder / "images" / "0.png")

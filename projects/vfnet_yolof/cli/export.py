@@ -114,7 +114,8 @@ def _run(args: argparse.Namespace) -> int:
     )
     weights = named.weights(args.weights) or predictor.cfg.weights
     license = license_of(weights) if weights and Path(weights).is_file() else None
-    target = Path(args.output) / _name(predictor.cfg.name)
+    trained = named.run or named.checkpoint  # a run's configuration has the same name in each
+    target = Path(args.output) / _name(str(weights) if trained else predictor.cfg.name)
     checks = export_detector(
         predictor.model,
         predictor.cfg,
@@ -130,7 +131,7 @@ def _run(args: argparse.Namespace) -> int:
     for check in checks:
         print(f"  {check}")
     if license is None:
-        print("The licence of the weights is not known: the file names none.")
+        print("The licence of the weights is not known.")
     print(f"exported: {target}{FORMATS[args.format]}")
     return 0
 

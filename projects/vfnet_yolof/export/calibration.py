@@ -48,7 +48,7 @@ class Calibration:
 
         Raises:
             CalibrationError: there are none, or one that the annotation file names is missing.
-            FileNotFoundError, ValueError: as of :func:`.load_annotations`.
+            ValueError: as of :func:`.load_annotations`.
         """
         path = Path(source)
         if path.is_dir():
@@ -56,7 +56,9 @@ class Calibration:
             root, annotated = None, False
             if not files:
                 raise CalibrationError(f"--calibration: folder {path} has no images.")
-        elif path.is_file() and path.suffix.lower() != ".json":
+        elif not path.exists():
+            raise CalibrationError(f"--calibration: there is neither a folder nor a file {path}")
+        elif path.suffix.lower() != ".json":
             raise CalibrationError(
                 f"--calibration: {path} is neither a folder of images nor an annotation file (JSON)"
             )

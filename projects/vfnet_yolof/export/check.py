@@ -23,7 +23,7 @@ MAX_BOX_ERROR = 0.01  # px
 MAX_RELATIVE_ERROR = 1e-4  # of the longer side, which is added where weights are random
 MAX_SCORE_ERROR = 1e-4
 MAX_UNMATCHED = 0.02  # share: two overlapping boxes of nearly equal scores may change places
-_COMPETING = 1000  # candidates of an image that are compared, before NMS
+_COMPETING, _KEPT = 1000, 100  # candidates of an image that are compared, before and after NMS
 
 
 class CheckFailed(ValueError):
@@ -98,6 +98,11 @@ def checked(
         for size in sizes
         for batch in BATCHES
     ]
+    if not any(check.detections for check in checks):
+        raise CheckFailed(
+            "The detector finds nothing in the images of the check, even at a score of 0, so that "
+            "the file cannot be compared with it, and is not kept."
+        )
     # The file itself.
     _checked(file, model, noise((1, 3, *sizes[0]), generator), metadata, allowed)
     return checks
@@ -135,7 +140,10 @@ def _checked(
         found = _best(*outputs)
     if allowed is None:
         allowed = MAX_BOX_ERROR + MAX_RELATIVE_ERROR * max(size)
-    check = _compared(size, _expected(model, images, metadata), found)._replace(allowed=allowed)
+    limit = metadata.max_detections if metadata.nms == "inside" else _KEPT
+    lowest = float(model.postprocessor.score_thresh)
+    expected = _expected(model, images, metadata)
+    check = _compared(size, expected, found, limit, lowest)._replace(allowed=allowed)
     if not check.good:
         raise CheckFailed(f"The exported file differs from the detector, and is not kept: {check}")
     return check
@@ -160,20 +168,24 @@ def _best(boxes: np.ndarray, scores: np.ndarray) -> list[Found]:
     every = torch.from_numpy(scores).flatten(1)
     top, places = every.topk(min(_COMPETING, every.shape[1]))
     few = torch.zeros_like(every).scatter(1, places, top).view(scores.shape)
-    kept = suppressed(torch.from_numpy(boxes), few, 0.6, False, 100)
-    values, index = kept.flatten(1).topk(min(100, kept[0].numel()))
+    kept = suppressed(torch.from_numpy(boxes), few, 0.6, False, _KEPT)
+    values, index = kept.flatten(1).topk(min(_KEPT, kept[0].numel()))
     rows, classes = index // kept.shape[2], index % kept.shape[2]
     return [
-        Found(boxes[i, row], value.numpy(), number.numpy())
-        for i, (row, value, number) in enumerate(zip(rows.numpy(), values, classes, strict=True))
+        Found(boxes[i, row[some]], value[some].numpy(), number[some].numpy())
+        for i, (row, value, number) in enumerate(zip(rows, values, classes, strict=True))
+        for some in [value > 0]
     ]
 
 
-def _compared(size: tuple[int, int], expected: list[Found], found: list[Found]) -> Check:
+def _compared(
+    size: tuple[int, int], expected: list[Found], found: list[Found], limit: int, lowest: float
+) -> Check:
+    """Differences of detections, of which a limit or a score threshold may cut off the last."""
     box_error = score_error = 0.0
     unmatched = 0
     for theirs, ours in zip(expected, found, strict=True):
-        pairs, alone = paired(theirs, ours)
+        pairs, alone = paired(theirs, ours, limit, lowest)
         unmatched += alone
         for a, b in pairs:
             box_error = max(box_error, float(np.abs(theirs.boxes[a] - ours.boxes[b]).max()))
@@ -190,11 +202,16 @@ def noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return ((0.7 * smooth + 0.3 * fine) * 255).round()
 
 
-def paired(theirs: Found, ours: Found) -> tuple[list[tuple[int, int]], int]:
+def paired(
+    theirs: Found, ours: Found, limit: int, lowest: float
+) -> tuple[list[tuple[int, int]], int]:
     """Detections of the same class that are nearest to each other, and how many have no partner.
 
     Equal scores may come in another order, and the last of those that a limit cuts off may be
-    another of (nearly) the same score: these are not counted.
+    another of (nearly) the same score, as may be those at the threshold: these are not counted.
+
+    Args:
+        limit: so many detections there are at most. lowest: all scores are above it.
     """
     pairs = []
     left = list(range(len(ours.scores)))
@@ -214,5 +231,6 @@ def paired(theirs: Found, ours: Found) -> tuple[list[tuple[int, int]], int]:
         else:
             alone.append(float(theirs.scores[a]))
     alone += [float(ours.scores[b]) for b in left]
-    last = min(theirs.scores.min(initial=1.0), ours.scores.min(initial=1.0)) + MAX_SCORE_ERROR
-    return pairs, sum(score > last for score in alone)
+    if max(len(theirs.scores), len(ours.scores)) >= limit:
+        lowest = float(min(theirs.scores.min(initial=1.0), ours.scores.min(initial=1.0)))
+    return pairs, sum(score > lowest + MAX_SCORE_ERROR for score in alone)

@@ -93,6 +93,8 @@ class Agreement(NamedTuple):
     @property
     def good(self) -> bool:
         """Whether it is the same detector still; how good is for the reader of the figures."""
+        if self.detections == 0 and self.needed > 0:
+            return self.ap is not None  # else nothing speaks for it
         return self.matched >= self.needed * self.detections
 
     def __str__(self) -> str:
@@ -152,6 +154,10 @@ def reduced(
     if not agreement.good:
         raise CheckFailed(
             f"The {agreement.precision} file is far from the detector, and is not kept: {agreement}"
+            if agreement.detections
+            else f"The detector finds nothing of a score of {agreement.score:g} or more in the "
+            f"images, so that the {agreement.precision} file cannot be compared with it, and is "
+            "not kept: calibrate on images of what it detects, or name annotated data with --data"
         )
     return Reduced(path, metadata, agreement)
 

@@ -34,7 +34,7 @@ from ..optimization.winograd import WinogradConv2d
 from ..runtime import ExportedFileError, Metadata, processor
 from ..runtime.detector import open_graph
 from ..runtime.metadata import resized
-from ..utils.files import FileWriteError, cache_dir, write_atomically
+from ..utils.files import cache_dir, write_atomically
 from .exported import ExportedModel
 
 logger = logging.getLogger(__name__)
@@ -270,8 +270,8 @@ class Chooser:
     def _opened_or_told(self, runtime: str) -> ExportedModel | None:
         try:
             return self.opened(runtime)
-        except (ModuleNotFoundError, ValueError, FileWriteError) as error:
-            reason = str(error)
+        except Exception as error:  # exporters and runtimes have their own types
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             if isinstance(error, ModuleNotFoundError):
                 reason = f"exporting for it needs pip install {error.name}"
             logger.warning("%s is not taken, though installed: %s", runtime, reason)

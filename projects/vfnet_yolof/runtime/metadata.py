@@ -98,13 +98,19 @@ class Metadata:
             entries = json.loads(text)
             number = entries["format"]
             if number == FORMAT:
-                return cls(**entries)
+                return cls(**entries)._checked(path)
         except (ValueError, TypeError, KeyError) as error:
             raise ExportedFileError(f"{path}: its entry {KEY!r} is damaged: {error}") from error
         raise ExportedFileError(
             f"{path} has metadata of format {number}; this release reads {FORMAT}: update "
             "vfnet-yolof, or export it again"
         )
+
+    def _checked(self, path: str | os.PathLike[str]) -> Metadata:
+        kind = self.resize.get("kind")
+        if kind not in ("none", "fixed", "shortest_edge"):
+            raise ExportedFileError(f"{path}: images are resized by {kind!r}, which is not known")
+        return self
 
     def prepared(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 in ``channel_order`` -> (3, H', W') float32 for the graph.
