@@ -146,6 +146,25 @@ def test_different_data_are_seen_before_the_evaluations(
     assert not output.exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "name"), [("", "model_best"), ("model_final.pth", "model_final")], ids=["run", "file"]
+)
+def test_exported_files_are_named_after_the_weights(
+    run: Path, tmp_path: Path, model: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/serving.md goes on with them."""
+    pytest.importorskip("onnxscript", reason="exporting needs the extra [export]: onnxscript")
+    targets = []
+
+    def written(model: object, config: object, target: Path, *_: object, **__: object) -> list:
+        targets.append(target)
+        return []
+
+    monkeypatch.setattr("vfnet_yolof.export.write.export_detector", written)
+    assert main(["export", str(run / model), "--output", str(tmp_path)]) == 0
+    assert targets == [tmp_path / name]
+
+
 def test_a_run_resumes_by_its_folder(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "moved"
     shutil.copytree(run, folder)
