@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tiny import tiny_yolof
 from vfnet_yolof.export.calibration import Calibration, CalibrationError
 from vfnet_yolof.export.check import Check, _compared
+from vfnet_yolof.export.graph import DetectorGraph
 from vfnet_yolof.export.precision import Agreement
+from vfnet_yolof.modeling.postprocess import PostProcessor
 from vfnet_yolof.runtime import ExportedFileError, Found, Metadata
 
 NONE = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
@@ -71,3 +74,16 @@ def test_a_way_of_resizing_that_is_not_known_is_refused() -> None:
     )
     with pytest.raises(ExportedFileError, match="'letterbox', which is not known"):
         Metadata.from_json(metadata.to_json(), "model.onnx")
+    damaged = metadata.to_json().replace('{\n  "kind": "letterbox"\n }', "[]")
+    with pytest.raises(ExportedFileError, match=r"^model\.onnx: its entry .* is damaged"):
+        Metadata.from_json(damaged, "model.onnx")
+
+
+def test_post_processing_of_ones_own_is_refused() -> None:
+    class Own(PostProcessor):
+        """Would be left out of the graph."""
+
+    model = tiny_yolof()
+    model.postprocessor = Own()
+    with pytest.raises(ValueError, match="Own cannot be exported"):
+        DetectorGraph(model, onnx=True)

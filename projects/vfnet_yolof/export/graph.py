@@ -18,7 +18,7 @@ from torchvision.ops import nms
 from ..layers.nms import HardNMS
 from ..modeling.meta_arch.base import OneStageDetector
 from ..modeling.meta_arch.gfocal import GFocal
-from ..modeling.postprocess import FixedCandidates
+from ..modeling.postprocess import FixedCandidates, PostProcessor
 from ..optimization.folding import fold_batch_norms
 
 
@@ -54,6 +54,11 @@ class DetectorGraph(nn.Module):
                 "of the image before it is resized, whose size the graph does not see"
             )
         post = model.postprocessor
+        if type(post) is not PostProcessor:
+            raise ValueError(
+                f"{type(post).__name__} cannot be exported: the graph has the steps of "
+                "PostProcessor, not those of a class of one's own"
+            )
         self.suppression = None
         if nms:
             if not isinstance(post.nms, HardNMS):

@@ -99,7 +99,9 @@ class Metadata:
             number = entries["format"]
             if number == FORMAT:
                 return cls(**entries)._checked(path)
-        except (ValueError, TypeError, KeyError) as error:
+        except ExportedFileError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ExportedFileError(f"{path}: its entry {KEY!r} is damaged: {error}") from error
         raise ExportedFileError(
             f"{path} has metadata of format {number}; this release reads {FORMAT}: update "
