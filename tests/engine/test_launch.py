@@ -1,11 +1,13 @@
 """Several processes: own ones on the CPU, and those of torchrun and Slurm."""
 
 import os
+import tempfile
 
 import pytest
 import torch
 from engine_toy import report_ranks
 from vfnet_yolof.config.options import ConfigError
+from vfnet_yolof.engine import launch as launch_module
 from vfnet_yolof.engine.launch import Ranks, launch, ranks_from_environment
 
 TORCHRUN = {
@@ -75,6 +77,28 @@ def test_a_status_comes_back_and_every_process_knows_its_place(tmp_path):
         launch(report_ranks, (str(tmp_path),), num_gpus=0, num_processes=2)
     assert ended.value.code == 130
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0 of 2, 0 of 2", "1 of 2, 1 of 2"]
+
+
+@pytest.mark.slow
+def test_processes_of_one_machine_need_no_port(tmp_path, monkeypatch):
+    """A free port may be somebody else's before it is opened; they meet in a file instead."""
+    places = []
+    spawn = launch_module.mp.spawn
+
+    def watched(function, nprocs, args):
+        places.append(args[0].init_method)
+        spawn(function, nprocs=nprocs, args=args)
+
+    seen, folder = tmp_path / "seen", tmp_path / "a folder"
+    seen.mkdir()
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(launch_module.mp, "spawn", watched)
+    with pytest.raises(SystemExit):
+        launch(report_ranks, (str(seen),), num_gpus=0, num_processes=2)
+    assert len(list(seen.iterdir())) == 2
+    assert places[0].startswith(f"file://{folder}/")
+    assert not list(folder.iterdir())  # and nothing of it is left
 
 
 @pytest.mark.slow

@@ -8,15 +8,16 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from torch import multiprocessing as mp
-from torch.distributed.elastic.utils.distributed import get_free_port
 
 from ..config.options import ConfigError
 from ..utils import threads
@@ -85,8 +86,9 @@ def _slurm_url(env: Mapping[str, str], nodes: int) -> str:
             'Before srun: export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | '
             "head -n1); or give --dist-url tcp://<first machine>:<port>."
         )
-    # Jobs that share a machine have ports of their own.
-    port = env.get("MASTER_PORT") or str(20000 + int(env.get("SLURM_JOB_ID", "0")) % 20000)
+    # Jobs that share a machine have ports of their own, below those that Linux gives to whoever asks
+    # for any (from 32768).
+    port = env.get("MASTER_PORT") or str(20000 + int(env.get("SLURM_JOB_ID", "0")) % 12000)
     return f"tcp://{address}:{port}"
 
 
@@ -128,15 +130,13 @@ def launch(
     per_machine = num_processes if on_cpu else num_gpus
     if per_machine * num_machines == 1:
         return function(*args)
-    if dist_url == "auto":
-        if num_machines > 1:
-            raise ConfigError("Several machines need --dist-url tcp://<first machine>:<port>.")
-        dist_url = f"tcp://127.0.0.1:{get_free_port()}"
-    with handled(_pass_on):
+    if dist_url == "auto" and num_machines > 1:
+        raise ConfigError("Several machines need --dist-url tcp://<first machine>:<port>.")
+    with _meeting_place(dist_url) as place, handled(_pass_on):
         try:
             if on_cpu:
                 world, first = per_machine * num_machines, per_machine * machine_rank
-                ranks = Ranks(first, world, 0, per_machine, dist_url)
+                ranks = Ranks(first, world, 0, per_machine, place)
                 mp.spawn(_cpu_worker, nprocs=per_machine, args=(ranks, function, args))
             else:
                 detectron2_launch(
@@ -144,12 +144,26 @@ def launch(
                     per_machine,
                     num_machines=num_machines,
                     machine_rank=machine_rank,
-                    dist_url=dist_url,
+                    dist_url=place,
                     args=(function, args),
                 )
         except mp.ProcessExitedException as error:
             raise SystemExit(_status_of(error, machine_rank * per_machine)) from None
     return None
+
+
+@contextlib.contextmanager
+def _meeting_place(dist_url: str) -> Iterator[str]:
+    """Where processes meet; "auto": in a file, those of one machine.
+
+    A port that was free when it was looked for may be somebody else's when it is opened.
+    """
+    if dist_url != "auto":
+        yield dist_url
+        return
+    with tempfile.TemporaryDirectory(prefix="vfnet_yolof_") as folder:
+        # not as_uri(): PyTorch takes the path as it stands, a space included
+        yield f"file:///{(Path(folder).resolve() / 'store').as_posix().lstrip('/')}"
 
 
 def _status_of(error: mp.ProcessExitedException, first_rank: int) -> int:
