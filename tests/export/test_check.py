@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from tiny import tiny_yolof
 from vfnet_yolof.export.calibration import Calibration, CalibrationError
-from vfnet_yolof.export.check import Check, _compared
+from vfnet_yolof.export.check import Check, CheckFailed, _checked, _compared, noise
 from vfnet_yolof.export.graph import DetectorGraph
 from vfnet_yolof.export.precision import Agreement
 from vfnet_yolof.modeling.postprocess import PostProcessor
@@ -53,25 +57,52 @@ def test_calibration_that_is_not_there_is_named() -> None:
         Calibration.of("no/such")
 
 
+def metadata_with(**changes: Any) -> Metadata:
+    """Of a detector of one class."""
+    usual: dict[str, Any] = {
+        "detector": "VFNet",
+        "version": "1",
+        "class_names": ["cat"],
+        "category_ids": None,
+        "resize": {"kind": "none"},
+        "interpolation": "pil",
+        "channel_order": "RGB",
+        "pixel_mean": [0.0] * 3,
+        "pixel_std": [1.0] * 3,
+        "divisor": 32,
+        "static_size": None,
+        "nms": "inside",
+        "score_thresh": 0.05,
+        "iou_threshold": 0.6,
+        "class_agnostic": False,
+        "max_detections": 100,
+    }
+    return Metadata(**usual | changes)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"iou_threshold": 0.1}, {"class_agnostic": True}, {"max_detections": 5}], ids=str
+)
+def test_candidates_are_compared_as_the_files_users_get_them(wrong: dict[str, Any]) -> None:
+    """Through the file's own NMS, with the detector's own: neither may differ."""
+    model = tiny_yolof().eval()
+    torch.nn.init.normal_(model.head.cls_logits.weight, std=0.3)
+    model.postprocessor.score_thresh = 0.0
+    graph = DetectorGraph(model, onnx=False, nms=False)
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with torch.no_grad():
+            return [x.numpy() for x in graph(torch.from_numpy(images))]
+
+    images = noise((2, 3, 64, 96), torch.Generator().manual_seed(0))
+    right = metadata_with(nms="outside")
+    assert _checked(run, model, images, right, 0.01).detections == 200
+    with pytest.raises(CheckFailed, match="differs from the detector"):
+        _checked(run, model, images, dataclasses.replace(right, **wrong), 0.01)
+
+
 def test_a_way_of_resizing_that_is_not_known_is_refused() -> None:
-    metadata = Metadata(
-        detector="VFNet",
-        version="1",
-        class_names=["cat"],
-        category_ids=None,
-        resize={"kind": "letterbox"},
-        interpolation="pil",
-        channel_order="RGB",
-        pixel_mean=[0.0] * 3,
-        pixel_std=[1.0] * 3,
-        divisor=32,
-        static_size=None,
-        nms="inside",
-        score_thresh=0.05,
-        iou_threshold=0.6,
-        class_agnostic=False,
-        max_detections=100,
-    )
+    metadata = metadata_with(resize={"kind": "letterbox"})
     with pytest.raises(ExportedFileError, match="'letterbox', which is not known"):
         Metadata.from_json(metadata.to_json(), "model.onnx")
     damaged = metadata.to_json().replace('{\n  "kind": "letterbox"\n }', "[]")

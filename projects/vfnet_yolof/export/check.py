@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..runtime import Found
+from ..runtime.candidates import Found, detections
 from ..runtime.detector import Graph, load_program, open_graph, run_program
 from ..runtime.metadata import Metadata
-from .graph import DetectorGraph, suppressed
 
 SIZES = ((256, 320), (203, 331), (50, 90))  # px; none is the example's
 BATCHES = (1, 3)
@@ -23,7 +22,6 @@ MAX_BOX_ERROR = 0.01  # px
 MAX_RELATIVE_ERROR = 1e-4  # of the longer side, which is added where weights are random
 MAX_SCORE_ERROR = 1e-4
 MAX_UNMATCHED = 0.02  # share: two overlapping boxes of nearly equal scores may change places
-_COMPETING, _KEPT = 1000, 100  # candidates of an image that are compared, before and after NMS
 
 
 class CheckFailed(ValueError):
@@ -72,7 +70,8 @@ def checked(
 
     Noise makes few detections or none, and so do random weights. So all but one comparison are made
     by ``trial``, the same file but for a score threshold of 0. (Of a ``.pt2`` there is none: it is
-    read once, and its program gets that threshold.)
+    read once, and its program gets that threshold.) Candidates of a file without NMS become detections
+    by the file's metadata, as its users' do.
 
     Args:
         trained: boxes may differ by ``MAX_BOX_ERROR``; those of random weights, which may be far
@@ -137,44 +136,24 @@ def _checked(
     if metadata.nms == "inside":
         found = [Found(*(x[i, :n] for x in outputs[:3])) for i, n in enumerate(outputs[3])]
     else:
-        found = _best(*outputs)
+        pairs = zip(*outputs, strict=True)
+        found = [detections(boxes, scores, size, metadata) for boxes, scores in pairs]
     if allowed is None:
         allowed = MAX_BOX_ERROR + MAX_RELATIVE_ERROR * max(size)
-    limit = metadata.max_detections if metadata.nms == "inside" else _KEPT
     lowest = float(model.postprocessor.score_thresh)
-    expected = _expected(model, images, metadata)
-    check = _compared(size, expected, found, limit, lowest)._replace(allowed=allowed)
+    check = _compared(size, _expected(model, images), found, metadata.max_detections, lowest)
+    check = check._replace(allowed=allowed)
     if not check.good:
         raise CheckFailed(f"The exported file differs from the detector, and is not kept: {check}")
     return check
 
 
 @torch.no_grad()
-def _expected(model: Any, images: Tensor, metadata: Metadata) -> list[Found]:
-    if metadata.nms == "outside":
-        return _best(*(x.numpy() for x in DetectorGraph(model, onnx=False, nms=False)(images)))
+def _expected(model: Any, images: Tensor) -> list[Found]:
     outputs = [x["instances"] for x in model([{"image": image} for image in images])]
     return [
         Found(x.pred_boxes.tensor.numpy(), x.scores.numpy(), x.pred_classes.numpy())
         for x in outputs
-    ]
-
-
-def _best(boxes: np.ndarray, scores: np.ndarray) -> list[Found]:
-    """Of candidates, what a usual NMS would leave: those of two graphs have no common order.
-
-    Of the best candidates alone: at a threshold of 0 there may be some 100,000.
-    """
-    every = torch.from_numpy(scores).flatten(1)
-    top, places = every.topk(min(_COMPETING, every.shape[1]))
-    few = torch.zeros_like(every).scatter(1, places, top).view(scores.shape)
-    kept = suppressed(torch.from_numpy(boxes), few, 0.6, False, _KEPT)
-    values, index = kept.flatten(1).topk(min(_KEPT, kept[0].numel()))
-    rows, classes = index // kept.shape[2], index % kept.shape[2]
-    return [
-        Found(boxes[i, row[some]], value[some].numpy(), number[some].numpy())
-        for i, (row, value, number) in enumerate(zip(rows, values, classes, strict=True))
-        for some in [value > 0]
     ]
 
 
