@@ -21,11 +21,12 @@ from tiny import shrink, shrink_yolof
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.export import check
+from vfnet_yolof.export.write import describe
 from vfnet_yolof.inference.predictor import Predictor
 from vfnet_yolof.model_zoo import ROWS, license_of
 from vfnet_yolof.runtime import ExportedDetector, ExportedFileError, Metadata
-from vfnet_yolof.runtime.detector import load_program, run_program
-from vfnet_yolof.runtime.metadata import _resize, resized
+from vfnet_yolof.runtime.detector import load_program, open_graph, run_program
+from vfnet_yolof.runtime.metadata import _resize, noted_checksums, resized
 
 pytest.importorskip("onnxscript", reason="exporting needs the extra [export]: onnxscript")
 onnx = pytest.importorskip("onnx", reason="exporting needs the extra [export]: onnx")
@@ -75,7 +76,9 @@ def test_onnx_predicts_the_same(onnx_file: Path, folder: Path) -> None:
     assert Metadata.from_json(onnx_file.with_suffix(".json").read_text(), "").class_names == NAMES
     assert sorted(x.name for x in onnx_file.parent.iterdir()) == ["tiny.json", "tiny.onnx"]
     inside = onnx.load(onnx_file).metadata_props[0].value
-    assert inside == onnx_file.with_suffix(".json").read_text()
+    beside = json.loads(onnx_file.with_suffix(".json").read_text())
+    assert list(beside.pop("crc32")) == ["tiny.onnx"]
+    assert json.loads(inside) == beside
     assert json.loads(inside)["license"] is None  # these weights are no published ones
 
 
@@ -311,6 +314,31 @@ def test_files_that_are_refused(onnx_file: Path, tmp_path: Path, capsys: Output)
         assert main(["predict", str(file), "a.png", "--output", str(tmp_path / "out")]) == 2
     assert main(["export", str(onnx_file), "--output", str(tmp_path)]) == 2
     assert "exported already" in capsys.readouterr().err
+
+
+def test_weights_that_changed_are_noticed(onnx_file: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copy(onnx_file, tmp_path))
+    shutil.copy(onnx_file.with_suffix(".json"), tmp_path)
+    ExportedDetector(copied)
+    content = bytearray(copied.read_bytes())
+    largest = max(onnx.load(copied).graph.initializer, key=lambda x: len(x.raw_data)).raw_data
+    content[content.index(largest) + 2] ^= 0x40
+    copied.write_bytes(content)
+    with pytest.raises(ExportedFileError, match=r"tiny\.onnx is damaged, or not the file"):
+        ExportedDetector(copied)
+    copied.with_suffix(".json").unlink()
+    ExportedDetector(copied)  # nothing to compare with
+
+
+def test_formats_of_one_name_keep_their_checksums(onnx_file: Path, tmp_path: Path) -> None:
+    """They share the JSON file: the last that is written does not forget the others."""
+    copied = Path(shutil.copy(onnx_file, tmp_path))
+    shutil.copy(onnx_file.with_suffix(".json"), tmp_path)
+    for suffix in (".xml", ".bin"):
+        copied.with_suffix(suffix).write_text(suffix)
+    describe(copied.with_suffix(".xml"), open_graph(onnx_file)[1])
+    assert set(noted_checksums(copied)) == {"tiny.onnx", "tiny.xml", "tiny.bin"}
+    ExportedDetector(copied)
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (81, 60), (40, 200), (333, 500), (1, 900)])

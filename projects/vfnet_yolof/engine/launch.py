@@ -86,8 +86,8 @@ def _slurm_url(env: Mapping[str, str], nodes: int) -> str:
             'Before srun: export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | '
             "head -n1); or give --dist-url tcp://<first machine>:<port>."
         )
-    # Jobs that share a machine have ports of their own, below those that Linux gives to whoever asks
-    # for any (from 32768).
+    # Jobs that share a machine have ports of their own, below 32768, from where on Linux gives them
+    # to whoever asks for any.
     port = env.get("MASTER_PORT") or str(20000 + int(env.get("SLURM_JOB_ID", "0")) % 12000)
     return f"tcp://{address}:{port}"
 

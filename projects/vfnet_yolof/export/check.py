@@ -70,8 +70,8 @@ def checked(
 
     Noise makes few detections or none, and so do random weights. So all but one comparison are made
     by ``trial``, the same file but for a score threshold of 0. (Of a ``.pt2`` there is none: it is
-    read once, and its program gets that threshold.) Candidates of a file without NMS become detections
-    by the file's metadata, as its users' do.
+    read once, and its program gets that threshold.) Candidates of a file without NMS become
+    detections by the file's metadata, as its users' do.
 
     Args:
         trained: boxes may differ by ``MAX_BOX_ERROR``; those of random weights, which may be far

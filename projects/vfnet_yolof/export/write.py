@@ -22,7 +22,7 @@ from ..config.inference import InferenceConfig
 from ..layers.deform_conv import deform_conv_implementation
 from ..layers.soft_nms import SoftNMS
 from ..runtime import Metadata
-from ..runtime.metadata import KEY
+from ..runtime.metadata import CHECKSUMS, KEY, checksums, noted_checksums
 from ..utils import __version__
 from ..utils.files import replacing
 from .check import Check, checked
@@ -133,9 +133,16 @@ def export_detector(
         if options.format == "openvino":
             _place(scratch.with_suffix(".bin"), target.with_suffix(".bin"))
         _place(scratch, target)
-    with replacing(target.with_suffix(".json")) as file:
-        file.write_text(metadata.to_json(), encoding="utf-8")
+    describe(target, metadata)
     return checks
+
+
+def describe(target: Path, metadata: Metadata) -> None:
+    """Write the metadata and the checksums, those of other formats of this name too."""
+    entries = dataclasses.asdict(metadata)
+    entries[CHECKSUMS] = noted_checksums(target) | checksums(target)
+    with replacing(target.with_suffix(".json")) as file:
+        file.write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 
 def _place(file: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..utils.image_arrays import ImageLike, to_array
 from .candidates import Found, detections
-from .metadata import KEY, SUFFIXES, ExportedFileError, Metadata
+from .metadata import KEY, SUFFIXES, ExportedFileError, Metadata, require_undamaged
 from .processor import warn_of_int8
 
 # (N, 3, H, W) float32 -> the graph's outputs
@@ -135,7 +136,13 @@ def open_graph(
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
-        run, text = openers[path.suffix](path, threads)
+        # Beside the opening, most of which takes one core.
+        with ThreadPoolExecutor(1) as pool:
+            undamaged = pool.submit(require_undamaged, path)
+            run, text = openers[path.suffix](path, threads)
+            undamaged.result()
+    except ExportedFileError:
+        raise
     except ModuleNotFoundError as error:
         message = f"{path} needs {error.name}: pip install {error.name}"
         raise ModuleNotFoundError(message, name=error.name) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 SUFFIXES = (".onnx", ".xml", ".pt2")
 KEY = "vfnet_yolof"  # of the metadata in the file
 FORMAT = 1  # of the metadata
+CHECKSUMS = "crc32"  # entry of the JSON file beside an exported one
 
 
 class ExportedFileError(ValueError):
@@ -25,6 +27,53 @@ class ExportedFileError(ValueError):
 def is_exported(path: object) -> bool:
     """Whether that is called like an exported detector."""
     return isinstance(path, str | os.PathLike) and Path(path).suffix in SUFFIXES
+
+
+def _files(path: Path) -> list[Path]:
+    """An exported file and, of OpenVINO's, that of its weights."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def noted_checksums(path: Path) -> dict[str, str]:
+    """What the JSON file beside an exported one says of the files of its name, if anything."""
+    try:
+        noted = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))[CHECKSUMS]
+        return {str(name): str(value) for name, value in noted.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # there is none, or it is of something else
+
+
+def checksums(path: Path) -> dict[str, str]:
+    """CRC-32, as 8 hexadecimal digits, of each file that belongs to an exported one, by name."""
+    return {file.name: f"{_crc32(file):08x}" for file in _files(path) if file.is_file()}
+
+
+def _crc32(file: Path) -> int:
+    value = 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def require_undamaged(path: Path) -> None:
+    """Compare a file with the checksums in the JSON file beside it, if there are any.
+
+    The runtimes notice a file that is cut off, but take any numbers for weights.
+
+    Raises:
+        ExportedFileError: the content is another one.
+    """
+    noted = noted_checksums(path)
+    if not any(file.name in noted for file in _files(path)):
+        return
+    for name, found in checksums(path).items():
+        if noted.get(name, found) != found:
+            raise ExportedFileError(
+                f"{path.with_name(name)} is damaged, or not the file that was exported: its "
+                f"checksum is {found}, and {path.with_suffix('.json')} says {noted[name]}. Copy or "
+                f"export it again; if you changed it yourself, delete the .json"
+            )
 
 
 @dataclass(frozen=True)
@@ -97,6 +146,7 @@ class Metadata:
         try:
             entries = json.loads(text)
             number = entries["format"]
+            entries.pop(CHECKSUMS, None)  # of the JSON file alone
             if number == FORMAT:
                 return cls(**entries)._checked(path)
         except ExportedFileError:
