@@ -107,6 +107,7 @@ def test_a_report_on_its_evaluation(run: Path, tmp_path: Path, capsys: Output) -
     assert content["ap"]["AP"] == pytest.approx(measured["bbox/AP"], abs=1e-9)
     assert {"weights", "results", "cost", "versions", "command"} <= content["run"].keys()
     assert content["run"]["speed"].split()[1] == "ms"
+    assert content["data"]["annotations"].endswith(".json")  # their file, not a name made of it
     train = ["train", CONFIG, "--report", "x"]
     with pytest.raises(SystemExit):
         main(train)

@@ -13,7 +13,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 
 from ..data.annotations import load_annotations
-from ..data.datasets import dataset_annotations, dataset_records
+from ..data.datasets import dataset_annotations, dataset_records, dataset_title
 from ..data.faults import shown
 from ..evaluation.coco_ap import DetectionArrays
 from ..evaluation.ground_truth import GroundTruth, load_ground_truth
@@ -96,7 +96,7 @@ def truth_of_dataset(name: str) -> Truth:
     truth = load_ground_truth(name)
     files = _files(name, truth.image_ids)
     json_file = MetadataCatalog.get(name).get("json_file")
-    return _checked(replace(truth_of_rows(name, truth, files), json_file=json_file))
+    return _checked(replace(truth_of_rows(dataset_title(name), truth, files), json_file=json_file))
 
 
 def truth_of_rows(name: str, truth: GroundTruth, files: list[str] | None = None) -> Truth:

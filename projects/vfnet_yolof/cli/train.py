@@ -169,7 +169,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report",
         metavar="DIR",
-        help="write curves, confusion, kinds of mistakes, calibration and worst images there",
+        help="write curves, confusion, kinds of mistakes, calibration and worst images there; "
+        "`vfnet-yolof report` does so of the same results at another IoU or score",
     )
     add_runtime(parser)
     add_data(parser, ["val"])

@@ -33,6 +33,8 @@ from .shapes import CLASS_NAMES, SHAPES, default_folder, generate_shapes
 
 logger = logging.getLogger(f"detectron2.{__name__}")  # below Detectron2's, to share its handlers
 
+_USER = "user_"  # how names of data from the command line begin
+
 
 class _Split(NamedTuple):
     """A registered data set of the user's: its name, its file and {category id: class name}."""
@@ -327,7 +329,13 @@ def _user_name(split: str, json_file: str, images: str, categories: dict[int, st
     parts = [os.path.abspath(json_file), os.path.abspath(images), repr(categories)]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
     stem = os.path.splitext(os.path.basename(json_file))[0]
-    return f"user_{split}_{stem}_{digest}"
+    return f"{_USER}{split}_{stem}_{digest}"
+
+
+def dataset_title(name: str) -> str:
+    """What readers know a data set by: its file, if the command line named it, else its name."""
+    json_file = MetadataCatalog.get(name).get("json_file")
+    return str(json_file) if json_file and name.startswith(_USER) else name
 
 
 def _require_same_categories(train: _Split, val: _Split) -> None:
