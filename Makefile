@@ -25,8 +25,9 @@ PYTEST_FLAGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# One thread for each test process: more only get into each other's way.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
+# One thread for each test process: more only get into each other's way. Bytecode is kept, whatever
+# the environment says: tests start hundreds of processes, each of which would compile the package.
+TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PYTEST_FLAGS)
 # Tests beside abandoned packages that are right: they ask for more than is installed in `test`.
 ORACLES := tests/analysis/test_error_types.py tests/evaluation/test_federated.py
 

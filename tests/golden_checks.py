@@ -1,146 +1,28 @@
 """Checks of a converted detector against reference numbers, shared by all detectors' tests."""
 
-import itertools
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
-from golden_recipe import Images, batch
+from golden_recipe import batch
+from golden_references import Reference
 from torch import Tensor, nn
 from vfnet_yolof.checkpoint.convert import convert_state_dict
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.modeling.losses import ClassificationLoss
 from vfnet_yolof.modeling.meta_arch.base import feature_sizes
 
-CASES = ("main", "img1_empty", "all_empty", "uneven")
-LEVELS = ("P3", "P4", "P5", "P6", "P7")
 UNITS = Path(__file__).parent / "data" / "units"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The reference implementations of a detector, and what it is called here."""
-
-    config: str
-    name: str  # of the file with the keys of its parameters
-    rules: str  # by which its parameters are made, of ``recipe.json``
-    numbers: dict[str, str]  # {source: file}; the first file has all numbers
-    losses: dict[str, str]  # {name there: name here}
-    maps: dict[str, str]  # {name of the head's output here: name there}
-    # Values of the post-processor's ``candidates`` that give the detections of these numbers.
-    candidates: tuple[str, ...] = ("pair", "location")
-    levels: tuple[str, ...] = LEVELS
-    images: Images = Images()
-
-
-REFERENCES = {
-    "vfnet": Reference(
-        config="vfnet/vfnet_r50_fpn_1x.py",
-        name="vfnet_r50_fpn",
-        rules="mmdet_models",
-        numbers={"mmdet3": "vfnet_r50_fpn.npz", "mmdet2": "vfnet_r50_fpn_mmdet2.npz"},
-        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box_init", "loss_bbox_rf": "loss_box"},
-        maps={
-            "logits": "cls_logits",
-            "ltrb_init": "bbox_pred_init",
-            "sides": "bbox_pred_refine",
-        },
-    ),
-    "gfl": Reference(
-        config="gfl/gfl_r50_fpn_1x.py",
-        name="gfl_r50_fpn",
-        rules="mmdet_models",
-        numbers={"mmdet3": "gfl_r50_fpn.npz", "mmdet2": "gfl_r50_fpn_mmdet2.npz"},
-        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box", "loss_dfl": "loss_dfl"},
-        maps={"logits": "cls_logits", "sides": "reg_dist_logits"},
-    ),
-    "yolof": Reference(
-        config="yolof/yolof_r50_c5_1x.py",
-        name="yolof_r50_c5",
-        rules="yolof_models",
-        numbers={"authors": "yolof_r50_c5.npz"},
-        losses={"loss_cls": "loss_cls", "loss_box_reg": "loss_box"},
-        maps={},  # theirs are in test_yolof.py
-        candidates=("pair",),
-    ),
-    "retinanet": Reference(
-        config="baselines/retinanet_mmdet_r50_fpn_1x.py",
-        name="retinanet_r50_fpn",
-        rules="peer_models",
-        numbers={"fl": "retinanet_r50_fpn.npz", "qfl": "retinanet_qfl_r50_fpn.npz"},
-        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box"},
-        maps={"logits": "cls_logits", "deltas": "bbox_deltas"},
-        candidates=("pair",),
-        images=Images(boxes="retinanet_r50_fpn.npz"),
-    ),
-    "atss": Reference(
-        config="atss/atss_r50_fpn_1x.py",
-        name="atss_r50_fpn",
-        rules="peer_models",
-        numbers={"fl": "atss_r50_fpn.npz", "qfl": "atss_qfl_r50_fpn.npz"},
-        losses={
-            "loss_cls": "loss_cls",
-            "loss_bbox": "loss_box",
-            "loss_centerness": "loss_quality",
-        },
-        maps={"logits": "cls_logits", "sides": "bbox_deltas", "quality_logits": "centerness"},
-        candidates=("pair",),
-    ),
-    "foveabox": Reference(
-        config="foveabox/foveabox_r50_fpn_1x.py",
-        name="fovea_r50_fpn",
-        rules="peer_models",
-        numbers={"fl": "fovea_r50_fpn.npz", "qfl": "fovea_qfl_r50_fpn.npz"},
-        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box"},
-        maps={"logits": "cls_logits", "sides": "bbox_pred"},
-        candidates=("pair",),
-    ),
-    "reppoints": Reference(
-        config="reppoints/reppoints_r50_fpn_1x.py",
-        name="reppoints_r50_fpn",
-        rules="peer_models",
-        numbers={"fl": "reppoints_r50_fpn.npz", "qfl": "reppoints_qfl_r50_fpn.npz"},
-        losses={
-            "loss_cls": "loss_cls",
-            "loss_pts_init": "loss_box_init",
-            "loss_pts_refine": "loss_box",
-        },
-        maps={"logits": "cls_logits", "sides_init": "pts_init", "sides": "pts_refine"},
-        candidates=("pair",),
-    ),
-    "ssd": Reference(
-        config="ssd/ssd512_vgg16.py",
-        name="ssd512_vgg16",
-        rules="peer_models",
-        numbers={"softmax": "ssd512_vgg16.npz"},
-        losses={"loss_cls": "loss_cls", "loss_bbox": "loss_box"},
-        maps={"logits": "cls_logits", "deltas": "bbox_deltas"},
-        candidates=("pair",),
-        levels=tuple(f"F{i}" for i in range(7)),
-        images=Images(boxes="ssd512_vgg16.npz", size=(288, 320)),
-    ),
-}
-
-
-def detectors(*names: str, **choices: str) -> pytest.MarkDecorator:
-    """Run a test with the ``reference`` of each detector and count it as a golden test of that.
-
-    Args:
-        names: of detectors. choices: {argument of the test: field of :class:`Reference` whose
-            values it takes in turn}.
-    """
-    params = [
-        pytest.param(name, *chosen, marks=pytest.mark.golden(name), id="-".join((name, *chosen)))
-        for name in names
-        for chosen in itertools.product(*(getattr(REFERENCES[name], x) for x in choices.values()))
-    ]
-    return pytest.mark.parametrize(("reference", *choices), params, indirect=["reference"])
 
 
 def converted_model(reference: Reference, source: dict[str, Tensor]) -> nn.Module:
@@ -203,14 +85,16 @@ def check_features(model: nn.Module, golden: Path, numbers: dict[str, np.ndarray
 @torch.no_grad()
 def pyramid(model: nn.Module, golden: Path) -> dict[str, Tensor]:
     train_with_running_statistics(model)
-    return model.backbone(model.preprocess_image(inputs(model, golden, "main")).tensor)
+    with remembered_network(model):
+        return model.backbone(model.preprocess_image(inputs(model, golden, "main")).tensor)
 
 
 @torch.no_grad()
 def predictions(model: nn.Module, golden: Path) -> Any:
     """What the head gives for case ``main`` in training mode."""
     features = pyramid(model, golden)
-    return model.head([features[name] for name in model.head_in_features])
+    with remembered_network(model):
+        return model.head([features[name] for name in model.head_in_features])
 
 
 def check_assignment(
@@ -291,7 +175,46 @@ def qualities(model: nn.Module, golden: Path, monkeypatch: pytest.MonkeyPatch) -
 @torch.no_grad()
 def training_losses(model: nn.Module, golden: Path, case: str) -> dict[str, float]:
     train_with_running_statistics(model)
-    return {k: v.item() for k, v in model(inputs(model, golden, case)).items()}
+    with remembered_network(model):
+        return {k: v.item() for k, v in model(inputs(model, golden, case)).items()}
+
+
+_ANSWERS: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
+
+
+def remember_network(model: nn.Module) -> nn.Module:
+    """Let :func:`remembered_network` work on this model; copies of it compute anew."""
+    _ANSWERS[model] = {}
+    return model
+
+
+@contextmanager
+def remembered_network(model: nn.Module) -> Iterator[None]:
+    """Compute backbone and head once for the same images, where no gradient is asked for.
+
+    A detector's cases differ in their boxes alone, its tests in what is made of the network's
+    answer.
+    """
+    known = _ANSWERS.get(model)
+    if known is None:
+        yield
+        return
+
+    def answering(part: nn.Module, key_of: Callable[[Any], Any]) -> Any:
+        forward = part.forward
+
+        def answer(x: Any) -> Any:
+            key = (part is model.head, part.training, key_of(x))
+            if key not in known:
+                known[key] = forward(x)
+            return known[key]
+
+        return patch.object(part, "forward", answer)
+
+    on_images = answering(model.backbone, lambda x: (x.shape, sha256(x.numpy()).digest()))
+    on_maps = answering(model.head, lambda maps: tuple(map(id, maps)))  # those that are known
+    with on_images, on_maps:
+        yield
 
 
 def check_losses(
@@ -355,7 +278,8 @@ def check_detections(
 ) -> None:
     model.eval()
     model.postprocessor.candidates = candidates
-    outputs = model(inputs(model, golden, case))
+    with remembered_network(model):
+        outputs = model(inputs(model, golden, case))
     model.postprocessor.candidates = "pair"
     for i, output in enumerate(outputs):
         got = output["instances"]

@@ -14,33 +14,30 @@ from torch import Tensor, nn
 from vfnet_yolof.checkpoint import convert_checkpoint, convert_state_dict, load_into
 from vfnet_yolof.config.packaged import config_names, load_config
 
+LAZY = [name for name in config_names() if name.endswith(".py")]
 SIZE = (64, 64)
 # SSD has weights of their own on each level: a box of each level's size, and an image of its size.
 SSD_SIZES = (20, 51, 133, 215, 296, 378, 460)
 
 
 @cache
-def groups() -> dict[str, list[str]]:
-    """Experiments whose model and optimizer are the same, by the first of them."""
-    found: dict[str, list[str]] = {}
-    for name in config_names():
-        if name.endswith(".py"):
-            config = load_config(name)
-            content = OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["model", "optimizer"]))
-            found.setdefault(content, []).append(name)
-    return {names[0]: names for names in found.values()}
-
-
-def test_groups_cover_every_experiment() -> None:
-    members = [name for names in groups().values() for name in names]
-    assert sorted(members) == [name for name in config_names() if name.endswith(".py")]
-    assert "vfnet/vfnet_r50_fpn_ms_2x.py" not in groups()  # the same model as 1x
+def same_model() -> dict[str, str]:
+    """For each experiment the first whose model and optimizer are the same."""
+    first: dict[str, str] = {}
+    found = {}
+    for name in LAZY:
+        config = load_config(name)
+        content = OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["model", "optimizer"]))
+        found[name] = first.setdefault(content, name)
+    return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", groups())
+@pytest.mark.parametrize("name", LAZY)
 def test_trains_and_infers(name: str) -> None:
     """The step changes every trainable parameter and no other."""
+    if (first := same_model()[name]) != name:
+        pytest.skip(f"has the model and the optimizer of {first}")
     config = load_config(name)
     torch.manual_seed(0)
     model = instantiate(config.model)

@@ -128,7 +128,8 @@ def test_two_processes_train_like_one_on_the_joined_batch(make_toy):
 
 @pytest.mark.slow
 def test_ctrl_c_stops_all_processes_at_the_same_iteration(toy):
-    done = toy.start("--num-gpus", "0", "--num-processes", "2", TOY_CTRL_C_AT="6")
+    arguments = ("--num-gpus", "0", "--num-processes", "2")
+    done = toy.start(*arguments, TOY_CTRL_C_AT="6", prepared=False)
     assert done.returncode == 130, done.stderr[-2000:]
     tagged = (toy.output_dir / "last_checkpoint").read_text()
     iteration = int(tagged.removeprefix("model_").removesuffix(".pth"))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from prepared_python import Prepared
 
 FOLDER = Path(__file__).resolve().parent
 REPOSITORY = FOLDER.parents[1]
@@ -38,12 +39,15 @@ class Toy:
         process.stdout, process.stderr = process.communicate(timeout=240)
         return process
 
-    def begin(self, *arguments, torchrun=0, restarts=0, shell="", **environment):
+    def begin(self, *arguments, torchrun=0, restarts=0, shell="", prepared=True, **environment):
         """In a process of its own, or below torchrun in so many; returns it at once.
 
         restarts: how often torchrun starts them again.
         shell: a command that does something first and then becomes ``"$0" "$@"``.
+        prepared: with the imports behind it, where nothing comes before Python.
         """
+        if prepared and not (torchrun or shell or "PYTHONPATH" in environment):
+            return Prepared(TOOL, self.arguments(*arguments), environment)
         path = os.pathsep.join([str(REPOSITORY / "projects"), str(FOLDER)])
         launcher = ["-m", "torch.distributed.run", "--standalone"]
         launcher += [f"--max-restarts={restarts}", "--nproc-per-node"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import golden_checks as checks
 import numpy as np
 import pytest
-from golden_checks import CASES, LEVELS, detectors
+from golden_references import CASES, LEVELS, detectors
 
 AUTHORS = ("vfnet", "gfl", "yolof")
 

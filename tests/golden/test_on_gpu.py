@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.measures import agreement
-from golden_checks import CASES
+from golden_references import CASES
 from torch import nn
 
 pytestmark = [

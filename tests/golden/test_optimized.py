@@ -5,6 +5,7 @@ from pathlib import Path
 import golden_checks as checks
 import pytest
 import vfnet_yolof
+from golden_references import LEVELS
 from vfnet_yolof.optimization import winograd
 
 pytestmark = [
@@ -28,5 +29,5 @@ def test_inference(model, golden: Path, numbers: dict, case: str) -> None:
 
 def test_head_outputs(model, golden: Path, numbers: dict) -> None:
     got = checks.predictions(vfnet_yolof.optimize(model), golden)
-    for i, level in enumerate(checks.LEVELS):
+    for i, level in enumerate(LEVELS):
         checks.check_map(got.logits[i], numbers, f"head/cls_logits/{level}")

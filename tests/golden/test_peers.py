@@ -10,8 +10,8 @@ import golden_checks as checks
 import numpy as np
 import pytest
 import torch
-from golden_checks import CASES, detectors
 from golden_recipe import Images
+from golden_references import CASES, detectors
 from vfnet_yolof.modeling.losses import QualityFocalLoss
 
 SIGMOID = ("retinanet", "atss", "foveabox", "reppoints")

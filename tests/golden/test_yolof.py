@@ -7,7 +7,8 @@ import golden_checks as checks
 import numpy as np
 import pytest
 import torch
-from golden_checks import CASES, assert_close, detectors
+from golden_checks import assert_close
+from golden_references import CASES, detectors
 
 pytestmark = detectors("yolof")
 
