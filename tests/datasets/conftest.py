@@ -13,6 +13,13 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where data in other formats are converted to."""
+    monkeypatch.setenv("VFNET_YOLOF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture
 def records(tmp_path: Path) -> list[dict[str, Any]]:
     """Ten data set dicts with pictures of their own: 0-5 wide, 6-9 tall; record 3 has no box."""

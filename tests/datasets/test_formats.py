@@ -19,12 +19,6 @@ from vfnet_yolof.data.layouts import Split, open_data
 from vfnet_yolof.evaluation import CocoEvaluator
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("VFNET_YOLOF_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def opened(path: Path, split: float | None = None) -> Split:
     part = open_data(path, split).train
     assert part is not None
