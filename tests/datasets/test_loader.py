@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -123,14 +124,18 @@ def test_batches_are_grouped_by_aspect_ratio(records):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_error_names_its_file(records, num_workers, tmp_path):
+    others = set(multiprocessing.active_children())
     (tmp_path / "4.png").write_bytes(b"broken")
+    train = loader(records, num_workers=num_workers)
     with pytest.raises(RuntimeError, match=r"4\.png"):
-        batches(loader(records, num_workers=num_workers), 3)
+        batches(train, 3)
+    train.close()
     test = build_test_loader(
         records, DetectionMapper(is_train=False, augmentations=[]), num_workers=num_workers
     )
     with pytest.raises(RuntimeError, match=r"4\.png"):
         list(test)
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_bad_arguments(records):
@@ -236,13 +241,45 @@ def test_workers_start_where_opencv_has_threads(records):
         cv2.setNumThreads(threads)
 
 
+def test_a_scheduler_does_not_end_workers_that_have_work(records):
+    made = loader(records, num_workers=2)
+    endless = iter(made)
+    batches(endless, 2)  # the second is the second worker's: both are at work
+    workers = made._loader._iterator._workers
+    subprocess.run(["kill", "-TERM", *(str(worker.pid) for worker in workers)], check=True)
+    assert len(batches(endless, 6)) == 6
+    made.close()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def started(program, records, **options):
+    """A Python program of the loader's, given the file of an image."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program, records[0]["file_name"]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(vfnet_yolof.__file__).parents[1])},
+        **options,
+    )
+
+
+def test_a_program_that_leaves_its_loader_open_ends_at_once(records):
+    """PyTorch ends such workers by SIGTERM, when the program is done."""
+    program = ENDLESS.replace("        time.sleep(5)", "        break")
+    process = started(program, records)
+    assert process.communicate(timeout=45) == ("ready\n", "")
+    assert process.returncode == 0
+
+
 ENDLESS = """
 import signal, sys, time
 from vfnet_yolof.data import DetectionMapper, build_train_loader
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background
 record = {"file_name": sys.argv[1], "image_id": 1, "width": 48, "height": 32}
 mapper = DetectionMapper(is_train=True, augmentations=[])
-for number, batch in enumerate(build_train_loader([record], mapper, 2, num_workers=2, seed=0)):
+loader = build_train_loader([record], mapper, 2, num_workers=2, seed=0)
+for number, batch in enumerate(loader):
     if number:  # the second batch is the second worker's: both are at work
         print("ready", flush=True)
         time.sleep(5)  # the step, in which the interruption comes
@@ -250,15 +287,7 @@ for number, batch in enumerate(build_train_loader([record], mapper, 2, num_worke
 
 
 def test_ctrl_c_ends_the_workers_quietly(records):
-    root = Path(vfnet_yolof.__file__).parents[1]
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", ENDLESS, records[0]["file_name"]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
+    process = started(ENDLESS, records, start_new_session=True)
     assert process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import multiprocessing
+import os
 import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, Protocol
 
 import cv2
@@ -37,7 +41,7 @@ class Records(Protocol):
 
 logger = logging.getLogger(f"detectron2.{__name__}")
 
-_LAST_WORK = 60  # seconds that a worker has after SIGTERM
+_LAST_WORK = 60  # seconds that a worker has after a scheduler's SIGTERM
 
 
 class DataLoadingError(RuntimeError):
@@ -161,8 +165,26 @@ class TrainLoader:
     def close(self) -> None:
         """End the worker processes, which else live as long as the loader."""
         iterator, self._loader._iterator = self._loader._iterator, None
-        if isinstance(iterator, _MultiProcessingDataLoaderIter):
-            iterator._shutdown_workers()
+        _end_workers(iterator)
+
+
+class _TestLoader(DataLoader[Record]):
+    """Ends its workers with each pass, also with one that an image or the reader ends.
+
+    Else they wait for Python's collection of cycles, in which an error keeps the iterator.
+    """
+
+    def __iter__(self) -> Any:
+        iterator = super().__iter__()
+        try:
+            yield from iterator
+        finally:
+            _end_workers(iterator)
+
+
+def _end_workers(iterator: Any) -> None:
+    if isinstance(iterator, _MultiProcessingDataLoaderIter):
+        iterator._shutdown_workers()
 
 
 def build_train_loader(
@@ -228,7 +250,7 @@ def build_test_loader(
     """
     if len(dataset) == 0:
         raise ValueError("The test set is empty; check the annotation file of the data set.")
-    return DataLoader(
+    return _TestLoader(
         MappedDataset(dataset, mapper),
         batch_size=batch_size,
         sampler=InferenceSampler(len(dataset)),
@@ -275,21 +297,43 @@ def _loader_options(num_workers: int) -> dict[str, Any]:
     return {
         "num_workers": num_workers,
         "collate_fn": trivial_batch_collator,
-        "worker_init_fn": _init_worker,
+        "worker_init_fn": partial(_init_worker, _leaving(os.getpid()) if num_workers else None),
         # The loader draws a base seed on every iter(): from its own generator, so that neither a
         # restart nor an evaluation moves the generator that the model uses.
         "generator": torch.Generator().manual_seed(0),
     }
 
 
-def _init_worker(worker_id: int) -> None:
+@cache
+def _leaving(process: int) -> Any:
+    """A flag that this process shares with its workers and sets when it ends.
+
+    PyTorch leaves workers that are still there then to ``multiprocessing``, which sends SIGTERM.
+    """
+    flag = multiprocessing.RawValue("b", 0)
+
+    def leave() -> None:
+        if os.getpid() == process:  # a fork has registered this, too
+            flag.value = 1
+
+    atexit.register(leave)
+    return flag
+
+
+def _init_worker(leaving: Any, worker_id: int) -> None:
     # Ctrl-C, and what a scheduler sends, reach the whole process group: the main process, which
     # may have work for the workers yet, stops them in order.
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):  # Windows has not all of them
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # SIGTERM is also the main process's last resort: it is put off
-        signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(_LAST_WORK))
+
+    def put_off(signum: int, frame: Any) -> None:
+        if leaving.value:
+            os._exit(0)
+        signal.alarm(_LAST_WORK)
+
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, put_off)
 
 
 def _is_wide(dataset: Records) -> np.ndarray:
