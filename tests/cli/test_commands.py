@@ -230,6 +230,7 @@ class TestData:
 
     LAYOUTS = (
         (("train.json", "train"), ("val.json", "val")),
+        (("train.json", "images"), ("val.json", "images")),
         (("train/_annotations.coco.json", "train"), ("valid/_annotations.coco.json", "valid")),
         (
             ("annotations/instances_train2017.json", "train2017"),
@@ -263,7 +264,7 @@ class TestData:
         refused(tmp_path / "absent.json", "no such file or folder")
         refused(tmp_path, "none of the known layouts")
         write_split(tmp_path / "train.json", tmp_path / "elsewhere")
-        refused(tmp_path, f"needs the folder {tmp_path / 'train'}")
+        refused(tmp_path, f"its images should be in {tmp_path / 'train'}, which is no folder")
         refused(tmp_path / "train.json", "its images should be in")
         write_split(tmp_path / "train" / "_annotations.coco.json", tmp_path / "train")
         refused(tmp_path, "several layouts")

@@ -47,9 +47,9 @@ def open_data(path: str | os.PathLike[str], split: float | None = None) -> Split
             :func:`.formats.coco.choose_validation`.
 
     Raises:
-        FileNotFoundError: there is nothing at the path, or annotations lack their folder of images.
-        ValueError: no known format or several ones, an entry that cannot be used (the message names
-            file and line or entry), or ``split`` where there is nothing to part.
+        FileNotFoundError: there is nothing at the path.
+        ValueError: no known format or several ones, no images, an entry that cannot be used (the
+            message names file and line or entry), or ``split`` where there is nothing to part.
         FileWriteError: the COCO files cannot be written.
     """
     if not os.fspath(path):  # which would be the working directory

@@ -35,7 +35,9 @@ class _Layout(NamedTuple):
 
 LAYOUTS = (
     _Layout(
-        "train.json with train/, val.json with val/", ("train.json", "train"), ("val.json", "val")
+        "train.json with train/, val.json with val/, or both with images/",
+        ("train.json", "train"),
+        ("val.json", "val"),
     ),
     _Layout(
         "train/_annotations.coco.json, valid/_annotations.coco.json, images beside",
@@ -60,20 +62,17 @@ def layouts_of(root: Path) -> list[_Layout]:
 
 
 def splits_of(root: Path, layout: _Layout) -> dict[str, Split]:
-    """The splits that are there.
+    """The splits that are there; a folder ``images`` may take the place of a split's own.
 
     Raises:
-        FileNotFoundError: annotations without their folder of images.
+        ValueError: annotations without their images.
     """
     splits = {}
     for split, names in (("train", layout.train), ("val", layout.val)):
         json_file, images = (root / name for name in names)
         if json_file.is_file():
-            if not images.is_dir():
-                raise FileNotFoundError(
-                    f"--data {root}: {json_file.name} needs the folder {images}."
-                )
-            splits[split] = Split(str(json_file), str(images))
+            known = images.is_dir()
+            splits[split] = Split(str(json_file), str(images)) if known else find_images(json_file)
     return splits
 
 
