@@ -131,9 +131,11 @@ class TestBackground:
         assert not positives & {round(patch.quality, 4) for patch in patches}
         assert len(background_patches(everywhere, 2)) == 2
 
-    def test_a_joint_score_is_the_quality(self, studied, tmp_path: Path) -> None:
+    def test_a_joint_score_is_the_quality(self, studied, tmp_path: Path, capsys) -> None:
         content = draw("background", studied("gfl"), tmp_path / "patches.png", "--images", "3")
         assert all(x["quality"] == x["score"] for x in content["patches"])
+        said = capsys.readouterr().out
+        assert "its class score" in said and "where the class score is" not in said
 
 
 @pytest.mark.parametrize(

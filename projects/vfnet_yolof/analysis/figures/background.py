@@ -56,8 +56,9 @@ def background(subjects: Sequence[Subject], options: Options) -> Drawn:
     (subject,) = subjects
     require_count(options)
     best: list[Patch] = []
-    images = 0
+    images, separate = 0, False
     for seen in seen_images(subject):
+        separate = seen.outputs.factors is not None
         best = [*best, *background_patches(seen, options.count)]
         best = sorted(best, key=lambda x: -x.quality)[: options.count]
         images += 1
@@ -72,7 +73,9 @@ def background(subjects: Sequence[Subject], options: Options) -> Drawn:
     for axis in axes[len(best) :]:
         axis.set_axis_off()
     for axis, patch in zip(axes, best, strict=False):
-        title = f"quality {patch.quality:.2f}\nclass score {patch.score:.2f}"
+        title = f"score {patch.score:.2f}"  # a joint representation's is the quality
+        if separate:
+            title = f"quality {patch.quality:.2f}\nclass {title}"
         _show_patch(axis, rgb_of(subject, patch.inputs), patch.box.tolist(), title)
     told = [
         {
@@ -86,7 +89,8 @@ def background(subjects: Sequence[Subject], options: Options) -> Drawn:
         figure,
         {"images": images, "patches": told},
         f"background with the highest predicted quality in {images} images: "
-        f"{best[0].quality:.2f}, where the class score is {best[0].score:.2f}.",
+        f"{best[0].quality:.2f}, "
+        + (f"where the class score is {best[0].score:.2f}." if separate else "its class score."),
     )
 
 
