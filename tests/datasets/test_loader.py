@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -270,6 +272,38 @@ def test_a_program_that_leaves_its_loader_open_ends_at_once(records):
     process = started(program, records)
     assert process.communicate(timeout=45) == ("ready\n", "")
     assert process.returncode == 0
+
+
+LEFT_OPEN = """
+import multiprocessing, sys, time
+from vfnet_yolof.data import DetectionMapper, build_train_loader
+record = {"file_name": sys.argv[1], "image_id": 1, "width": 48, "height": 32}
+mapper = DetectionMapper(is_train=True, augmentations=[])
+loader = build_train_loader([record], mapper, 2, num_workers=2, seed=0)
+
+def iterate():
+    batches = iter(loader)
+    for _ in range(2):
+        next(batches)
+
+process = multiprocessing.get_context("fork").Process(target=iterate)
+process.start()
+process.join()
+print(process.exitcode)
+"""
+
+
+def test_so_does_a_process_that_iterates_the_loader_of_another(records):
+    assert started(LEFT_OPEN, records).communicate(timeout=45) == ("0\n", "")
+
+
+def test_loaders_are_copied_and_pickled(records):
+    mapper = DetectionMapper(is_train=False, augmentations=[])
+    test = build_test_loader(records, mapper, num_workers=2)
+    next(iter(test))
+    for made in (loader(records, num_workers=2), test):
+        for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+            assert len(next(iter(again))) > 0
 
 
 ENDLESS = """

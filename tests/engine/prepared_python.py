@@ -27,6 +27,7 @@ from typing import IO
 from torch import multiprocessing
 
 SERVER = os.path.abspath(__file__)
+PREPARED = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # what libraries read at once
 
 
 class Prepared:
@@ -34,7 +35,12 @@ class Prepared:
 
     def __init__(self, program: str, arguments: list[str], environment: dict[str, str]) -> None:
         pipes = [os.pipe() for _ in range(3)]  # stdout, stderr, and what the keeper tells
-        request = {"program": program, "arguments": arguments, "environment": environment}
+        request = {
+            "program": program,
+            "arguments": arguments,
+            "environment": {**os.environ, **PREPARED, **environment},
+            "folder": os.getcwd(),
+        }
         server, text = _server(), json.dumps(request).encode()
         server.sendall(len(text).to_bytes(8, "big"))
         socket.send_fds(server, [text[:1]], [write for _, write in pipes])
@@ -99,9 +105,8 @@ def _server() -> socket.socket:
         [sys.executable, SERVER, str(theirs.fileno())],
         env={
             **os.environ,
+            **PREPARED,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
         },
         pass_fds=[theirs.fileno()],
         start_new_session=True,
@@ -148,7 +153,10 @@ def _keep(descriptors: list[int], request: dict) -> None:
     for descriptor, number in ((stdout, 1), (stderr, 2)):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    os.environ.update(request["environment"])
+    paths = os.environ["PYTHONPATH"]
+    os.environ.clear()
+    os.environ.update({**request["environment"], "PYTHONPATH": paths})
+    os.chdir(request["folder"])
     sys.argv = [request["program"], *request["arguments"]]
     multiprocessing.spawn = _forked
     runpy.run_path(request["program"], run_name="__main__")

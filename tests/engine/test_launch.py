@@ -101,6 +101,14 @@ def test_processes_of_one_machine_need_no_port(tmp_path, monkeypatch):
     assert not list(folder.iterdir())  # and nothing of it is left
 
 
+@pytest.mark.parametrize("name", ["a#b", "a?b"])
+def test_a_folder_that_no_address_can_name(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    with pytest.raises(ConfigError, match=r"neither # nor \?: .*TMPDIR"):
+        launch(print, num_gpus=0, num_processes=2)
+
+
 @pytest.mark.slow
 def test_a_mistake_ends_several_processes_with_one_line(toy):
     done = toy.start("--num-gpus", "0", "--num-processes", "2", "train.max_itr=3")

@@ -21,7 +21,7 @@ from tiny import shrink, shrink_yolof
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.export import check
-from vfnet_yolof.export.write import describe
+from vfnet_yolof.export.write import describe, forget
 from vfnet_yolof.inference.predictor import Predictor
 from vfnet_yolof.model_zoo import ROWS, license_of
 from vfnet_yolof.runtime import ExportedDetector, ExportedFileError, Metadata
@@ -77,7 +77,7 @@ def test_onnx_predicts_the_same(onnx_file: Path, folder: Path) -> None:
     assert sorted(x.name for x in onnx_file.parent.iterdir()) == ["tiny.json", "tiny.onnx"]
     inside = onnx.load(onnx_file).metadata_props[0].value
     beside = json.loads(onnx_file.with_suffix(".json").read_text())
-    assert list(beside.pop("crc32")) == ["tiny.onnx"]
+    assert list(beside.pop("crc32")) == [".onnx"]
     assert json.loads(inside) == beside
     assert json.loads(inside)["license"] is None  # these weights are no published ones
 
@@ -316,29 +316,58 @@ def test_files_that_are_refused(onnx_file: Path, tmp_path: Path, capsys: Output)
     assert "exported already" in capsys.readouterr().err
 
 
-def test_weights_that_changed_are_noticed(onnx_file: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copy(onnx_file, tmp_path))
-    shutil.copy(onnx_file.with_suffix(".json"), tmp_path)
+@pytest.fixture
+def copied(onnx_file: Path, tmp_path: Path) -> Path:
+    """The file and its JSON, under another name."""
+    shutil.copy(onnx_file.with_suffix(".json"), tmp_path / "renamed.json")
+    return Path(shutil.copy(onnx_file, tmp_path / "renamed.onnx"))
+
+
+def test_weights_that_changed_are_noticed(copied: Path, tmp_path: Path, capsys: Output) -> None:
     ExportedDetector(copied)
     content = bytearray(copied.read_bytes())
     largest = max(onnx.load(copied).graph.initializer, key=lambda x: len(x.raw_data)).raw_data
     content[content.index(largest) + 2] ^= 0x40
     copied.write_bytes(content)
-    with pytest.raises(ExportedFileError, match=r"tiny\.onnx is damaged, or not the file"):
+    with pytest.raises(ExportedFileError, match=r"renamed\.onnx is damaged, or not the file"):
         ExportedDetector(copied)
+    assert main(["deploy", str(copied), "--to", "triton", "--output", str(tmp_path / "out")]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    copied.write_bytes(content[:5000])  # the runtime's own error would say less
+    with pytest.raises(ExportedFileError, match=r"renamed\.onnx is damaged"):
+        ExportedDetector(copied)
+    copied.write_bytes(content)
     copied.with_suffix(".json").unlink()
     ExportedDetector(copied)  # nothing to compare with
 
 
-def test_formats_of_one_name_keep_their_checksums(onnx_file: Path, tmp_path: Path) -> None:
+def test_formats_of_one_name_keep_their_checksums(copied: Path) -> None:
     """They share the JSON file: the last that is written does not forget the others."""
-    copied = Path(shutil.copy(onnx_file, tmp_path))
-    shutil.copy(onnx_file.with_suffix(".json"), tmp_path)
-    for suffix in (".xml", ".bin"):
-        copied.with_suffix(suffix).write_text(suffix)
-    describe(copied.with_suffix(".xml"), open_graph(onnx_file)[1])
-    assert set(noted_checksums(copied)) == {"tiny.onnx", "tiny.xml", "tiny.bin"}
+    describe(copied.with_suffix(".xml"), open_graph(copied)[1], {".xml": "1", ".bin": "2"})
+    assert set(noted_checksums(copied)) == {".onnx", ".xml", ".bin"}
     ExportedDetector(copied)
+
+
+def test_a_file_that_is_replaced_is_forgotten_first(copied: Path) -> None:
+    """An export that ends between the file and its JSON leaves nothing that contradicts."""
+    forget(copied)
+    assert noted_checksums(copied) == {}
+    copied.write_bytes(copied.read_bytes())
+    ExportedDetector(copied)
+
+
+@pytest.mark.parametrize("content", ["[1]", "[" * 100_000, '{"images": []}', "{", '{"crc32": [1]}'])
+def test_json_files_of_others(folder: Path, copied: Path, capsys: Output, content: str) -> None:
+    """They say nothing of the file, and are not overwritten."""
+    beside = copied.with_suffix(".json")
+    beside.write_text(content)
+    ExportedDetector(copied)
+    output = folder / "others"
+    output.mkdir(exist_ok=True)
+    (output / "tiny.json").write_text(content)
+    assert export(folder, "others") == 2
+    assert "tiny.json is there already, and no export has made it" in capsys.readouterr().err
+    assert (output / "tiny.json").read_text() == content
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (81, 60), (40, 200), (333, 500), (1, 900)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import multiprocessing
 import os
@@ -11,7 +10,8 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
+from multiprocessing.util import Finalize
 from typing import Any, Protocol
 
 import cv2
@@ -160,6 +160,7 @@ class TrainLoader:
         self.batch_sampler.set_start_iteration(iteration)
 
     def __iter__(self) -> Iterator[list[Record]]:
+        _leaving(os.getpid())  # which the workers inherit
         return iter(self._loader)
 
     def close(self) -> None:
@@ -169,12 +170,13 @@ class TrainLoader:
 
 
 class _TestLoader(DataLoader[Record]):
-    """Ends its workers with each pass, also with one that an image or the reader ends.
+    """Ends its workers with each pass, also with one that an image's error ends.
 
-    Else they wait for Python's collection of cycles, in which an error keeps the iterator.
+    Else they wait for Python's collection of cycles, in which the error keeps the iterator.
     """
 
     def __iter__(self) -> Any:
+        _leaving(os.getpid())  # which the workers inherit
         iterator = super().__iter__()
         try:
             yield from iterator
@@ -297,7 +299,7 @@ def _loader_options(num_workers: int) -> dict[str, Any]:
     return {
         "num_workers": num_workers,
         "collate_fn": trivial_batch_collator,
-        "worker_init_fn": partial(_init_worker, _leaving(os.getpid()) if num_workers else None),
+        "worker_init_fn": _InitWorker(),
         # The loader draws a base seed on every iter(): from its own generator, so that neither a
         # restart nor an evaluation moves the generator that the model uses.
         "generator": torch.Generator().manual_seed(0),
@@ -306,21 +308,35 @@ def _loader_options(num_workers: int) -> dict[str, Any]:
 
 @cache
 def _leaving(process: int) -> Any:
-    """A flag that this process shares with its workers and sets when it ends.
+    """A flag that a process shares with its workers and sets when it ends.
 
     PyTorch leaves workers that are still there then to ``multiprocessing``, which sends SIGTERM.
     """
     flag = multiprocessing.RawValue("b", 0)
-
-    def leave() -> None:
-        if os.getpid() == process:  # a fork has registered this, too
-            flag.value = 1
-
-    atexit.register(leave)
+    # Not by `atexit`: processes that multiprocessing has started end without it.
+    Finalize(None, setattr, (flag, "value", 1), exitpriority=100)
     return flag
 
 
-def _init_worker(leaving: Any, worker_id: int) -> None:
+class _InitWorker:
+    """``worker_init_fn`` of the loaders; a worker that is no fork is handed the flag.
+
+    It cannot be pickled otherwise, so it is no part of the loader's state.
+    """
+
+    def __init__(self, leaving: Any = None) -> None:
+        self.leaving = leaving
+
+    def __reduce__(self) -> tuple[type[_InitWorker], tuple[Any]]:
+        spawning = multiprocessing.context.get_spawning_popen() is not None
+        return _InitWorker, (_leaving(os.getpid()) if spawning else None,)
+
+    def __call__(self, worker_id: int) -> None:
+        leaving = _leaving(os.getppid()) if self.leaving is None else self.leaving
+        _take_signals(leaving)
+
+
+def _take_signals(leaving: Any) -> None:
     # Ctrl-C, and what a scheduler sends, reach the whole process group: the main process, which
     # may have work for the workers yet, stops them in order.
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):

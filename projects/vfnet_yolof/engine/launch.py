@@ -112,7 +112,7 @@ def launch(
         what ``function`` returns where it runs in this process, else None.
 
     Raises:
-        ConfigError: more GPUs asked for than there are.
+        ConfigError: more GPUs asked for than there are, or nowhere to meet.
         SystemExit: with a process's status, if it ended with one.
     """
     ranks = ranks_from_environment(dist_url=dist_url)
@@ -161,9 +161,16 @@ def _meeting_place(dist_url: str) -> Iterator[str]:
     if dist_url != "auto":
         yield dist_url
         return
-    with tempfile.TemporaryDirectory(prefix="vfnet_yolof_") as folder:
+    with tempfile.TemporaryDirectory(prefix="vfnet_yolof_", ignore_cleanup_errors=True) as folder:
         # not as_uri(): PyTorch takes the path as it stands, a space included
-        yield f"file:///{(Path(folder).resolve() / 'store').as_posix().lstrip('/')}"
+        path = (Path(folder).resolve() / "store").as_posix()
+        if not {"#", "?"}.isdisjoint(path):  # which end the path of an address
+            raise ConfigError(
+                f"Processes meet in the folder for temporary files, whose name must have neither "
+                f"# nor ?: {tempfile.gettempdir()}. Name another one by TMPDIR, or give "
+                "--dist-url tcp://127.0.0.1:<port>."
+            )
+        yield f"file:///{path.lstrip('/')}"
 
 
 def _status_of(error: mp.ProcessExitedException, first_rank: int) -> int:

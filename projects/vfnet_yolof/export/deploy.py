@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..runtime import ExportedFileError, Metadata
-from ..runtime.metadata import KEY
+from ..runtime.metadata import KEY, require_undamaged
 from ..utils.files import replacing
 
 # ONNX's numbers of the types, and Triton's names
@@ -72,6 +72,7 @@ class OnnxFile:
             )
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}.")
+        require_undamaged(path)
         try:
             model = onnx.load(str(path))
         except Exception as error:  # protobuf has types of its own

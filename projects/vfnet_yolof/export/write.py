@@ -102,13 +102,16 @@ def export_detector(
         What the check has measured; of a file with fewer bits, last, what it loses.
 
     Raises:
-        ValueError: the detector, or the resizing of its images, cannot be exported.
+        ValueError: the detector, or the resizing of its images, cannot be exported, or a JSON
+            file of another kind has the name of that with the metadata.
         CalibrationError: an image to calibrate on cannot be used.
         CheckFailed: the file does not give what the detector gives.
         ModuleNotFoundError: onnx, onnxscript, onnxruntime, openvino or nncf is not installed.
     """
     for name in options.needed:
         importlib.import_module(name)  # before the work, not after it
+    target = Path(f"{path}{FORMATS[options.format]}")
+    require_own_json(target)
     model = model.eval()
     graph = DetectorGraph(model, onnx=options.format != "torch-export", nms=options.nms)
     metadata = file_metadata(
@@ -117,9 +120,8 @@ def export_detector(
     metadata = dataclasses.replace(metadata, license=license, identity=identity(model, config))
     if options.reduction is not None and options.reduction.calibration is not None:
         options.reduction.calibration.try_out(metadata)
-    suffix = FORMATS[options.format]
     with tempfile.TemporaryDirectory(prefix="vfnet_yolof_export.") as folder:
-        scratch, trial = (Path(folder) / f"{name}{suffix}" for name in ("model", "trial"))
+        scratch, trial = (Path(folder) / f"{name}{target.suffix}" for name in ("model", "trial"))
         proto, metadata = _write(graph, scratch, trial, metadata, options)
         checks: list[Check | Agreement] = [
             *checked(model, scratch, trial, metadata, trained=trained)
@@ -129,20 +131,54 @@ def export_detector(
                 model, proto, scratch, metadata, options.reduction, trained=trained
             )
             checks.append(agreement)
-        target = Path(f"{path}{suffix}")
+        sums = checksums(scratch)
+        forget(target)
         if options.format == "openvino":
             _place(scratch.with_suffix(".bin"), target.with_suffix(".bin"))
         _place(scratch, target)
-    describe(target, metadata)
+    describe(target, metadata, sums)
     return checks
 
 
-def describe(target: Path, metadata: Metadata) -> None:
-    """Write the metadata and the checksums, those of other formats of this name too."""
+def describe(target: Path, metadata: Metadata, sums: dict[str, str]) -> None:
+    """Write the JSON file: the metadata and checksums, those of other formats of this name too."""
     entries = dataclasses.asdict(metadata)
-    entries[CHECKSUMS] = noted_checksums(target) | checksums(target)
+    entries[CHECKSUMS] = noted_checksums(target) | sums
     with replacing(target.with_suffix(".json")) as file:
         file.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+
+
+def forget(target: Path) -> None:
+    """Take what is about to be replaced out of the JSON file, lest an interruption part them."""
+    suffixes = (target.suffix, ".bin") if target.suffix == ".xml" else (target.suffix,)
+    noted = noted_checksums(target)
+    if not any(suffix in noted for suffix in suffixes):
+        return
+    beside = target.with_suffix(".json")
+    entries = json.loads(beside.read_text(encoding="utf-8"))
+    entries[CHECKSUMS] = {key: noted[key] for key in noted if key not in suffixes}
+    with replacing(beside) as file:
+        file.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+
+
+def require_own_json(target: Path) -> None:
+    """Refuse to overwrite somebody else's file.
+
+    Raises:
+        ValueError: the JSON file that the export would write is there and was not made by one.
+    """
+    beside = target.with_suffix(".json")
+    if not beside.exists():
+        return
+    try:
+        own = {"detector", "resize", "format"} <= json.loads(beside.read_text("utf-8")).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        own = False
+    if not own:
+        raise ValueError(
+            f"{beside} is there already, and no export has made it: move it, or name another "
+            "--output"
+        )
 
 
 def _place(file: Path, target: Path) -> None:

@@ -139,8 +139,12 @@ def open_graph(
         # Beside the opening, most of which takes one core.
         with ThreadPoolExecutor(1) as pool:
             undamaged = pool.submit(require_undamaged, path)
-            run, text = openers[path.suffix](path, threads)
-            undamaged.result()
+            if path.suffix == ".pt2":  # whose reader runs what it reads
+                undamaged.result()
+            try:
+                run, text = openers[path.suffix](path, threads)
+            finally:
+                undamaged.result()  # says more than the runtime's own error
     except ExportedFileError:
         raise
     except ModuleNotFoundError as error:

@@ -30,22 +30,26 @@ def is_exported(path: object) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    """An exported file and, of OpenVINO's, that of its weights."""
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    """An exported file and, of OpenVINO's, that of its weights; those that are there."""
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return [file for file in files if file.is_file()]
 
 
 def noted_checksums(path: Path) -> dict[str, str]:
-    """What the JSON file beside an exported one says of the files of its name, if anything."""
+    """What the JSON file beside an exported one says of the files of its name, if anything.
+
+    By their suffixes, so that files may be renamed together.
+    """
     try:
         noted = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))[CHECKSUMS]
-        return {str(name): str(value) for name, value in noted.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {str(suffix): str(value) for suffix, value in noted.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}  # there is none, or it is of something else
 
 
 def checksums(path: Path) -> dict[str, str]:
-    """CRC-32, as 8 hexadecimal digits, of each file that belongs to an exported one, by name."""
-    return {file.name: f"{_crc32(file):08x}" for file in _files(path) if file.is_file()}
+    """CRC-32, as 8 hexadecimal digits, of each file that belongs to an exported one, by suffix."""
+    return {file.suffix: f"{_crc32(file):08x}" for file in _files(path)}
 
 
 def _crc32(file: Path) -> int:
@@ -65,14 +69,14 @@ def require_undamaged(path: Path) -> None:
         ExportedFileError: the content is another one.
     """
     noted = noted_checksums(path)
-    if not any(file.name in noted for file in _files(path)):
+    if not any(file.suffix in noted for file in _files(path)):
         return
-    for name, found in checksums(path).items():
-        if noted.get(name, found) != found:
+    for suffix, found in checksums(path).items():
+        if noted.get(suffix, found) != found:
             raise ExportedFileError(
-                f"{path.with_name(name)} is damaged, or not the file that was exported: its "
-                f"checksum is {found}, and {path.with_suffix('.json')} says {noted[name]}. Copy or "
-                f"export it again; if you changed it yourself, delete the .json"
+                f"{path.with_suffix(suffix)} is damaged, or not the file that was exported: its "
+                f"checksum is {found}, and {path.with_suffix('.json')} says {noted[suffix]}. Copy "
+                "or export it again; if you changed it yourself, delete the .json"
             )
 
 
