@@ -21,7 +21,7 @@ from tiny import shrink, shrink_yolof
 from vfnet_yolof.cli.main import main
 from vfnet_yolof.config.packaged import load_config
 from vfnet_yolof.export import check
-from vfnet_yolof.export.write import describe, forget
+from vfnet_yolof.export.write import describe
 from vfnet_yolof.inference.predictor import Predictor
 from vfnet_yolof.model_zoo import ROWS, license_of
 from vfnet_yolof.runtime import ExportedDetector, ExportedFileError, Metadata
@@ -348,12 +348,22 @@ def test_formats_of_one_name_keep_their_checksums(copied: Path) -> None:
     ExportedDetector(copied)
 
 
-def test_a_file_that_is_replaced_is_forgotten_first(copied: Path) -> None:
-    """An export that ends between the file and its JSON leaves nothing that contradicts."""
-    forget(copied)
-    assert noted_checksums(copied) == {}
-    copied.write_bytes(copied.read_bytes())
-    ExportedDetector(copied)
+def test_an_export_that_ends_before_its_json_leaves_a_file_that_opens(
+    onnx_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that it replaces had another checksum, which says nothing of the new one."""
+    output = folder / "replaced"
+    shutil.copytree(onnx_file.parent, output)
+
+    def end(*_: object) -> None:
+        raise RuntimeError("between the file and its JSON")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vfnet_yolof.export.write.describe", end)
+        with pytest.raises(RuntimeError, match="between"):
+            export(folder, "replaced", "--static", "64x96")
+    assert ExportedDetector(output / "tiny.onnx").metadata.static_size == [64, 96]
+    assert noted_checksums(output / "tiny.onnx") == {}
 
 
 @pytest.mark.parametrize("content", ["[1]", "[" * 100_000, '{"images": []}', "{", '{"crc32": [1]}'])

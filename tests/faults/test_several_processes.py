@@ -44,7 +44,7 @@ def test_torchrun_passes_sigterm_on(toy):
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_so_does_the_launcher_of_the_project(toy, signum):
-    process = toy.begin(*TWO, *LONG)
+    process = toy.begin(*TWO, *LONG, prepared=signum != signal.SIGTERM)  # one from nothing
     out, err = stop(process, toy, signum)
     assert process.returncode == 128 + signum, err[-3000:]
     assert "Interrupted at iteration" in out

@@ -22,7 +22,7 @@ from ..config.inference import InferenceConfig
 from ..layers.deform_conv import deform_conv_implementation
 from ..layers.soft_nms import SoftNMS
 from ..runtime import Metadata
-from ..runtime.metadata import CHECKSUMS, KEY, checksums, noted_checksums
+from ..runtime.metadata import CHECKSUMS, KEY, checksums, file_suffixes, noted_checksums
 from ..utils import __version__
 from ..utils.files import replacing
 from .check import Check, checked
@@ -132,7 +132,7 @@ def export_detector(
             )
             checks.append(agreement)
         sums = checksums(scratch)
-        forget(target)
+        _forget(target)
         if options.format == "openvino":
             _place(scratch.with_suffix(".bin"), target.with_suffix(".bin"))
         _place(scratch, target)
@@ -142,22 +142,21 @@ def export_detector(
 
 def describe(target: Path, metadata: Metadata, sums: dict[str, str]) -> None:
     """Write the JSON file: the metadata and checksums, those of other formats of this name too."""
-    entries = dataclasses.asdict(metadata)
-    entries[CHECKSUMS] = noted_checksums(target) | sums
-    with replacing(target.with_suffix(".json")) as file:
-        file.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+    noted = noted_checksums(target) | sums
+    _write_beside(target, dataclasses.asdict(metadata) | {CHECKSUMS: noted})
 
 
-def forget(target: Path) -> None:
+def _forget(target: Path) -> None:
     """Take what is about to be replaced out of the JSON file, lest an interruption part them."""
-    suffixes = (target.suffix, ".bin") if target.suffix == ".xml" else (target.suffix,)
-    noted = noted_checksums(target)
-    if not any(suffix in noted for suffix in suffixes):
-        return
-    beside = target.with_suffix(".json")
-    entries = json.loads(beside.read_text(encoding="utf-8"))
-    entries[CHECKSUMS] = {key: noted[key] for key in noted if key not in suffixes}
-    with replacing(beside) as file:
+    replaced, noted = file_suffixes(target), noted_checksums(target)
+    if not noted.keys().isdisjoint(replaced):
+        entries = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+        kept = {suffix: value for suffix, value in noted.items() if suffix not in replaced}
+        _write_beside(target, entries | {CHECKSUMS: kept})
+
+
+def _write_beside(target: Path, entries: dict[str, Any]) -> None:
+    with replacing(target.with_suffix(".json")) as file:
         file.write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 

@@ -29,10 +29,9 @@ def is_exported(path: object) -> bool:
     return isinstance(path, str | os.PathLike) and Path(path).suffix in SUFFIXES
 
 
-def _files(path: Path) -> list[Path]:
-    """An exported file and, of OpenVINO's, that of its weights; those that are there."""
-    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    return [file for file in files if file.is_file()]
+def file_suffixes(path: Path) -> tuple[str, ...]:
+    """Of an exported file and, of OpenVINO's, of that of its weights."""
+    return (path.suffix, ".bin") if path.suffix == ".xml" else (path.suffix,)
 
 
 def noted_checksums(path: Path) -> dict[str, str]:
@@ -49,7 +48,8 @@ def noted_checksums(path: Path) -> dict[str, str]:
 
 def checksums(path: Path) -> dict[str, str]:
     """CRC-32, as 8 hexadecimal digits, of each file that belongs to an exported one, by suffix."""
-    return {file.suffix: f"{_crc32(file):08x}" for file in _files(path)}
+    files = (path.with_suffix(suffix) for suffix in file_suffixes(path))
+    return {file.suffix: f"{_crc32(file):08x}" for file in files if file.is_file()}
 
 
 def _crc32(file: Path) -> int:
@@ -69,7 +69,7 @@ def require_undamaged(path: Path) -> None:
         ExportedFileError: the content is another one.
     """
     noted = noted_checksums(path)
-    if not any(file.suffix in noted for file in _files(path)):
+    if noted.keys().isdisjoint(file_suffixes(path)):
         return
     for suffix, found in checksums(path).items():
         if noted.get(suffix, found) != found:
